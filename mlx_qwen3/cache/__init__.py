@@ -1,0 +1,1 @@
+"""Key/value caches: what is kept of the tokens already seen."""

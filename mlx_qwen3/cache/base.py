@@ -1,0 +1,58 @@
+"""The contract between a model's attention and a cache. mlx-lm's protocol, so that both fit both."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+
+class Cache(Protocol):
+    """The keys and values of one layer. B batch, H heads, L new tokens, S tokens held, D head size."""
+
+    offset: int
+    """Position of the next token: how many have been seen. Reading it changes nothing."""
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
+        """Append keys and values (B, H, L, D), already rotated; return all rows (B, H, S + L, D).
+
+        Mutates the cache and moves `offset` on by L.
+        """
+        ...
+
+    def make_mask(self, length: int, return_array: bool, window_size: int | None) -> mx.array | str | None:
+        """The mask for `length` new rows, asked before they are appended.
+
+        None where nothing is hidden, "causal" where plain causality is enough (an array even then
+        if `return_array`), else a boolean array (L, S + L), true where a row may look.
+        """
+        ...
+
+    @property
+    def state(self) -> Any:
+        """The arrays held, as a tree; setting it replaces the cache's content."""
+        ...
+
+    @state.setter
+    def state(self, value: Any) -> None: ...
+
+    @property
+    def meta_state(self) -> Any:
+        """What `state` does not say, as strings."""
+        ...
+
+    @meta_state.setter
+    def meta_state(self, value: Any) -> None: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        ...
+
+    def is_trimmable(self) -> bool:
+        """Whether `trim` can take tokens back."""
+        ...
+
+    def trim(self, n: int) -> int:
+        """Forget the latest min(n, offset) tokens; return how many. Later writes take their place."""
+        ...

@@ -1,0 +1,1 @@
+"""The architecture: a module tree that mirrors Qwen3."""

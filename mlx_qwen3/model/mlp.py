@@ -1,0 +1,143 @@
+"""Feed-forward layers: SwiGLU, and the mixture of experts that picks a few SwiGLUs per token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_qwen3.config import ModelConfig
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (https://arxiv.org/abs/2002.05202)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class SparseMoeBlock(nn.Module):
+    """Sends each token to its `num_experts_per_tok` best experts and mixes what they return."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.num_experts_per_tok = config.num_experts_per_tok
+        self.norm_topk_prob = config.norm_topk_prob
+        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.switch_mlp = SwitchMLP(config.hidden_size, config.moe_intermediate_size, config.num_experts)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        tokens = x.reshape(-1, x.shape[-1])  # (N, hidden)
+        experts, weights = self.route(tokens)
+        mixed = (self.switch_mlp(tokens, experts) * weights[..., None]).sum(axis=1)
+        return mixed.reshape(x.shape)
+
+    def route(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
+        """tokens (N, hidden) -> the experts chosen (N, K) and their weights (N, K)."""
+        # Softmax over all experts in fp32, as trained: bf16 would change which experts win.
+        probabilities = mx.softmax(self.gate(tokens), axis=-1, precise=True)
+        k = self.num_experts_per_tok
+        experts = mx.stop_gradient(mx.argpartition(-probabilities, kth=k - 1, axis=-1)[..., :k])
+        weights = mx.take_along_axis(probabilities, experts, axis=-1)
+        if self.norm_topk_prob:
+            weights = weights / weights.sum(axis=-1, keepdims=True)
+        return experts, weights.astype(tokens.dtype)
+
+
+class SwitchMLP(nn.Module):
+    """The SwiGLUs of all experts, their matrices stacked along a first axis."""
+
+    # From this many (token, expert) pairs on, pairs are sorted so that each expert is read once.
+    sort_from = 64
+
+    def __init__(self, hidden_size: int, intermediate_size: int, num_experts: int):
+        super().__init__()
+        self.gate_proj = SwitchLinear(hidden_size, intermediate_size, num_experts)
+        self.up_proj = SwitchLinear(hidden_size, intermediate_size, num_experts)
+        self.down_proj = SwitchLinear(intermediate_size, hidden_size, num_experts)
+
+    def __call__(self, tokens: mx.array, experts: mx.array) -> mx.array:
+        """tokens (N, hidden), experts (N, K) -> (N, K, hidden): each token through each of its experts."""
+        N, K = experts.shape
+        chosen = experts.flatten()  # (N * K,)
+        is_sorted = chosen.size >= self.sort_from
+        order = mx.argsort(chosen) if is_sorted else mx.arange(N * K)
+        x, chosen = tokens[order // K][:, None, :], chosen[order]  # (N * K, 1, hidden)
+        hidden = nn.silu(self.gate_proj(x, chosen, is_sorted)) * self.up_proj(x, chosen, is_sorted)
+        y = self.down_proj(hidden, chosen, is_sorted).squeeze(1)
+        if is_sorted:
+            y = y[mx.argsort(order)]
+        return y.reshape(N, K, -1)
+
+
+class SwitchLinear(nn.Module):
+    """One matrix per expert; each row of the input names the expert it goes through."""
+
+    def __init__(self, input_dims: int, output_dims: int, num_experts: int):
+        super().__init__()
+        scale = input_dims**-0.5
+        self.weight = mx.random.uniform(-scale, scale, (num_experts, output_dims, input_dims))
+
+    def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
+        """x (M, 1, in), experts (M,) -> (M, 1, out)."""
+        weight = self.weight.swapaxes(-1, -2)
+        return mx.gather_mm(x, weight, rhs_indices=experts, sorted_indices=is_sorted)
+
+    def to_quantized(
+        self,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+        **_: Any,  # MLX passes `quantize_input` to layers that can; experts cannot
+    ) -> QuantizedSwitchLinear:
+        """The same experts with quantized matrices; called by `nn.quantize`."""
+        quantized = QuantizedSwitchLinear(group_size or 64, bits or 4, mode)
+        quantized.weight, quantized.scales, *biases = mx.quantize(
+            self.weight, group_size=group_size, bits=bits, mode=mode
+        )
+        quantized.biases = biases[0] if biases else None
+        return quantized
+
+
+class QuantizedSwitchLinear(nn.Module):
+    """SwitchLinear over quantized matrices, as MLX checkpoints store them (`switch_mlp.*`)."""
+
+    weight: mx.array
+    scales: mx.array
+    biases: mx.array | None
+
+    def __init__(self, group_size: int, bits: int, mode: str):
+        super().__init__()
+        self.group_size = group_size
+        self.bits = bits
+        self.mode = mode
+        self.freeze()
+
+    def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
+        """x (M, 1, in), experts (M,) -> (M, 1, out)."""
+        return mx.gather_qmm(
+            x,
+            self.weight,
+            self.scales,
+            self.biases,
+            rhs_indices=experts,
+            transpose=True,
+            group_size=self.group_size,
+            bits=self.bits,
+            mode=self.mode,
+            sorted_indices=is_sorted,
+        )
+
+
+def make_mlp(config: ModelConfig, layer_index: int) -> MLP | SparseMoeBlock:
+    """The feed-forward part of layer `layer_index`."""
+    if config.is_sparse_layer(layer_index):
+        return SparseMoeBlock(config)
+    return MLP(config.hidden_size, config.intermediate_size)
