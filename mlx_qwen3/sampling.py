@@ -1,0 +1,172 @@
+"""From logits to the next token: Qwen's settings, and a sampler built of pure functions.
+
+The order is transformers': penalties, temperature, top_k, top_p, min_p. With top_k first among the
+filters, everything after it works on k candidates and never on the whole vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_qwen3.errors import SamplingError
+
+# Qwen's suggested limit for one answer, thinking included (https://huggingface.co/Qwen/Qwen3-14B).
+MAX_TOKENS = 32768
+KEYS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen; the defaults are Qwen's for thinking mode.
+
+    temperature: 0 takes the likeliest token. top_k: 0 considers all. top_p, min_p: 1 and 0 turn
+    them off. presence_penalty, frequency_penalty: taken off the logit of a token once, or once per
+    use, if it was used in this turn's output. repetition_penalty: divides (or multiplies, if
+    negative) that logit, 1 is off. seed: the same seed and prompt give the same text; None draws one.
+
+    Penalties see the whole output of the turn, as in serving engines, and not the prompt: loops are
+    longer than any short window, and a name the user gave must stay sayable.
+    """
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 20
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int = MAX_TOKENS
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise SamplingError(f"{name} must be between {low:g} and {high:g}, not {value!r}")
+        for name in ("top_k", "max_tokens"):
+            if not isinstance(getattr(self, name), int):
+                raise SamplingError(f"{name} must be a whole number, not {getattr(self, name)!r}")
+        if self.top_p == 0:
+            raise SamplingError("top_p must be above 0; use temperature 0 for the likeliest token")
+
+    @classmethod
+    def for_mode(cls, thinking: bool) -> SamplingParams:
+        """Qwen's preset for thinking, or for answering directly."""
+        return cls() if thinking else cls(temperature=0.7, top_p=0.8)
+
+    def with_values(self, **values: Any) -> SamplingParams:
+        """A copy with `values`. Raises SamplingError for an unknown name or a bad value."""
+        known = [item.name for item in fields(self)]
+        for name in values:
+            if name not in known:
+                raise SamplingError(f"there is no sampling parameter {name!r}; there are {', '.join(known)}")
+        return replace(self, **values)
+
+    @property
+    def has_penalties(self) -> bool:
+        return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1)
+
+
+RANGES = {
+    "temperature": (0, 10),
+    "top_p": (0, 1),
+    "top_k": (0, 10**9),
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0.01, 10),
+    "max_tokens": (1, 10**9),
+}
+
+
+class Sampler:
+    """Chooses tokens for one turn. Lazy: nothing is evaluated, so decoding can run ahead."""
+
+    def __init__(self, params: SamplingParams, vocab_size: int):
+        self.params = params
+        seed = time.time_ns() if params.seed is None else params.seed
+        self._keys = key_stream(seed)
+        self._counts = mx.zeros((vocab_size,), mx.int32) if params.has_penalties else None
+
+    def __call__(self, logits: mx.array) -> mx.array:
+        """logits (V,) -> the id of the next token, a scalar array."""
+        params = self.params
+        if self._counts is not None:
+            logits = penalize(logits, self._counts, params)
+        if params.temperature == 0:
+            return mx.argmax(logits)
+        ids, candidates = filter_logits(logits, params)
+        choice = mx.random.categorical(candidates, key=self._keys())
+        return choice if ids is None else ids[choice]
+
+    def observe(self, token: mx.array) -> None:
+        """Count `token` as said in this turn."""
+        if self._counts is not None:
+            self._counts = self._counts.at[token].add(1)
+
+
+def key_stream(seed: int) -> Callable[[], mx.array]:
+    """A function that returns a new random key each time, the same ones for the same seed."""
+    state = mx.random.key(seed & 0xFFFF_FFFF_FFFF_FFFF)
+    batch: list[mx.array] = []
+
+    def next_key() -> mx.array:
+        nonlocal state
+        if not batch:
+            state, *fresh = mx.random.split(state, KEYS_AT_ONCE)
+            batch.extend(reversed(fresh))
+        return batch.pop()
+
+    return next_key
+
+
+def filter_logits(logits: mx.array, params: SamplingParams) -> tuple[mx.array | None, mx.array]:
+    """The candidates that temperature, top_k, top_p and min_p leave of logits (V,).
+
+    Returns their ids (K,), likeliest first, and their logits (K,), -inf for those filtered out;
+    ids is None where every token stays, in the order of the vocabulary.
+    """
+    logits = logits.astype(mx.float32) / params.temperature
+    if params.top_k == 0 and params.top_p == 1:
+        return None, min_p(logits, params.min_p)
+    ids = likeliest(logits, params.top_k)
+    return ids, min_p(top_p(logits[ids], params.top_p), params.min_p)
+
+
+def likeliest(logits: mx.array, k: int) -> mx.array:
+    """The ids of the k largest logits, likeliest first; of all of them for k = 0."""
+    if 0 < k < logits.size:
+        ids = mx.argpartition(-logits, kth=k - 1)[:k]
+        return ids[mx.argsort(-logits[ids])]
+    return mx.argsort(-logits)
+
+
+def top_p(sorted_logits: mx.array, threshold: float) -> mx.array:
+    """Keep the fewest of the likeliest tokens whose probability reaches `threshold`."""
+    if threshold >= 1:
+        return sorted_logits
+    probabilities = mx.softmax(sorted_logits, precise=True)
+    before = mx.cumsum(probabilities) - probabilities  # 0 for the likeliest, so one always stays
+    return mx.where(before < threshold, sorted_logits, -mx.inf)
+
+
+def min_p(logits: mx.array, ratio: float) -> mx.array:
+    """Keep tokens at least `ratio` times as likely as the likeliest."""
+    if ratio <= 0:
+        return logits
+    # p / p_max = exp(logit - max), so no softmax is needed.
+    return mx.where(mx.exp(logits - logits.max()) >= ratio, logits, -mx.inf)
+
+
+def penalize(logits: mx.array, counts: mx.array, params: SamplingParams) -> mx.array:
+    """Make tokens that were used `counts` (V,) times less likely."""
+    used = counts > 0
+    if params.repetition_penalty != 1:
+        penalty = params.repetition_penalty
+        logits = mx.where(used, mx.where(logits < 0, logits * penalty, logits / penalty), logits)
+    return logits - used * params.presence_penalty - counts * params.frequency_penalty
