@@ -1,8 +1,61 @@
-"""Qwen3 on Apple silicon, in MLX. Importing this package is light: rooms open when they are used."""
+"""Qwen3 on Apple silicon, in MLX.
+
+    from mlx_qwen3 import Engine
+
+    with Engine("14b") as engine:
+        print(engine.session().ask("What is 47 + 85?").answer)
+
+Importing this package is light: a name below brings its module in when it is first used. Import it
+before `mlx.core`: on Linux it first gives MLX's CPU backend a fast BLAS, if the machine has one.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from mlx_qwen3.blas import load_blas
+
+if TYPE_CHECKING:
+    from mlx_qwen3.cache.prompt import make_prompt_cache as make_prompt_cache
+    from mlx_qwen3.checkpoint import load_model as load_model
+    from mlx_qwen3.conversion import convert as convert
+    from mlx_qwen3.engine import Engine as Engine
+    from mlx_qwen3.errors import Qwen3Error as Qwen3Error
+    from mlx_qwen3.sampling import SamplingParams as SamplingParams
+    from mlx_qwen3.session import Reply as Reply
+    from mlx_qwen3.session import Session as Session
+    from mlx_qwen3.tokenizer import load_tokenizer as load_tokenizer
+    from mlx_qwen3.tools import tool as tool
+
+__version__ = "0.1.0"
 
 BLAS = load_blas()
 """The BLAS library loaded for MLX's CPU backend, or None."""
+
+_MODULES = {
+    "Engine": "engine",
+    "Qwen3Error": "errors",
+    "Reply": "session",
+    "SamplingParams": "sampling",
+    "Session": "session",
+    "convert": "conversion",
+    "load_model": "checkpoint",
+    "load_tokenizer": "tokenizer",
+    "make_prompt_cache": "cache.prompt",
+    "tool": "tools",
+}
+
+__all__ = ["BLAS", "__version__", *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value  # next time it is found without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -200,6 +200,13 @@ class ModelConfig:
         return (index + 1) % self.decoder_sparse_step == 0
 
     @property
+    def context_length(self) -> int:
+        """The most tokens prompt and answer may have together."""
+        if self.rope_scaling is None:
+            return self.max_position_embeddings
+        return int(self.rope_scaling.factor * self.rope_scaling.original_max_position_embeddings)
+
+    @property
     def num_parameters(self) -> int:
         """Weights of the whole model, each counted once."""
         return self._count(experts=self.num_experts)

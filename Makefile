@@ -1,0 +1,42 @@
+# `make chat` and `make test` set up all they need in .venv; nothing else on the machine is touched.
+# What they install is said on stderr, so that stdout holds the chat's answer alone.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The first Python that is new enough; `make PYTHON=... chat` picks another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: chat test check clean
+
+chat: $(VENV)/.installed
+	@$(BIN)/python chat.py --model demo $(ARGS)
+
+test: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then echo "error: Python 3.11 or later is needed; none was found" >&2; exit 1; fi
+	@echo "setting up $(VENV) (once) ..." >&2
+	@$(PYTHON) -m venv $(VENV) >&2
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@$(PIP) install -e . >&2
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
+	@$(PIP) install -e '.[test]' >&2
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-test
+	@$(PIP) install -e '.[test,dev,plot]' >&2
+	@touch $@

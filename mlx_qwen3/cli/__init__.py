@@ -1,0 +1,1 @@
+"""The command line. Only what is in here prints."""

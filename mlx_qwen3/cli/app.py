@@ -1,0 +1,49 @@
+"""`mlx-qwen3`: the commands, and the one place where errors become a line on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from mlx_qwen3.cli.chat.command import chat
+from mlx_qwen3.cli.convert import convert
+from mlx_qwen3.errors import Qwen3Error
+
+INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+
+app = typer.Typer(
+    name="mlx-qwen3",
+    help="Chat with, convert and build on Qwen3 models, on Apple silicon and beyond.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("chat")(chat)
+app.command("convert")(convert)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0, 1 for a failure said in one line, 2 for wrong usage."""
+    if os.environ.get("MLX_QWEN3_DEBUG"):
+        app(arguments)
+        return
+    try:
+        app(arguments)
+    except Qwen3Error as error:
+        sys.exit(_say(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone, as in `| head`: not an error, but nothing can be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # no traceback reaches a user
+        sys.exit(_say(f"unexpected {type(error).__name__}: {error} (MLX_QWEN3_DEBUG=1 shows where)"))
+
+
+def _say(message: str) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"error: {line}\n")
+    return 1

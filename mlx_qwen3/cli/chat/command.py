@@ -1,0 +1,90 @@
+"""`mlx-qwen3 chat`: flags in, one of three ways to talk: one-shot, piped, or at the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlx_qwen3.errors import MessageError
+
+if TYPE_CHECKING:
+    from mlx_qwen3.session import Session
+
+
+def chat(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A folder, hub id, short name (14b, 0.6b, ...) or demo.")
+    ] = "demo",
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Answer this and leave; piped text goes before it.")
+    ] = None,
+    think: Annotated[
+        bool, typer.Option("--think/--no-think", help="Let the model think before it answers.")
+    ] = True,
+    thinking_budget: Annotated[
+        int | None, typer.Option(min=0, help="The most tokens the model may think for.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens to make room for; beyond the native length uses YaRN.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of one turn.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 takes the likeliest token; Qwen advises 0.6 and 0.7.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answers.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
+) -> None:
+    """Chat with a Qwen3 model."""
+    from mlx_qwen3.engine import Engine
+
+    message = _message(prompt)
+    chosen = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    sampling = {name: value for name, value in chosen.items() if value is not None}
+    with Engine(model, context=context) as engine:
+        session = engine.session(
+            system=system, thinking=think, thinking_budget=thinking_budget, sampling=sampling
+        )
+        if message is not None:
+            _answer_once(session, message, as_json)
+        else:
+            from mlx_qwen3.cli.chat.loop import ChatLoop
+
+            ChatLoop(engine, session, model).run()
+
+
+def _message(prompt: str | None) -> str | None:
+    """The one message to answer: what was piped in, then the prompt; None to chat at the terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return prompt
+    # A script may leave stdin open with nothing in it; -p alone must not wait for it.
+    piped = "" if prompt is not None and not _has_input() else _read_stdin()
+    message = "\n\n".join(part for part in (piped.strip("\n"), prompt) if part)
+    if not message.strip():
+        raise MessageError("nothing was asked: standard input is empty; pipe in a question or use -p")
+    return message
+
+
+def _has_input() -> bool:
+    """Whether stdin is a file or pipe with something to read, or closed, right now."""
+    import select
+
+    return bool(select.select([sys.stdin], [], [], 0.2)[0])
+
+
+def _read_stdin() -> str:
+    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+def _answer_once(session: Session, message: str, as_json: bool) -> None:
+    from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
+    from mlx_qwen3.cli.chat.render import make_printer
+
+    printer: Any = make_printer(as_json=as_json)
+    with cancel_on_interrupt(session):
+        for event in session.send(message):
+            printer.show(event)
+    if printer.finish_reason == "cancelled":
+        raise KeyboardInterrupt

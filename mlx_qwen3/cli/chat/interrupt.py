@@ -1,0 +1,31 @@
+"""Ctrl-C stops the turn, not the program; a second one, should the first not be heard, stops both."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlx_qwen3.session import Session
+
+
+@contextmanager
+def cancel_on_interrupt(session: Session) -> Iterator[None]:
+    """Within the block, SIGINT cancels the session's turn."""
+    pressed = 0
+
+    def handle(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signal API
+        nonlocal pressed
+        pressed += 1
+        if pressed > 1:
+            raise KeyboardInterrupt
+        session.cancel()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,161 @@
+"""How a turn looks: on a terminal, as plain text for pipes, or as JSON lines for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
+
+from mlx_qwen3.events import (
+    AnswerDelta,
+    Done,
+    Event,
+    PromptProgress,
+    Stats,
+    ThinkingDelta,
+    ToolCall,
+    ToolResult,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+# Prompts longer than this show how far the model has read.
+LONG_PROMPT = 512
+# What a model may send to a terminal: text, newlines and tabs, but none of the control characters
+# with which text could move the cursor, set the title or fake the chat's own lines.
+CONTROL_CHARACTERS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
+
+ENDINGS = {
+    "length": "stopped: out of tokens",
+    "cancelled": "stopped",
+    "loop": "stopped: the text went round in a loop",
+}
+
+
+class Printer(Protocol):
+    """Shows the events of one turn after the other."""
+
+    finish_reason: str | None
+
+    def show(self, event: Event) -> None: ...
+
+
+def printable(text: str) -> str:
+    """`text` without the characters that control a terminal."""
+    return text.translate(CONTROL_CHARACTERS)
+
+
+def make_printer(as_json: bool) -> Printer:
+    """The printer that suits standard output: JSON if asked for, colours only on a terminal."""
+    if as_json:
+        return JsonPrinter()
+    if not sys.stdout.isatty():
+        return PlainPrinter()
+    from rich.console import Console
+
+    return TerminalPrinter(Console(highlight=False))
+
+
+class JsonPrinter:
+    """Every event as one JSON object a line: {"event": "AnswerDelta", "text": ...}."""
+
+    finish_reason: str | None = None
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Done):
+            self.finish_reason = event.finish_reason
+        line = json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+class PlainPrinter:
+    """The answer and nothing else."""
+
+    finish_reason: str | None = None
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, AnswerDelta):
+            sys.stdout.write(event.text)
+        elif isinstance(event, Done):
+            self.finish_reason = event.finish_reason
+            sys.stdout.write("\n")
+            if event.finish_reason in ENDINGS:
+                sys.stderr.write(f"({ENDINGS[event.finish_reason]})\n")
+        sys.stdout.flush()
+
+
+class TerminalPrinter:
+    """Thinking dimmed and apart, the answer as it comes, then a line of figures."""
+
+    def __init__(self, console: Console):
+        self.finish_reason: str | None = None
+        self._console = console
+        self._part: type[Event] | None = None
+        self._progress: Status | None = None
+
+    def show(self, event: Event) -> None:
+        match event:
+            case PromptProgress():
+                self._show_progress(event)
+            case ThinkingDelta():
+                self._begin(ThinkingDelta)
+                self._write(event.text, "dim italic")
+            case AnswerDelta():
+                self._begin(AnswerDelta)
+                self._write(event.text)
+            case ToolCall():
+                self._begin(ToolCall)
+                self._write(f"{event.name} {json.dumps(event.arguments, ensure_ascii=False)}", "cyan")
+            case ToolResult():
+                self._begin(ToolResult)
+                self._write(event.text, "red" if event.is_error else "dim cyan")
+            case Done():
+                self._end(event)
+
+    def stop(self) -> None:
+        """Leave the terminal as it should be, whatever happened."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _begin(self, part: type[Event]) -> None:
+        """A blank line between thinking, answer and calls."""
+        self.stop()
+        if self._part is not None and (part is not self._part or part is ToolCall):
+            self._console.print("\n")
+        self._part = part
+
+    def _write(self, text: str, style: str = "") -> None:
+        # soft_wrap: the terminal wraps, so that copying an answer copies its lines as they are.
+        self._console.print(printable(text), style=style, end="", markup=False, soft_wrap=True)
+
+    def _show_progress(self, event: PromptProgress) -> None:
+        if event.total < LONG_PROMPT:
+            return
+        if self._progress is None:
+            self._progress = self._console.status("")
+            self._progress.start()
+        self._progress.update(f"[dim]reading {event.processed:,} of {event.total:,} tokens[/]")
+
+    def _end(self, event: Done) -> None:
+        self.stop()
+        self.finish_reason = event.finish_reason
+        figures = [ENDINGS[event.finish_reason]] if event.finish_reason in ENDINGS else []
+        figures += stats_line(event.stats)
+        self._console.print("\n" if self._part else "", end="")
+        self._console.print(" · ".join(figures), style="dim", markup=False, highlight=False)
+        self._part = None
+
+
+def stats_line(stats: Stats) -> list[str]:
+    """The figures of a turn worth a glance."""
+    figures = [f"{stats.tokens_per_second:.1f} tokens/s", f"first token {stats.ttft:.2f} s"]
+    if stats.thinking_tokens:
+        figures.append(f"{stats.thinking_tokens:,} thinking")
+    figures.append(f"{stats.answer_tokens:,} answer")
+    figures.append(f"{stats.prompt_tokens:,} prompt ({stats.cached_tokens:,} cached)")
+    return figures

@@ -1,0 +1,167 @@
+"""The one thread that owns MLX: it loads the model, runs every turn, and nothing else touches arrays.
+
+Work comes in as jobs, generators that yield the events of one step at a time. Running jobs take
+turns, a step each, so two sessions on one engine share it fairly and a cancel waits for one step.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from mlx_qwen3.checkpoint import load_model, resolve
+from mlx_qwen3.errors import EngineError, Qwen3Error
+from mlx_qwen3.events import Event
+from mlx_qwen3.model.qwen3 import Model
+from mlx_qwen3.session import Session
+from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
+
+T = TypeVar("T")
+
+
+class Job:
+    """One generator on the engine's thread; what it yields goes to `sink`, then its end or error."""
+
+    END = object()
+
+    def __init__(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], None]):
+        self._steps = steps(self)
+        self._sink = sink
+        self._cancelled = threading.Event()
+        self.finished = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the job to stop after its present step. From any thread, any number of times."""
+        self._cancelled.set()
+
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def step(self) -> bool:
+        """Run one step on the engine's thread; False once there is none left."""
+        try:
+            for event in next(self._steps):
+                self._sink(event)
+        except StopIteration:
+            self._finish(self.END)
+        except Qwen3Error as error:
+            self._finish(error)
+        except Exception as error:  # noqa: BLE001  # a failed turn must not take the engine down
+            self._finish(EngineError(f"generation failed: {type(error).__name__}: {error}"))
+        return not self.finished.is_set()
+
+    def abandon(self) -> None:
+        """End the job without running it further, because the engine closes."""
+        self._steps.close()  # type: ignore[attr-defined]  # jobs are generators
+        self._finish(EngineError("the engine was closed"))
+
+    def _finish(self, end: object) -> None:
+        self.finished.set()
+        self._sink(end)
+
+
+class Engine:
+    """A loaded model and the thread that runs it. Close it, or use it in a `with` block.
+
+    model: a folder, a short name, `demo`, or a hub id. context: tokens the conversation may need;
+    above the model's native length positions are scaled (YaRN). Raises what loading raises.
+    """
+
+    def __init__(self, model: str = "demo", *, context: int | None = None):
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._is_closed = False
+        ready: Future[tuple[Model, Tokenizer]] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(model, context, ready), name="mlx_qwen3 engine", daemon=True
+        )
+        self._thread.start()
+        self.model, self.tokenizer = ready.result()
+        """The model, for the engine's thread alone; and the tokenizer, for any."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens a conversation may have."""
+        return self.model.args.context_length
+
+    def session(self, **options: Any) -> Session:
+        """A new conversation; see Session for the options."""
+        return Session(self, **options)
+
+    def submit(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], None]) -> Job:
+        """Run a generator on the engine's thread; `sink` gets its events there, in order."""
+        if self._is_closed:
+            raise EngineError("the engine is closed; make a new Engine")
+        job = Job(steps, sink)
+        self._jobs.put(job)
+        return job
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on the engine's thread and return what it returns."""
+        future: Future[T] = Future()
+
+        def steps(_: Job) -> Iterator[list[Event]]:
+            future.set_result(function())
+            yield []
+
+        def sink(end: object) -> None:
+            if isinstance(end, BaseException) and not future.done():
+                future.set_exception(end)
+
+        self.submit(steps, sink)
+        return future.result()
+
+    def close(self) -> None:
+        """Stop the thread; running turns end with an EngineError. Closing twice is fine."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._jobs.put(None)
+            self._thread.join()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, name: str, context: int | None, ready: Future[tuple[Model, Tokenizer]]) -> None:
+        try:
+            folder = resolve(name)
+            ready.set_result((load_model(folder, context=context), load_tokenizer(folder)))
+        except BaseException as error:  # noqa: BLE001  # the caller waits for it
+            ready.set_exception(error)
+            return
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        running: deque[Job] = deque()
+        while True:
+            for job in self._arrivals(wait=not running):
+                if job is None:
+                    _abandon([*running, *self._arrivals(wait=False)])
+                    return
+                running.append(job)
+            job = running.popleft()
+            if job.step():
+                running.append(job)
+
+    def _arrivals(self, wait: bool) -> Iterator[Job | None]:
+        """Jobs submitted since last asked; with `wait`, at least one."""
+        try:
+            yield self._jobs.get(block=wait)
+            while True:
+                yield self._jobs.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _abandon(jobs: Iterable[Job | None]) -> None:
+    for job in jobs:
+        if job is not None:
+            job.abandon()
