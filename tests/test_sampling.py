@@ -1,0 +1,167 @@
+"""Sampling: the distribution after filtering equals transformers', in numpy here and live in parity."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_qwen3.errors import SamplingError
+from mlx_qwen3.sampling import Sampler, SamplingParams, filter_logits, penalize
+
+VOCABULARY = 500
+SETTINGS = [
+    SamplingParams(temperature=0.6, top_p=0.95, top_k=20),
+    SamplingParams(temperature=0.7, top_p=0.8, top_k=20),
+    SamplingParams(temperature=1.3, top_p=1.0, top_k=7, min_p=0.2),
+    SamplingParams(temperature=1.0, top_p=0.5, top_k=0),
+    SamplingParams(temperature=0.9, top_p=0.3, top_k=100, min_p=0.05),
+    SamplingParams(temperature=2.0, top_p=1.0, top_k=0, min_p=0.1),
+    SamplingParams(temperature=1.0, top_p=1.0, top_k=0),
+    SamplingParams(temperature=1.0, top_p=0.0001, top_k=0),
+    SamplingParams(temperature=1.0, top_p=0.9, top_k=10_000),
+]
+
+
+def distribution(logits: np.ndarray, params: SamplingParams) -> np.ndarray:
+    """Probabilities (V,) that our filters leave."""
+    ids, kept = filter_logits(mx.array(logits), params)
+    probabilities = np.zeros(logits.size)
+    where = slice(None) if ids is None else np.array(ids)
+    probabilities[where] = np.array(mx.softmax(kept))
+    return probabilities
+
+
+def reference(logits: np.ndarray, params: SamplingParams) -> np.ndarray:
+    """The same by the definitions, one token after the other, in double precision."""
+    scores = logits.astype(np.float64) / params.temperature
+    order = list(np.argsort(-scores))
+    if params.top_k:
+        order = order[: params.top_k]
+    weights = np.exp(scores[order] - scores[order[0]])
+    share, kept = 0.0, []
+    for token, weight in zip(order, weights / weights.sum(), strict=True):
+        if share < params.top_p:
+            kept.append(token)
+        share += weight
+    weights = np.exp(scores[kept] - scores[kept[0]])
+    kept = [token for token, weight in zip(kept, weights, strict=True) if weight >= params.min_p]
+    probabilities = np.zeros(logits.size)
+    probabilities[kept] = np.exp(scores[kept] - scores[kept[0]])
+    return probabilities / probabilities.sum()
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=str)
+@pytest.mark.parametrize("spread", [0.5, 3.0, 12.0])
+def test_filters_leave_the_defined_distribution(params: SamplingParams, spread: float) -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(10):
+        logits = (rng.standard_normal(VOCABULARY) * spread).astype(np.float32)
+        np.testing.assert_allclose(distribution(logits, params), reference(logits, params), atol=1e-5)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("params", SETTINGS, ids=str)
+def test_filters_equal_transformers(params: SamplingParams) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import generation
+
+    steps = [generation.TemperatureLogitsWarper(params.temperature)]
+    if params.top_k:
+        steps.append(generation.TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        steps.append(generation.TopPLogitsWarper(params.top_p))
+    if params.min_p:
+        steps.append(generation.MinPLogitsWarper(params.min_p))
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        logits = (rng.standard_normal(VOCABULARY) * 4).astype(np.float32)
+        scores = torch.tensor(logits)[None]
+        for step in steps:
+            scores = step(None, scores)
+        expected = torch.softmax(scores, -1)[0].numpy()
+        np.testing.assert_allclose(distribution(logits, params), expected, atol=1e-5)
+
+
+@pytest.mark.parity
+def test_repetition_penalty_equals_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import generation
+
+    rng = np.random.default_rng(9)
+    logits = rng.standard_normal(VOCABULARY).astype(np.float32)
+    said = rng.integers(0, VOCABULARY, 60)
+    expected = generation.RepetitionPenaltyLogitsProcessor(1.3)(
+        torch.tensor(said)[None], torch.tensor(logits)[None]
+    )
+    counts = mx.array(np.bincount(said, minlength=VOCABULARY).astype(np.int32))
+    ours = penalize(mx.array(logits), counts, SamplingParams(repetition_penalty=1.3))
+    np.testing.assert_allclose(np.array(ours), expected[0].numpy(), atol=1e-5)
+
+
+def test_presence_and_frequency_penalties_are_taken_off_what_was_said() -> None:
+    logits = mx.array([1.0, 2.0, 3.0])
+    params = SamplingParams(presence_penalty=0.5, frequency_penalty=0.25)
+    penalized = penalize(logits, mx.array([0, 1, 4]), params)
+    np.testing.assert_allclose(np.array(penalized), [1.0, 2.0 - 0.75, 3.0 - 1.5])
+
+
+def test_sampler_counts_only_what_it_observed() -> None:
+    """With a large penalty, two equal tokens alternate."""
+    sampler = Sampler(SamplingParams(temperature=0, presence_penalty=2), 3)
+    logits = mx.array([1.0, 0.9, -9.0])
+    first = sampler(logits)
+    assert first.item() == 0
+    assert sampler(logits).item() == 0, "sampling alone must not count"
+    sampler.observe(first)
+    assert sampler(logits).item() == 1
+
+
+def test_samples_follow_the_distribution() -> None:
+    params = SamplingParams(temperature=1.0, top_p=0.9, top_k=5, seed=3)
+    logits = np.array([2.0, 1.5, 1.0, 0.0, -1.0, -2.0, -3.0], np.float32)
+    expected, sampler = distribution(logits, params), Sampler(params, 7)
+    drawn = np.bincount([int(sampler(mx.array(logits)).item()) for _ in range(4000)], minlength=7)
+    assert drawn[expected == 0].sum() == 0
+    kept = expected > 0
+    chi_square = ((drawn - 4000 * expected)[kept] ** 2 / (4000 * expected[kept])).sum()
+    assert chi_square < 18.5  # 99.9 % point for 4 degrees of freedom
+
+
+def test_a_seed_repeats_and_seeds_differ() -> None:
+    logits = mx.zeros((1000,))
+
+    def draw(seed: int | None) -> list[int]:
+        sampler = Sampler(SamplingParams(top_k=0, top_p=1, seed=seed), 1000)
+        return [int(sampler(logits).item()) for _ in range(300)]
+
+    assert draw(5) == draw(5)
+    assert draw(5) != draw(6)
+    assert draw(None) != draw(None)
+
+
+def test_presets_are_qwens() -> None:
+    thinking, direct = SamplingParams.for_mode(True), SamplingParams.for_mode(False)
+    assert (thinking.temperature, thinking.top_p, thinking.top_k, thinking.min_p) == (0.6, 0.95, 20, 0)
+    assert (direct.temperature, direct.top_p, direct.top_k, direct.min_p) == (0.7, 0.8, 20, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -1),
+        ("temperature", float("nan")),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("min_p", 2),
+        ("max_tokens", 0),
+        ("presence_penalty", "much"),
+        ("repetition_penalty", 0),
+        ("temprature", 1),
+    ],
+)
+def test_bad_values_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(SamplingError, match=name):
+        SamplingParams().with_values(**{name: value})
