@@ -1,0 +1,136 @@
+"""What a conversation must look like before a template sees it. Messages are plain dicts.
+
+{"role": "system" | "user" | "tool", "content": str or [{"type": "text", "text": str}, ...]}
+{"role": "assistant", "content": ..., "reasoning_content": str, "tool_calls": [call, ...]}
+call: {"name": str, "arguments": dict or JSON text}, or that under "function" as in OpenAI's format
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlx_qwen3.errors import MessageError
+
+Message = Mapping[str, Any]
+
+_ROLES = ("system", "user", "assistant", "tool")
+# The first is Qwen3's own name; the others are what other servers call it.
+_THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
+
+
+def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Copies of `messages` in the one form templates read. Raises MessageError with the index of a bad one.
+
+    Content becomes a string, keys that hold None go, and thinking is called `reasoning_content`.
+    """
+    if not isinstance(messages, list | tuple) or not messages:
+        raise MessageError("a conversation is a list of at least one message")
+    return [_check_message(message, f"message {index}") for index, message in enumerate(messages)]
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """Copies of the tools' JSON schemas. Raises MessageError with the index of one that is no plain dict."""
+    if not isinstance(tools or [], list | tuple):
+        raise MessageError("tools are a list of JSON schemas")
+    return [_plain_dict(tool, f"tool {index}") for index, tool in enumerate(tools or [])]
+
+
+def split_thinking(message: dict[str, Any]) -> dict[str, Any]:
+    """An assistant's message with its inline `<think>` block moved to `reasoning_content`.
+
+    Cuts where Qwen3's templates cut: the answer follows the last `</think>`, the thinking ends at the
+    first one. A message that says its thinking itself, or has none, stays as it is.
+    """
+    content = message["content"]
+    if message["role"] != "assistant" or "reasoning_content" in message or "</think>" not in content:
+        return message
+    thinking = content.split("</think>")[0].rstrip("\n").split("<think>")[-1].lstrip("\n")
+    answer = content.split("</think>")[-1].lstrip("\n")
+    return {**message, "content": answer, "reasoning_content": thinking}
+
+
+def parse_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose calls have arguments as dicts, for templates that write them one by one.
+
+    Arguments that are not the JSON text of an object stay as they are.
+    """
+    if "tool_calls" not in message:
+        return message
+    return {**message, "tool_calls": [_parse_call(call) for call in message["tool_calls"]]}
+
+
+def _check_message(given: Any, where: str) -> dict[str, Any]:
+    message = {key: value for key, value in _plain_dict(given, where).items() if value is not None}
+    role = message.get("role")
+    if role not in _ROLES:
+        problem = f"has the unknown role {role!r:.40}" if "role" in message else "has no role"
+        raise MessageError(f"{where} {problem}: use one of {', '.join(_ROLES)}")
+    if role == "assistant":
+        message |= _check_thinking(message, where) | _check_calls(message, where)
+    return message | {"content": _check_content(message, f"{where} ({role})")}
+
+
+def _plain_dict(value: Any, where: str) -> dict[str, Any]:
+    """A deep copy of `value` as JSON's own types, so that a template meets no other object."""
+    if not isinstance(value, Mapping):
+        raise MessageError(f"{where} is not a dict but {type(value).__name__}")
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(value)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MessageError(f"{where} is not plain JSON data: {error}") from error
+    return copy
+
+
+def _check_content(message: dict[str, Any], where: str) -> str:
+    content = message.get("content")
+    if content is None and (message.get("tool_calls") or "reasoning_content" in message):
+        return ""
+    if isinstance(content, list | tuple):
+        content = "".join(_part_text(part, where) for part in content)
+    if not isinstance(content, str):
+        problem = "no content" if content is None else f"content of type {type(content).__name__}"
+        raise MessageError(f"{where} has {problem}: give a string, or a list of text parts")
+    return content
+
+
+def _part_text(part: Any, where: str) -> str:
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else None
+    if not isinstance(text, str):
+        raise MessageError(f"{where} has a content part that is not text: only text parts can be read")
+    return text
+
+
+def _check_thinking(message: dict[str, Any], where: str) -> dict[str, Any]:
+    thinking = next((message[key] for key in _THINKING_KEYS if key in message), None)
+    if thinking is None:
+        return {}
+    if not isinstance(thinking, str):
+        raise MessageError(f"{where} has thinking of type {type(thinking).__name__}: give a string")
+    return {"reasoning_content": thinking}
+
+
+def _check_calls(message: dict[str, Any], where: str) -> dict[str, Any]:
+    calls = message.get("tool_calls", [])
+    if not isinstance(calls, list | tuple):
+        raise MessageError(f"{where} has tool_calls that are not a list")
+    for index, call in enumerate(calls):
+        function = (call.get("function") or call) if isinstance(call, Mapping) else {}
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise MessageError(f"{where} has a tool call without a name (call {index})")
+        if not isinstance(function.get("arguments"), str | Mapping):
+            raise MessageError(
+                f"{where} has a tool call without arguments (call {index}): give a dict or JSON text"
+            )
+    return {}
+
+
+def _parse_call(call: dict[str, Any]) -> dict[str, Any]:
+    if call.get("function"):
+        return {**call, "function": _parse_call(call["function"])}
+    try:
+        parsed = json.loads(call["arguments"]) if isinstance(call["arguments"], str) else None
+    except (ValueError, RecursionError):
+        return call
+    return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
