@@ -29,7 +29,7 @@ class Job:
 
     END = object()
 
-    def __init__(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], None]):
+    def __init__(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], object]):
         self._steps = steps(self)
         self._sink = sink
         self._cancelled = threading.Event()
@@ -92,7 +92,7 @@ class Engine:
         """A new conversation; see Session for the options."""
         return Session(self, **options)
 
-    def submit(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], None]) -> Job:
+    def submit(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], object]) -> Job:
         """Run a generator on the engine's thread; `sink` gets its events there, in order."""
         if self._is_closed:
             raise EngineError("the engine is closed; make a new Engine")

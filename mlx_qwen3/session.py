@@ -141,7 +141,7 @@ class Session:
             return self.sampling
         return SamplingParams.for_mode(self._may_think()).with_values(**(self.sampling or {}))
 
-    def _start(self, text: str, sink: Callable[[Any], None]) -> Job:
+    def _start(self, text: str, sink: Callable[[Any], object]) -> Job:
         if self._job is not None and not self._job.finished.is_set():
             if not self._job.is_cancelled():
                 raise EngineError("this session is still answering; cancel that turn first")

@@ -7,7 +7,7 @@ parser. Knows nothing of conversations, threads or terminals.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -168,7 +168,7 @@ class Turn:
         budget = self.request.thinking_budget
         return budget is not None and self._is_thinking and self._thinking_tokens >= budget
 
-    def _end_thinking(self) -> Iterator[list[Event]]:
+    def _end_thinking(self) -> Generator[list[Event], None, list[int]]:
         """End the model's thinking for it. Returns the ids that say so, to be fed next."""
         events = self._parser.push_text(self._text.finish() + EARLY_END)
         events += self._parser.push_control("</think>")

@@ -1,0 +1,93 @@
+"""A model that says what a test wrote for it, on a byte tokenizer, behind the real engine and session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Encoder
+
+import mlx_qwen3
+from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.tokenizer import Tokenizer
+
+CONTROL_TOKENS = [
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
+    *("<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>"),
+    *("<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>"),
+    *("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+    *("<tool_response>", "</tool_response>", "<think>", "</think>"),
+]
+
+
+def write_byte_tokenizer(folder: Path) -> Path:
+    """A checkpoint's tokenizer files: one token a byte, Qwen3's control tokens, the demo's template."""
+    alphabet = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Encoder(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in CONTROL_TOKENS])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    template = Path(mlx_qwen3.__file__).parent / "demo" / "chat_template.jinja"
+    shutil.copy(template, folder / "chat_template.jinja")
+    return folder
+
+
+class ScriptedModel:
+    """Says in each turn what a test scripted for it, then ends the turn.
+
+    `fed` records every id it was given; `before_step` is called with the length of each input.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: int = 4096):
+        self.args = ModelConfig(
+            model_type="qwen3",
+            hidden_size=64,
+            num_hidden_layers=2,
+            intermediate_size=64,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            vocab_size=tokenizer.vocab_size,
+            max_position_embeddings=context,
+        )
+        self.turns: list[list[int]] = []
+        self.fed: list[int] = []
+        self.before_step: Callable[[int], None] = lambda length: None
+        self._fed_to: dict[int, list[int]] = {}  # by cache: conversations may take turns
+        self._rest: dict[int, list[int]] = {}
+        self._end = tokenizer.control_tokens["<|im_end|>"]
+        opening = "<|im_start|>assistant\n"
+        self._openings = [
+            tokenizer.encode(text, control_tokens=True)
+            for text in (opening, opening + "<think>\n\n</think>\n\n")
+        ]
+
+    def make_cache(self) -> list[KVCache]:
+        return [KVCache() for _ in range(self.args.num_hidden_layers)]
+
+    def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
+        length = inputs.shape[1]
+        self.before_step(length)
+        self.fed += inputs[0].tolist()
+        for layer in cache:
+            rows = mx.zeros((1, 1, length, 4))
+            layer.update_and_fetch(rows, rows)
+        token = self._next(id(cache[0]), inputs[0].tolist())
+        logits = mx.where(mx.arange(self.args.vocab_size) == token, 100.0, 0.0)
+        return mx.broadcast_to(logits, (1, length, self.args.vocab_size))
+
+    def _next(self, conversation: int, ids: list[int]) -> int:
+        fed = self._fed_to.setdefault(conversation, [])
+        fed += ids
+        if any(fed[-len(opening) :] == opening for opening in self._openings):
+            self._rest[conversation] = list(self.turns.pop(0))
+        rest = self._rest.get(conversation)
+        return rest.pop(0) if rest else self._end

@@ -1,0 +1,223 @@
+"""One turn: the thinking budget, endings, what is cached and what is fed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scripted import ScriptedModel, write_byte_tokenizer
+
+from mlx_qwen3.cache.prompt import PromptCache
+from mlx_qwen3.errors import MessageError
+from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta
+from mlx_qwen3.sampling import SamplingParams
+from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
+from mlx_qwen3.turn import EARLY_END, Turn, TurnRequest
+
+THOUGHT = "<think>\nseven and five make twelve\n</think>\n\n12"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return load_tokenizer(write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+class Stage:
+    """A scripted model with a cache that lives from turn to turn."""
+
+    def __init__(self, tokenizer: Tokenizer, *script: str, context: int = 4096):
+        self.tokenizer = tokenizer
+        self.model = ScriptedModel(tokenizer, context)
+        self.model.turns = [self.ids(text) for text in script]
+        self.cache = PromptCache(self.model)
+        self.cancelled = False
+        self.events: list[object] = []
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, control_tokens=True)
+
+    def play(self, text: str = "7+5?", *, thinking: bool = True, **options: object) -> Turn:
+        messages = [{"role": "user", "content": text}]
+        params = SamplingParams(temperature=0, max_tokens=options.pop("max_tokens", 1000))
+        request = TurnRequest(
+            prompt_ids=self.tokenizer.apply_chat_template(messages, enable_thinking=thinking),
+            params=params,
+            vocab_size=self.model.args.vocab_size,
+            context=self.model.args.context_length,
+            asked_at=0.0,
+            **options,
+        )
+        turn = Turn(self.model, self.tokenizer, self.cache, request, lambda: self.cancelled)
+        self.events = [event for events in turn.run() for event in events]
+        return turn
+
+    @property
+    def done(self) -> Done:
+        assert isinstance(self.events[-1], Done)
+        return self.events[-1]
+
+    def check_cache(self) -> None:
+        """The ids noted are those fed, and every layer holds that many."""
+        assert self.cache.ids == self.model.fed[-len(self.cache.ids) :]
+        assert {layer.offset for layer in self.cache.layers} == {len(self.cache.ids)}
+
+
+def test_thinking_and_answer_come_apart(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, THOUGHT)
+    turn = stage.play()
+    assert (turn.thinking, turn.answer) == ("seven and five make twelve", "12")
+    assert stage.done.finish_reason == "stop"
+    assert "".join(e.text for e in stage.events if isinstance(e, ThinkingDelta)) == turn.thinking
+    assert "".join(e.text for e in stage.events if isinstance(e, AnswerDelta)) == "12"
+    stats = stage.done.stats
+    assert stats.thinking_tokens == len("\nseven and five make twelve\n")
+    assert stats.answer_tokens == len("\n\n12")
+    stage.check_cache()
+
+
+def test_the_cache_holds_prompt_and_reply_up_to_the_end_token(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, THOUGHT)
+    turn = stage.play()
+    assert stage.cache.ids == turn.request.prompt_ids + stage.ids(THOUGHT + "<|im_end|>")
+
+
+@pytest.mark.parametrize("budget", [1, 5, 16, 27])
+def test_a_budget_ends_the_thinking_and_an_answer_follows(tokenizer: Tokenizer, budget: int) -> None:
+    long_thought = "<think>\n" + "hmm " * 200
+    stage = Stage(tokenizer, long_thought)
+    stage.model.turns = [stage.ids(long_thought)[: 1 + budget + 0] + stage.ids("so: 12")]
+    turn = stage.play(thinking_budget=budget)
+    assert stage.done.stats.thinking_tokens == budget
+    # One token runs ahead of the decision and is thrown away; the answer goes on after the closing.
+    assert turn.answer == "o: 12"
+    assert turn.thinking.endswith(EARLY_END.strip())
+    closing = [*stage.tokenizer.encode(EARLY_END), tokenizer.think_end_id, *tokenizer.encode("\n\n")]
+    generated = stage.cache.ids[len(turn.request.prompt_ids) :]
+    assert generated[1 + budget : 1 + budget + len(closing)] == closing
+    assert generated.count(tokenizer.think_end_id) == 1
+    stage.check_cache()
+
+
+def test_thinking_shorter_than_its_budget_is_left_alone(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, THOUGHT)
+    turn = stage.play(thinking_budget=500)
+    assert (turn.thinking, turn.answer) == ("seven and five make twelve", "12")
+
+
+def test_no_budget_touches_an_answer_without_thinking(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "12")
+    turn = stage.play(thinking=False, thinking_budget=0)
+    assert (turn.thinking, turn.answer) == ("", "12")
+    assert stage.done.stats.thinking_tokens == 0
+
+
+def test_an_empty_think_block_is_no_thinking(tokenizer: Tokenizer) -> None:
+    turn = Stage(tokenizer, "<think>\n\n</think>\n\n12").play("7+5? /no_think")
+    assert (turn.thinking, turn.answer) == ("", "12")
+
+
+def test_spelled_tags_are_text(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer)
+    stage.model.turns = [tokenizer.encode("the tag </think> ends it")]
+    assert stage.play(thinking=False).answer == "the tag </think> ends it"
+
+
+def test_characters_are_never_split(tokenizer: Tokenizer) -> None:
+    answer = "日本語 👩‍👩‍👧 é العربية"
+    stage = Stage(tokenizer, answer)
+    assert stage.play(thinking=False).answer == answer
+    assert all("�" not in e.text for e in stage.events if isinstance(e, AnswerDelta))
+
+
+def test_length_ends_the_turn(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "a" * 50)
+    turn = stage.play(thinking=False, max_tokens=10)
+    assert (turn.answer, stage.done.finish_reason) == ("a" * 10, "length")
+    stage.check_cache()
+
+
+def test_the_context_is_never_outgrown(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "a" * 200, context=100)
+    turn = stage.play(thinking=False)
+    assert stage.done.finish_reason == "length"
+    assert len(turn.request.prompt_ids) + len(turn.answer) == 100
+
+
+def test_a_prompt_that_fills_the_context_is_refused(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "never said", context=100)
+    with pytest.raises(MessageError, match=r"tokens and the context holds 100"):
+        stage.play("x" * 200)
+    assert stage.model.fed == []
+
+
+def test_a_loop_ends_the_turn(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "again and " * 200)
+    stage.play(thinking=False)
+    assert stage.done.finish_reason == "loop"
+
+
+def test_a_new_turn_opened_by_the_model_ends_this_one(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "12<|im_start|>user\nand 3?")
+    assert stage.play(thinking=False).answer == "12"
+    assert stage.done.finish_reason == "stop"
+
+
+def test_cancel_while_decoding_keeps_what_was_said(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "abcdefghij")
+    steps = 0
+
+    def cancel_at_fifth(length: int) -> None:
+        nonlocal steps
+        steps += length == 1
+        stage.cancelled = steps > 5
+
+    stage.model.before_step = cancel_at_fifth
+    turn = stage.play(thinking=False)
+    assert stage.done.finish_reason == "cancelled"
+    assert turn.answer
+    assert "abcdefghij".startswith(turn.answer)
+    stage.check_cache()
+
+
+def test_cancel_while_reading_the_prompt(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "never said")
+    stage.cancelled = True
+    turn = stage.play("x" * 3000, thinking=False)
+    assert stage.done.finish_reason == "cancelled"
+    assert turn.answer == ""
+    assert 0 < len(stage.cache.ids) < 3000
+    stage.check_cache()
+
+
+def test_progress_counts_up_to_the_whole_prompt(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "ok")
+    turn = stage.play("x" * 3000, thinking=False)
+    progress = [event for event in stage.events if isinstance(event, PromptProgress)]
+    assert progress[0].processed == 0
+    assert [p.processed for p in progress] == sorted({p.processed for p in progress})
+    assert {p.total for p in progress} == {len(turn.request.prompt_ids)}
+
+
+def test_the_same_prompt_again_feeds_one_token(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, THOUGHT, THOUGHT)
+    first = stage.play()
+    fed = len(stage.model.fed)
+    stage.play()
+    assert stage.done.stats.cached_tokens == len(first.request.prompt_ids) - 1
+    assert len(stage.model.fed) - fed == 1 + len(stage.ids(THOUGHT + "<|im_end|>"))
+
+
+def test_a_template_that_opens_the_think_block_itself(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = write_byte_tokenizer(tmp_path)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    stage = Stage(load_tokenizer(folder))
+    stage.model._openings = [stage.ids("<|im_start|>assistant\n<think>\n")]
+    stage.model.turns = [stage.ids("short\n</think>\n\n12"), stage.ids("a very long thought")]
+    turn = stage.play()
+    assert (turn.thinking, turn.answer) == ("short", "12")
+    turn = stage.play("and again?", thinking_budget=0)
+    assert stage.done.stats.thinking_tokens == 0
+    assert turn.thinking == EARLY_END.strip()
