@@ -1,0 +1,100 @@
+"""A person at a terminal: starts the real chat.py in a pseudo-terminal, types, reads the screen."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import pexpect
+import pyte
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Terminal:
+    """`with Terminal(home, "--seed", "1") as terminal: terminal.type("hi"); terminal.wait("Hello")`."""
+
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        columns: int = 100,
+        lines: int = 40,
+        environment: dict[str, str] | None = None,
+    ):
+        """home: an empty folder in which the chat keeps what it keeps."""
+        inherited = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
+        self._child = pexpect.spawn(
+            sys.executable,
+            [str(ROOT / "chat.py"), *arguments],
+            dimensions=(lines, columns),
+            env={**inherited, "HOME": str(home), "TERM": "xterm-256color", **(environment or {})},
+            timeout=30,
+        )
+        self._screen = pyte.HistoryScreen(columns, lines, history=10_000, ratio=1)
+        self._stream = pyte.ByteStream(self._screen)
+        self.raw = b""
+
+    def read(self, seconds: float = 0.05) -> None:
+        """Take in what the program has written, waiting at most `seconds` for more."""
+        try:
+            data = self._child.read_nonblocking(65536, seconds)
+        except (pexpect.TIMEOUT, pexpect.EOF):
+            return
+        self.raw += data
+        self._stream.feed(data)
+        if b"\x1b[6n" in data:  # the program asks where the cursor is, as prompt_toolkit does
+            self._child.send(f"\x1b[{self._screen.cursor.y + 1};{self._screen.cursor.x + 1}R")
+
+    def text(self) -> str:
+        """Everything shown so far, scrollback first, a line a line."""
+        above = ["".join(line[column].data for column in sorted(line)) for line in self._screen.history.top]
+        return "\n".join(line.rstrip() for line in [*above, *self._screen.display])
+
+    def wait(self, wanted: str, seconds: float = 30, since: int = 0) -> str:
+        """Read until `wanted` is on the screen (after character `since`); fail with what is there."""
+        deadline = time.monotonic() + seconds
+        while wanted not in self.text()[since:]:
+            assert time.monotonic() < deadline, f"{wanted!r} did not appear on\n{self.text()}"
+            assert self._child.isalive() or wanted in self.text()[since:], f"ended early:\n{self.text()}"
+            self.read()
+        return self.text()
+
+    def type(self, text: str) -> int:
+        """Type a line and press Enter; returns where the screen's text ended before."""
+        before = len(self.text().rstrip())
+        self._child.send(text + "\r")
+        return before
+
+    def press(self, keys: str) -> None:
+        self._child.send(keys)
+
+    def resize(self, columns: int, lines: int) -> None:
+        self._child.setwinsize(lines, columns)
+        self._screen.resize(lines, columns)
+
+    def wait_for_end(self, seconds: float = 15) -> int:
+        """Wait until the program has ended by itself; its exit code."""
+        deadline = time.monotonic() + seconds
+        while self._child.isalive():
+            assert time.monotonic() < deadline, f"still running:\n{self.text()}"
+            self.read()
+        self._child.wait()
+        return int(self._child.exitstatus if self._child.exitstatus is not None else -1)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _ in range(3):
+            self.read(0.02)
+        self._child.close(force=True)
+        if error is None:
+            assert "Traceback" not in self.text()
+            assert "<think>" not in self.text()
+            assert "</think>" not in self.text()
