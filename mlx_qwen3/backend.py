@@ -1,0 +1,223 @@
+"""Where a device's wishes live: the number format it computes in, how it multiplies, what it holds.
+
+Metal and CUDA run a model as its checkpoint is. MLX's CPU backend does not: its 16-bit and quantized
+kernels are ten to a hundred times slower than the BLAS it calls for fp32. There `prepare` makes a
+model compute in fp32 and swaps the modules that hold matrices for the subclasses below. Names and
+values of parameters stay, so saving, LoRA and `isinstance` checks work as before.
+
+A matrix that fits the memory budget is held in fp32 (a quantized one besides its stored form, under
+`_dense`, which MLX does not count as a parameter). Any other stays as stored, and is turned to fp32
+a tile of output rows at a time whenever it is multiplied with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import psutil  # type: ignore[import-untyped]
+
+from mlx_qwen3.blas import is_plain
+from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
+
+# How much of the memory that is free after loading may hold fp32 copies; the rest is for the KV
+# cache, activations, and the machine's other work.
+DENSE_SHARE = 0.5
+# fp32 bytes of one tile of a matrix that is not held in fp32: stays in a core's cache.
+TILE_BYTES = 8 * 2**20
+# Up to this many rows a BLAS is fastest with the matrix on the left, as a matrix-vector product.
+FEW_ROWS = 3
+# Up to this many rows MLX's quantized product beats dequantizing the matrix first.
+QUANTIZED_ROWS = 2
+
+HALF = (mx.bfloat16, mx.float16)
+
+
+def is_cpu() -> bool:
+    """Whether MLX computes on the CPU."""
+    return bool(mx.default_device() == mx.Device(mx.cpu))
+
+
+def compute_dtype(stored: mx.Dtype) -> mx.Dtype:
+    """The format in which weights stored as `stored` are computed with on this device."""
+    return mx.float32 if is_cpu() and not is_plain() and stored in HALF else stored
+
+
+def available_memory() -> int:
+    """Bytes this process may still take: free memory, or less where a container has a limit."""
+    free = psutil.virtual_memory().available
+    limit, used = (_cgroup_bytes(f"memory.{name}") for name in ("max", "current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    try:
+        return int((Path("/sys/fs/cgroup") / name).read_text())
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return None
+
+
+def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
+    """Make `model`, its weights loaded, fast on MLX's default device; returns the same model.
+
+    budget: bytes that fp32 copies of matrices may take on the CPU; None is `DENSE_SHARE` of the free
+    memory. Evaluates the weights on the CPU, does nothing elsewhere or with `MLX_QWEN3_PLAIN=1`.
+    """
+    if not is_cpu() or is_plain():
+        return model
+    mx.eval(model.parameters())
+    budget = int(available_memory() * DENSE_SHARE) if budget is None else budget
+    for module in _by_use(model):
+        _cast_vectors(module)
+        if kind := CPU_KINDS.get(type(module)):
+            module.__class__ = kind  # in place: whoever holds the module holds the fast one
+            budget -= module.make_dense(budget)
+        mx.eval(module.state)
+        mx.clear_cache()
+    return model
+
+
+def _by_use(model: nn.Module) -> Iterable[nn.Module]:
+    """Leaf modules, those read whole for every token first: experts and lookup tables come last."""
+    leaves = [leaf for _, leaf in model.named_modules() if not leaf.children()]
+    is_tied = "lm_head" not in model
+
+    def rank(leaf: nn.Module) -> int:
+        if isinstance(leaf, nn.Embedding | nn.QuantizedEmbedding):
+            return 0 if is_tied else 2
+        return int(isinstance(leaf, SwitchLinear | QuantizedSwitchLinear))
+
+    return sorted(leaves, key=rank)
+
+
+def _cast_vectors(module: nn.Module) -> None:
+    """Norm weights, scales and biases to fp32; matrices are left to `make_dense`."""
+    for name, value in module.parameters().items():
+        if isinstance(value, mx.array) and value.dtype in HALF and (name != "weight" or value.ndim < 2):
+            module[name] = value.astype(mx.float32)
+
+
+def _product(x: mx.array, weight: mx.array) -> mx.array:
+    """x (..., in) @ weight (out, in).T -> (..., out), in fp32."""
+    rows = x.size // x.shape[-1]
+    if rows > FEW_ROWS:
+        return x @ weight.T
+    return (weight @ x.reshape(rows, -1).T).T.reshape(*x.shape[:-1], -1)
+
+
+def _tiled(x: mx.array, out: int, tile: Callable[[slice], mx.array]) -> mx.array:
+    """x (..., in) -> (..., out), with the fp32 matrix (out, in) made a `tile` of rows at a time."""
+    step = max(1, TILE_BYTES // (4 * x.shape[-1]))
+    return mx.concatenate([_product(x, tile(slice(i, i + step))) for i in range(0, out, step)], axis=-1)
+
+
+class _Dense:
+    """Holds its matrix in fp32 where the budget allows, else casts a tile at a time."""
+
+    weight: mx.array
+
+    def make_dense(self, budget: int) -> int:
+        """Cast the matrix to fp32 if that takes at most `budget` more bytes; return how many it took."""
+        extra = 4 * self.weight.size - self.weight.nbytes
+        if not 0 < extra <= budget:
+            return 0
+        self.weight = self.weight.astype(mx.float32)
+        return extra
+
+    def _multiply(self, x: mx.array) -> mx.array:
+        x = x.astype(mx.float32)
+        if self.weight.dtype == mx.float32:
+            return _product(x, self.weight)
+        return _tiled(x, self.weight.shape[0], lambda rows: self.weight[rows].astype(mx.float32))
+
+
+class CpuLinear(_Dense, nn.Linear):
+    """nn.Linear, its 16-bit matrix multiplied in fp32."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self._multiply(x)
+        return y + self.bias if "bias" in self else y
+
+
+class CpuEmbedding(_Dense, nn.Embedding):
+    """nn.Embedding that returns fp32, and as an output head multiplies in fp32."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.weight[x].astype(mx.float32)
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return self._multiply(x)
+
+
+class _Quantized:
+    """Holds an fp32 copy of its quantized matrix where the budget allows, else dequantizes tiles."""
+
+    weight: mx.array
+    scales: mx.array
+    bits: int
+    group_size: int
+    mode: str
+
+    def make_dense(self, budget: int) -> int:
+        """Keep an fp32 copy if it takes at most `budget` bytes; return how many it took."""
+        size = 4 * self.weight.size * 32 // self.bits
+        if size > budget:
+            return 0
+        self._dense = self._dequantized(slice(None))
+        self._dense_of = self.weight  # the copy is of no use once other weights were loaded
+        return size
+
+    def _dequantized(self, rows: slice | mx.array | int) -> mx.array:
+        biases = self.get("biases")  # type: ignore[attr-defined]
+        return mx.dequantize(
+            self.weight[rows],
+            self.scales[rows],
+            None if biases is None else biases[rows],
+            dtype=mx.float32,
+            **self._settings(),
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+    def _held(self) -> mx.array | None:
+        """The fp32 copy, if there is one of the present weights."""
+        return self._dense if self.get("_dense_of") is self.weight else None  # type: ignore[attr-defined]
+
+    def _multiply(self, x: mx.array) -> mx.array:
+        x = x.astype(mx.float32)
+        if (dense := self._held()) is not None:
+            return _product(x, dense)
+        if x.size // x.shape[-1] > QUANTIZED_ROWS:
+            return _tiled(x, self.weight.shape[0], self._dequantized)
+        biases = self.get("biases")  # type: ignore[attr-defined]
+        return mx.quantized_matmul(x, self.weight, self.scales, biases, transpose=True, **self._settings())
+
+
+class CpuQuantizedLinear(_Quantized, nn.QuantizedLinear):
+    """nn.QuantizedLinear, multiplied in fp32."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self._multiply(x)
+        return y + self.bias if "bias" in self else y
+
+
+class CpuQuantizedEmbedding(_Quantized, nn.QuantizedEmbedding):
+    """nn.QuantizedEmbedding that returns fp32, and as an output head multiplies in fp32."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self._dequantized(x)
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return self._multiply(x)
+
+
+CPU_KINDS: dict[type, type] = {
+    nn.Linear: CpuLinear,
+    nn.Embedding: CpuEmbedding,
+    nn.QuantizedLinear: CpuQuantizedLinear,
+    nn.QuantizedEmbedding: CpuQuantizedEmbedding,
+}
