@@ -1,0 +1,148 @@
+"""The stream parser: whatever the pieces, the same events; whatever the text, no exception."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_qwen3.events import AnswerDelta, Event, ThinkingDelta, ToolCall, ToolCallDelta, ToolCallStart
+from mlx_qwen3.parsing import StreamParser, merge, parse
+
+CALL = '<tool_call>\n{"name": "get_time", "arguments": {"city": "Paris"}}\n</tool_call>'
+TAG = re.compile("(<think>|</think>|<tool_call>|</tool_call>|<\\|im_start\\|>)")
+ATOMS = [
+    *("<think>", "</think>", "<tool_call>", "</tool_call>", "<|im_start|>", "<function=f>", "</function>"),
+    *("<parameter=a>", "</parameter>", '{"name": "f"', '"arguments"', ":", ",", "{", "}", "[", "]", '"', "'"),
+    *("`", "```", "\n", "\n\n", " ", "x", "é", "\\", "\\u00e9", "\\ud83d", "1", "True", "<", ">", "</"),
+    *(CALL, "<function=f>\n<parameter=a>\n1\n</parameter>\n</function>"),
+]
+texts = st.lists(st.sampled_from(ATOMS), max_size=25).map("".join)
+modes = st.fixed_dictionaries(
+    {"thinking": st.booleans(), "tool_format": st.sampled_from(["json", "xml", None])}
+)
+NAMES = frozenset({"f", "get_time"})
+
+
+def run(text: str, cuts: set[int] = frozenset(), real: bool = True, **options) -> list[Event]:
+    """The events of `text`, cut at the given positions; `real`: its tags are control tokens."""
+    parser = StreamParser(None if real else (), tool_names=NAMES, **options)
+    events: list[Event] = []
+    for start, piece in _pieces(text, real):
+        if real and TAG.fullmatch(piece):
+            events += parser.push_control(piece)
+            continue
+        begin = 0
+        for end in [*sorted(cut - start for cut in cuts if 0 < cut - start < len(piece)), len(piece)]:
+            events += parser.push_text(piece[begin:end])
+            begin = end
+    return events + parser.finish()
+
+
+def _pieces(text: str, real: bool) -> list[tuple[int, str]]:
+    parts = TAG.split(text) if real else [text]
+    starts = [sum(map(len, parts[:i])) for i in range(len(parts))]
+    return [(start, part) for start, part in zip(starts, parts, strict=True) if part]
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts, st.sets(st.integers(0, 300)), modes, st.booleans())
+def test_any_split_gives_the_same_events(text, cuts, mode, real):
+    whole = merge(run(text, real=real, **mode))
+    assert merge(run(text, cuts, real, **mode)) == whole
+    assert merge(run(text, set(range(len(text))), real, **mode)) == whole
+
+
+def test_20000_random_strings_raise_nothing():
+    chance = random.Random(6)
+    for _ in range(20_000):
+        text = "".join(chance.choices(ATOMS, k=chance.randrange(12)))
+        events = run(text, real=chance.random() < 0.5, tool_format=chance.choice(["json", "xml", None]))
+        check_order(events)
+
+
+def check_order(events: list[Event]) -> None:
+    """Every call is announced once, completed once, and its events stand together."""
+    open_call, completed = None, 0
+    for event in events:
+        match event:
+            case ToolCallStart():
+                assert open_call is None
+                assert event.index == completed
+                open_call = event.index
+            case ToolCallDelta():
+                assert event.index == open_call
+                assert event.text
+            case ToolCall():
+                assert event.index == open_call
+                assert (event.arguments is None) == (event.error is not None)
+                open_call, completed = None, completed + 1
+            case AnswerDelta() | ThinkingDelta():
+                assert open_call is None
+                assert event.text
+    assert open_call is None
+
+
+@pytest.mark.parametrize("pieces", [["\n\n", "\n\nanswer"], ["\n", "\n", "\n", "\n", "answer"]])
+def test_blank_lines_around_thinking_belong_to_the_format(pieces):
+    parser = StreamParser()
+    half = len(pieces) // 2
+    events = parser.push_control("<think>")
+    for piece in pieces[:half]:
+        events += parser.push_text(piece)
+    events += parser.push_control("</think>")
+    for piece in pieces[half:]:
+        events += parser.push_text(piece)
+    assert merge(events + parser.finish()) == [AnswerDelta("answer")]
+
+
+def test_text_is_handed_on_as_soon_as_it_is_certain():
+    parser = StreamParser(thinking=True)
+    assert parser.push_text("\nLet me") == [ThinkingDelta("Let me")]
+    assert parser.push_text(" see <think") == [ThinkingDelta(" see <think")]
+    assert parser.push_text("\n") == []
+    assert parser.push_control("</think>") == []
+    assert parser.push_text("\n\nYes") == [AnswerDelta("Yes")]
+
+
+def test_a_call_is_announced_before_its_arguments_and_they_are_streamed():
+    parser = StreamParser()
+    assert parser.push_control("<tool_call>") == []
+    assert parser.push_text('\n{"name": "get_time"') == [ToolCallStart(0, "get_time")]
+    assert parser.push_text(', "arguments": {"ci') == [ToolCallDelta(0, '{"ci')]
+    assert parser.push_text('ty": "Oslo"}}') == [ToolCallDelta(0, 'ty": "Oslo"}')]
+    assert parser.push_text("\n") == []
+    (call,) = parser.push_control("</tool_call>")
+    assert call == ToolCall(
+        0, "get_time", {"city": "Oslo"}, '{"name": "get_time", "arguments": {"city": "Oslo"}}'
+    )
+
+
+def test_spelled_tags_are_text_where_the_tokenizer_has_tokens():
+    parser = StreamParser()
+    text = "<think>no</think>\n" + CALL
+    assert merge(parser.push_text(text) + parser.finish()) == [AnswerDelta(text)]
+
+
+def test_spelled_tags_count_where_the_tokenizer_has_no_tokens():
+    events = parse("<think>\nhm\n</think>\n\nSo:\n" + CALL)
+    assert events[:3] == [ThinkingDelta("hm"), AnswerDelta("So:"), ToolCallStart(0, "get_time")]
+
+
+def test_parse_reads_a_long_call_in_reasonable_time():
+    body = "x = 1\\n" * 20_000
+    *_, call = parse('<tool_call>{"name": "write", "arguments": {"text": "' + body + '"}}</tool_call>')
+    assert isinstance(call, ToolCall)
+    assert call.arguments == {"text": "x = 1\n" * 20_000}
+
+
+def test_importing_the_parser_is_light():
+    import subprocess
+    import sys
+
+    code = "import sys, mlx_qwen3.parsing; print({'mlx.core', 'pydantic', 'mcp'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
