@@ -16,6 +16,7 @@ import mlx_qwen3
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.tokenizer import Tokenizer
+from mlx_qwen3.turn import EARLY_END
 
 CONTROL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
@@ -64,6 +65,7 @@ class ScriptedModel:
         self._fed_to: dict[int, list[int]] = {}  # by cache: conversations may take turns
         self._rest: dict[int, list[int]] = {}
         self._end = tokenizer.control_tokens["<|im_end|>"]
+        self._early_end = tokenizer.encode(EARLY_END)
         opening = "<|im_start|>assistant\n"
         self._openings = [
             tokenizer.encode(text, control_tokens=True)
@@ -87,7 +89,10 @@ class ScriptedModel:
     def _next(self, conversation: int, ids: list[int]) -> int:
         fed = self._fed_to.setdefault(conversation, [])
         fed += ids
-        if any(fed[-len(opening) :] == opening for opening in self._openings):
-            self._rest[conversation] = list(self.turns.pop(0))
-        rest = self._rest.get(conversation)
+        rest = self._rest.get(conversation, [])
+        if len(ids) > 1 and ids[: len(self._early_end)] != self._early_end:
+            rest = []  # a new prompt is being read
+        if not rest and any(fed[-len(opening) :] == opening for opening in self._openings):
+            rest = list(self.turns.pop(0))
+        self._rest[conversation] = rest
         return rest.pop(0) if rest else self._end

@@ -21,6 +21,7 @@ class ChatState:
 
     session: Session
     console: Console
+    thoughts: Callable[[], str]
     is_over: bool = False
 
     def say(self, text: str) -> None:
@@ -89,6 +90,12 @@ def no_think(state: ChatState, _: str) -> None:
     """answer without thinking; inside a message it is the model's own switch"""
     state.session.thinking = False
     state.say("thinking is off")
+
+
+@command("/thoughts")
+def thoughts(state: ChatState, _: str) -> None:
+    """show what the model thought last"""
+    state.say(state.thoughts().strip() or "there was no thinking yet")
 
 
 @command("/budget")

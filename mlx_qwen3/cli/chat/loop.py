@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mlx_qwen3.cli.chat.commands import ChatState, is_command, run_command
 from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
-from mlx_qwen3.cli.chat.render import TerminalPrinter
+from mlx_qwen3.cli.chat.render import make_terminal_printer
 from mlx_qwen3.errors import Qwen3Error
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class ChatLoop:
 
     def __init__(self, engine: Engine, session: Session, name: str):
         self._console = Console(highlight=False)
-        self._state = ChatState(session, self._console)
-        self._printer = TerminalPrinter(self._console)
+        self._printer = make_terminal_printer(self._console)
+        self._state = ChatState(session, self._console, lambda: self._printer.thoughts)
         self._prompt = _make_prompt()
         self._greet(engine, name)
 

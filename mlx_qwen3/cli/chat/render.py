@@ -11,8 +11,6 @@ from mlx_qwen3.events import (
     AnswerDelta,
     Done,
     Event,
-    PromptProgress,
-    Stats,
     ThinkingDelta,
     ToolCall,
     ToolResult,
@@ -20,7 +18,8 @@ from mlx_qwen3.events import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
+
+    from mlx_qwen3.cli.chat.live import LivePrinter
 
 # Prompts longer than this show how far the model has read.
 LONG_PROMPT = 512
@@ -56,7 +55,16 @@ def make_printer(as_json: bool) -> Printer:
         return PlainPrinter()
     from rich.console import Console
 
-    return TerminalPrinter(Console(highlight=False))
+    return make_terminal_printer(Console(highlight=False))
+
+
+def make_terminal_printer(console: Console) -> TerminalPrinter | LivePrinter:
+    """Live where the terminal can move its cursor; otherwise text as it comes."""
+    if console.is_dumb_terminal:
+        return TerminalPrinter(console)
+    from mlx_qwen3.cli.chat.live import LivePrinter
+
+    return LivePrinter(console)
 
 
 class JsonPrinter:
@@ -89,19 +97,18 @@ class PlainPrinter:
 
 
 class TerminalPrinter:
-    """Thinking dimmed and apart, the answer as it comes, then a line of figures."""
+    """For terminals that cannot move their cursor: text as it comes, then a line of figures."""
 
     def __init__(self, console: Console):
         self.finish_reason: str | None = None
+        self.thoughts = ""
         self._console = console
         self._part: type[Event] | None = None
-        self._progress: Status | None = None
 
     def show(self, event: Event) -> None:
         match event:
-            case PromptProgress():
-                self._show_progress(event)
             case ThinkingDelta():
+                self.thoughts = event.text if self._part is None else self.thoughts + event.text
                 self._begin(ThinkingDelta)
                 self._write(event.text, "dim italic")
             case AnswerDelta():
@@ -117,14 +124,10 @@ class TerminalPrinter:
                 self._end(event)
 
     def stop(self) -> None:
-        """Leave the terminal as it should be, whatever happened."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        """Nothing is drawn that would have to be taken back."""
 
     def _begin(self, part: type[Event]) -> None:
         """A blank line between thinking, answer and calls."""
-        self.stop()
         if self._part is not None and (part is not self._part or part is ToolCall):
             self._console.print("\n")
         self._part = part
@@ -133,27 +136,18 @@ class TerminalPrinter:
         # soft_wrap: the terminal wraps, so that copying an answer copies its lines as they are.
         self._console.print(printable(text), style=style, end="", markup=False, soft_wrap=True)
 
-    def _show_progress(self, event: PromptProgress) -> None:
-        if event.total < LONG_PROMPT:
-            return
-        if self._progress is None:
-            self._progress = self._console.status("")
-            self._progress.start()
-        self._progress.update(f"[dim]reading {event.processed:,} of {event.total:,} tokens[/]")
-
     def _end(self, event: Done) -> None:
-        self.stop()
         self.finish_reason = event.finish_reason
-        figures = [ENDINGS[event.finish_reason]] if event.finish_reason in ENDINGS else []
-        figures += stats_line(event.stats)
         self._console.print("\n" if self._part else "", end="")
-        self._console.print(" · ".join(figures), style="dim", markup=False, highlight=False)
+        self._console.print(" · ".join(turn_figures(event)), style="dim", markup=False, highlight=False)
         self._part = None
 
 
-def stats_line(stats: Stats) -> list[str]:
-    """The figures of a turn worth a glance."""
-    figures = [f"{stats.tokens_per_second:.1f} tokens/s", f"first token {stats.ttft:.2f} s"]
+def turn_figures(done: Done) -> list[str]:
+    """Why a turn ended, if not by itself, and its figures worth a glance."""
+    stats = done.stats
+    figures = [ENDINGS[done.finish_reason]] if done.finish_reason in ENDINGS else []
+    figures += [f"{stats.tokens_per_second:.1f} tokens/s", f"first token {stats.ttft:.2f} s"]
     if stats.thinking_tokens:
         figures.append(f"{stats.thinking_tokens:,} thinking")
     figures.append(f"{stats.answer_tokens:,} answer")
