@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
@@ -29,10 +29,13 @@ class Job:
 
     END = object()
 
-    def __init__(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], object]):
+    def __init__(
+        self, steps: Callable[[Job], Generator[list[Event], None, None]], sink: Callable[[Any], object]
+    ):
         self._steps = steps(self)
         self._sink = sink
         self._cancelled = threading.Event()
+        self._runs_on: int | None = None
         self.finished = threading.Event()
 
     def cancel(self) -> None:
@@ -42,27 +45,42 @@ class Job:
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()
 
+    def wait(self) -> None:
+        """Wait until the job has ended. The engine's thread itself, on which an iterator that nobody
+        holds may happen to be collected, does not wait for itself."""
+        if threading.get_ident() != self._runs_on:
+            self.finished.wait()
+
     def step(self) -> bool:
         """Run one step on the engine's thread; False once there is none left."""
+        self._runs_on = threading.get_ident()
         try:
-            for event in next(self._steps):
-                self._sink(event)
+            events = next(self._steps)
         except StopIteration:
             self._finish(self.END)
         except Qwen3Error as error:
             self._finish(error)
         except Exception as error:  # noqa: BLE001  # a failed turn must not take the engine down
             self._finish(EngineError(f"generation failed: {type(error).__name__}: {error}"))
+        else:
+            for event in events:
+                self._tell(event)
         return not self.finished.is_set()
 
     def abandon(self) -> None:
         """End the job without running it further, because the engine closes."""
-        self._steps.close()  # type: ignore[attr-defined]  # jobs are generators
+        self._steps.close()
         self._finish(EngineError("the engine was closed"))
 
     def _finish(self, end: object) -> None:
         self.finished.set()
-        self._sink(end)
+        self._tell(end)
+
+    def _tell(self, item: object) -> None:
+        try:
+            self._sink(item)
+        except Exception:  # noqa: BLE001  # whoever listened has gone, with their event loop
+            self.cancel()
 
 
 class Engine:
@@ -92,7 +110,9 @@ class Engine:
         """A new conversation; see Session for the options."""
         return Session(self, **options)
 
-    def submit(self, steps: Callable[[Job], Iterator[list[Event]]], sink: Callable[[Any], object]) -> Job:
+    def submit(
+        self, steps: Callable[[Job], Generator[list[Event], None, None]], sink: Callable[[Any], object]
+    ) -> Job:
         """Run a generator on the engine's thread; `sink` gets its events there, in order."""
         if self._is_closed:
             raise EngineError("the engine is closed; make a new Engine")
@@ -104,7 +124,7 @@ class Engine:
         """Run `function` on the engine's thread and return what it returns."""
         future: Future[T] = Future()
 
-        def steps(_: Job) -> Iterator[list[Event]]:
+        def steps(_: Job) -> Generator[list[Event], None, None]:
             future.set_result(function())
             yield []
 

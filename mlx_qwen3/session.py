@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ class Session:
                 yield _event_or_raise(item)
         finally:
             job.cancel()
-            job.finished.wait()
+            job.wait()
 
     async def asend(self, text: str) -> AsyncIterator[Event]:
         """`send` for asyncio: the loop is never blocked."""
@@ -145,12 +145,12 @@ class Session:
         if self._job is not None and not self._job.finished.is_set():
             if not self._job.is_cancelled():
                 raise EngineError("this session is still answering; cancel that turn first")
-            self._job.finished.wait()
+            self._job.wait()
         asked_at = time.perf_counter()
         self._job = self._engine.submit(lambda job: self._turn(job, text, asked_at), sink)
         return self._job
 
-    def _turn(self, job: Job, text: str, asked_at: float) -> Iterator[list[Event]]:
+    def _turn(self, job: Job, text: str, asked_at: float) -> Generator[list[Event], None, None]:
         """One turn, on the engine's thread. The conversation changes only if something was said."""
         engine = self._engine
         messages = [*self.messages, {"role": "user", "content": text}]
