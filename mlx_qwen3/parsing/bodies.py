@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from enum import Enum, auto
-from typing import Literal
 
 CLOSE = "</tool_call>"
 OPEN = "<tool_call>"
@@ -163,16 +162,21 @@ FUNCTION_END, PARAMETER_END = "</function>", "</parameter>"
 LONGEST_MARK = 200
 
 
+def quoted_until(before: str) -> str:
+    """What ends a call quoted inside a value, given the text before its `<function=...>`."""
+    return CLOSE if before[-LONGEST_MARK:].rstrip().endswith(OPEN) else FUNCTION_END
+
+
 class XMLBody(Body):
     """`<function=name><parameter=key>value</parameter></function>`: follows the four marks.
 
-    A whole call quoted inside a value (`<tool_call>` or `<function=...>` to its end) is part of the value.
+    A call quoted inside a value, from its `<function=...>` to its last closing tag, is part of the value.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._in_value = False
-        self._quoted_until: Literal["", "</tool_call>", "</function>"] = ""
+        self._quoted_until = ""
 
     def feed(self, char: str) -> None:
         self.text += char
@@ -184,9 +188,7 @@ class XMLBody(Body):
     def judge(self, tag: str) -> Tag:
         if not self._in_value:
             return Tag.ENDS
-        if tag == OPEN or self._quoted_until == CLOSE:
-            return Tag.TEXT
-        return Tag.DOUBT
+        return Tag.TEXT if tag == OPEN or self._quoted_until == CLOSE else Tag.DOUBT
 
     def doubt(self) -> None:
         super().doubt()
@@ -214,10 +216,7 @@ class XMLBody(Body):
             self._settle(False)
         elif FUNCTION.fullmatch(mark):
             self._settle(False)
-            self._quoted_until = "</function>"
-        elif mark == OPEN:
-            self._settle(False)
-            self._quoted_until = "</tool_call>"
+            self._quoted_until = quoted_until(self.text[: -len(mark)])
 
     def _settle(self, was_text: bool) -> None:
         if self.mark is not None and self.settled is None:

@@ -18,6 +18,7 @@ from mlx_qwen3.parsing.bodies import (
     FUNCTION_END,
     PARAMETER,
     PARAMETER_END,
+    quoted_until,
 )
 from mlx_qwen3.parsing.loose_json import LooseJSONError
 
@@ -97,7 +98,7 @@ def _read_json(body: str, is_closed: bool, offer: Offer) -> list[Reading]:
 
 def _misspelled_name(body: str, start: int) -> str:
     match = re.compile(r"""\s*\{\s*["']?name["']?\s*:\s*["']([^"'\n]*)["']""").match(body, start)
-    return match[1] if match else ""
+    return match[1].strip() if match else ""
 
 
 def _read_object(value: Value, offer: Offer) -> Reading:
@@ -169,7 +170,10 @@ def _read_xml(body: str, is_closed: bool, offer: Offer) -> list[Reading]:
     if offer.names is not None and name not in offer.names:
         raise CallError(_not_offered(name, offer.names), name)
     properties = offer.properties(name) or {}
-    values = dict(_parameters(rest, name))
+    try:
+        values = dict(_parameters(rest, name))
+    except CallError as error:
+        raise CallError(str(error), name) from error
     return [Reading(name, {key: _typed(text, properties.get(key)) for key, text in values.items()})]
 
 
@@ -192,28 +196,26 @@ def _value(text: str, start: int) -> tuple[str, int]:
     return value, end
 
 
-_VALUE_MARK = re.compile(
-    f"{PARAMETER_END}|{FUNCTION_END}|<tool_call>|</tool_call>|{PARAMETER.pattern}|{FUNCTION.pattern}"
-)
+_VALUE_MARK = re.compile(f"{PARAMETER_END}|{FUNCTION_END}|{CLOSE}|{PARAMETER.pattern}|{FUNCTION.pattern}")
 
 
 def _value_end(text: str, start: int) -> int:
-    quoted_until, function_end = "", None
+    quoted, function_end = "", None
     for match in _VALUE_MARK.finditer(text, start):
         mark = match[0]
-        if quoted_until:
-            quoted_until = "" if mark == quoted_until else quoted_until
-        elif mark == "<tool_call>":
-            quoted_until = CLOSE
+        if quoted:
+            quoted = "" if mark == quoted else quoted
         elif mark.startswith("<function"):
-            quoted_until = FUNCTION_END
+            quoted = quoted_until(text[start : match.start()])
         elif mark == PARAMETER_END:
             return match.start()
         elif mark.startswith("<parameter"):
             return match.start() if function_end is None else function_end
         elif mark == FUNCTION_END:
             function_end = match.start()
-    return len(text) if function_end is None else function_end
+    if function_end is None:
+        raise CallError(f"The tool call was cut off inside a parameter. {HOW_XML}")
+    return function_end
 
 
 def _typed(text: str, schema: Any) -> Value:

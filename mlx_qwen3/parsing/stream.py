@@ -245,8 +245,6 @@ class StreamParser:
     def _in_doubt(self, call: _Call, body: Body, piece: _Piece) -> None:
         """A tag stood inside a value. Read on until it is clear whether the value went on behind it."""
         call.after_doubt.append(piece)
-        if isinstance(body, XMLBody) and piece.is_tag and piece.text == OPEN:
-            body.settled = False
         for char in piece.text:
             if body.settled is None:
                 body.feed(char)
