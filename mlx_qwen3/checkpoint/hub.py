@@ -1,0 +1,81 @@
+"""Downloads a checkpoint from the hub, or finds it in the hub's cache; nothing pickled is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils.tqdm import tqdm
+
+from mlx_qwen3.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from mlx_qwen3.checkpoint.find import OnDownload
+
+# Weights, configs, templates and vocabularies; what lies in subfolders is other formats.
+WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+UNWANTED = ["*/*"]
+
+
+def download(repository: str, on_download: OnDownload | None = None) -> Path:
+    """The folder of hub repository `repository` (`org/name`), complete.
+
+    What is already in the cache is not fetched again and a broken download goes on where it stopped;
+    without network (or with HF_HUB_OFFLINE=1) a complete cache is enough. Raises ModelNotFoundError.
+    """
+    try:
+        folder = snapshot_download(
+            repository,
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED,
+            tqdm_class=_reporter(on_download),
+        )
+    except Exception as error:
+        raise ModelNotFoundError(_reason(repository, error)) from error
+    return Path(folder)
+
+
+def _reason(repository: str, error: Exception) -> str:
+    """`error` as one line that says what to do."""
+    if isinstance(error, GatedRepoError):
+        return f"{repository} is gated: accept its terms on its page, then log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return f"no repository {repository} on the hub: check its name; if it is private, `hf auth login`"
+    if isinstance(error, IncompleteSnapshotError):
+        return f"{repository} is only partly downloaded and the hub cannot be reached: connect and try again"
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return (
+            f"{repository} is not downloaded and the hub cannot be reached: "
+            "connect (and unset HF_HUB_OFFLINE), or name a local folder"
+        )
+    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"downloading {repository} failed: {detail}; run the same command again to go on with it"
+
+
+def _reporter(on_download: OnDownload | None) -> type[Any]:
+    """A progress bar class for huggingface_hub that shows nothing and calls `on_download`."""
+
+    class Reporter(tqdm):
+        def __init__(self, *args: Any, **options: Any):
+            self._is_bytes = options.get("unit") == "B"
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+            self.total = options.get("total") or 0
+            self.n = options.get("initial") or 0
+
+        def update(self, n: float | None = 1) -> None:
+            # A disabled bar does not count, so this one does. Several bars count bytes; they differ
+            # where some of them came from the cache.
+            self.n += n or 0
+            if on_download is not None and self._is_bytes:
+                on_download(int(self.n), max(int(self.total or 0), int(self.n)))
+
+    return Reporter

@@ -1,0 +1,54 @@
+"""Loads a checkpoint strictly: its files are checked whole before the first weight is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlx_qwen3.backend import prepare
+from mlx_qwen3.checkpoint.context import config_for_context
+from mlx_qwen3.checkpoint.expectation import build_model, check
+from mlx_qwen3.checkpoint.files import stored_tensors
+from mlx_qwen3.checkpoint.find import resolve
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.errors import CheckpointError
+from mlx_qwen3.model.qwen3 import Model
+
+
+def load_config(path_or_hub_id: str | Path) -> ModelConfig:
+    """The config of a model, named as in `load_model`. Raises ConfigError, ModelNotFoundError."""
+    return ModelConfig.from_file(resolve(path_or_hub_id) / "config.json")
+
+
+def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
+    """The model in a folder, of a short name (`14b`), a hub id (`org/name`) or `demo`.
+
+    context: tokens to make room for; beyond the native length YaRN is switched on, just enough.
+    Returns a module with all weights in memory: model(ids (B, L), cache=None) -> logits (B, L, V).
+    Raises ModelNotFoundError, ConfigError, or CheckpointError naming the file and tensor at fault.
+    """
+    folder = resolve(path_or_hub_id)
+    config = config_for_context(load_config(folder), context)
+    stored = stored_tensors(folder)
+    model = build_model(config, stored)
+    check(folder, model, stored)
+    _load_weights(model, sorted({tensor.file for tensor in stored.values()}))
+    model.eval()
+    prepare(model)
+    return model
+
+
+def _load_weights(model: Model, files: list[Path]) -> None:
+    """Give `model` the tensors of `files`, a layer in memory at a time beyond those loaded."""
+    weights: dict[str, mx.array] = {}
+    for file in files:
+        weights.update(mx.load(str(file)))  # type: ignore[arg-type]
+    model.load_weights(list(model.sanitize(weights).items()))
+    weights.clear()
+    try:
+        for layer in model.layers:
+            mx.eval(layer.parameters())
+        mx.eval(model.parameters())
+    except RuntimeError as error:
+        raise CheckpointError(f"{files[0].parent} could not be read: {error}") from error
