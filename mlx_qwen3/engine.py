@@ -9,78 +9,19 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
 from mlx_qwen3.checkpoint import load_model, resolve
-from mlx_qwen3.errors import EngineError, Qwen3Error
-from mlx_qwen3.events import Event
+from mlx_qwen3.errors import EngineError
+from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.model.qwen3 import Model
 from mlx_qwen3.session import Session
 from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
 
 T = TypeVar("T")
-
-
-class Job:
-    """One generator on the engine's thread; what it yields goes to `sink`, then its end or error."""
-
-    END = object()
-
-    def __init__(
-        self, steps: Callable[[Job], Generator[list[Event], None, None]], sink: Callable[[Any], object]
-    ):
-        self._steps = steps(self)
-        self._sink = sink
-        self._cancelled = threading.Event()
-        self._runs_on: int | None = None
-        self.finished = threading.Event()
-
-    def cancel(self) -> None:
-        """Ask the job to stop after its present step. From any thread, any number of times."""
-        self._cancelled.set()
-
-    def is_cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def wait(self) -> None:
-        """Wait until the job has ended. The engine's thread itself, on which an iterator that nobody
-        holds may happen to be collected, does not wait for itself."""
-        if threading.get_ident() != self._runs_on:
-            self.finished.wait()
-
-    def step(self) -> bool:
-        """Run one step on the engine's thread; False once there is none left."""
-        self._runs_on = threading.get_ident()
-        try:
-            events = next(self._steps)
-        except StopIteration:
-            self._finish(self.END)
-        except Qwen3Error as error:
-            self._finish(error)
-        except Exception as error:  # noqa: BLE001  # a failed turn must not take the engine down
-            self._finish(EngineError(f"generation failed: {type(error).__name__}: {error}"))
-        else:
-            for event in events:
-                self._tell(event)
-        return not self.finished.is_set()
-
-    def abandon(self) -> None:
-        """End the job without running it further, because the engine closes."""
-        self._steps.close()
-        self._finish(EngineError("the engine was closed"))
-
-    def _finish(self, end: object) -> None:
-        self.finished.set()
-        self._tell(end)
-
-    def _tell(self, item: object) -> None:
-        try:
-            self._sink(item)
-        except Exception:  # noqa: BLE001  # whoever listened has gone, with their event loop
-            self.cancel()
 
 
 class Engine:
@@ -110,13 +51,11 @@ class Engine:
         """A new conversation; see Session for the options."""
         return Session(self, **options)
 
-    def submit(
-        self, steps: Callable[[Job], Generator[list[Event], None, None]], sink: Callable[[Any], object]
-    ) -> Job:
+    def submit(self, steps: Callable[[Job], Steps], sink: Sink, makes_way: bool = False) -> Job:
         """Run a generator on the engine's thread; `sink` gets its events there, in order."""
         if self._is_closed:
             raise EngineError("the engine is closed; make a new Engine")
-        job = Job(steps, sink)
+        job = Job(steps, sink, makes_way)
         self._jobs.put(job)
         return job
 
@@ -124,7 +63,7 @@ class Engine:
         """Run `function` on the engine's thread and return what it returns."""
         future: Future[T] = Future()
 
-        def steps(_: Job) -> Generator[list[Event], None, None]:
+        def steps(_: Job) -> Steps:
             future.set_result(function())
             yield []
 

@@ -1,32 +1,33 @@
-"""A conversation: its messages, its prompt cache, how it thinks; each turn a stream of events."""
+"""A conversation on an engine: its prompt cache, how it thinks; each turn a stream of events."""
 
 from __future__ import annotations
 
 import asyncio
 import queue
-import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.cache.prompt import PromptCache
+from mlx_qwen3.cache.prompt import PromptCache, common_prefix
+from mlx_qwen3.conversation import Conversation
+from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import EngineError, MessageError
-from mlx_qwen3.events import (
-    AnswerDelta,
-    Done,
-    Event,
-    FinishReason,
-    Stats,
-    ThinkingDelta,
-    ToolCall,
-)
+from mlx_qwen3.events import AnswerDelta, Done, Event, FinishReason, Stats, ThinkingDelta, ToolCall
+from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.turn import Turn, TurnRequest
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine import Engine, Job
+    from mlx_qwen3.engine import Engine
 
-Message = dict[str, Any]
+SUMMARISE = (
+    "Summarise our conversation so far for your own use: what I want, what was decided, and every name, "
+    "number, file and open question that matters. Write the summary alone."
+)
+SUMMARY = "A summary of our conversation so far:\n\n{}"
+GO_ON = "Thank you. Let us go on from there."
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Session:
     tokens it may think for, None without limit. sampling: SamplingParams, or a mapping of the
     values that differ from Qwen's preset for the mode.
 
-    One turn runs at a time; sessions of one engine take turns.
+    One turn runs at a time; sessions of one engine take turns. What makes a turn (`send`, `retry`,
+    `edit`, `compact`) raises MessageError if the conversation is too long for the model's context,
+    SamplingError for a bad parameter and EngineError if the engine is closed.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Session:
     ):
         if thinking_budget is not None and thinking_budget < 0:
             raise MessageError(f"the thinking budget counts tokens, it cannot be {thinking_budget}")
-        self.messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        self.conversation = Conversation([{"role": "system", "content": system}] if system else [])
         self.thinking = thinking
         self.thinking_budget = thinking_budget
         self.sampling = sampling
@@ -71,69 +74,142 @@ class Session:
         self._cache: PromptCache | None = None  # touched on the engine's thread only
         self._job: Job | None = None
 
+    # Turns
+
     def send(self, text: str) -> Iterator[Event]:
         """Say `text` and iterate over the events of the turn, the last of them Done.
 
         Leaving the loop early cancels the turn; what was said so far stays in the conversation.
-        Raises MessageError if the conversation is too long, EngineError if the engine is closed.
         """
-        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        job = self._start(text, inbox.put)
-        try:
-            while (item := inbox.get()) is not job.END:
-                yield _event_or_raise(item)
-        finally:
-            job.cancel()
-            job.wait()
+        yield from self._stream(lambda job: self._say(job, text))
 
     async def asend(self, text: str) -> AsyncIterator[Event]:
         """`send` for asyncio: the loop is never blocked."""
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[Any] = asyncio.Queue()
-        job = self._start(text, lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item))
+        job = self._start(
+            lambda job: self._say(job, text), lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item)
+        )
         try:
             while (item := await inbox.get()) is not job.END:
                 yield _event_or_raise(item)
         finally:
             job.cancel()
 
+    def post(
+        self,
+        text: str,
+        on_event: Callable[[Event], object],
+        on_error: Callable[[Exception], object] | None = None,
+        dispatch: Callable[[Callable[[], object]], object] | None = None,
+    ) -> None:
+        """Say `text` and return at once; `on_event` is called with each event, Done last.
+
+        dispatch: brings a call to the thread it belongs on, such as PyObjC's `callAfter`; without it
+        the callbacks run on the engine's thread and must be quick. An error goes to `on_error`.
+        """
+        bring = dispatch or (lambda call: call())
+
+        def sink(item: Any) -> None:
+            if isinstance(item, Exception):
+                if on_error is not None:
+                    bring(lambda: on_error(item))
+            elif item is not job.END:
+                bring(lambda: on_event(item))
+
+        job = self._start(lambda job: self._say(job, text), sink)
+
     def ask(self, text: str) -> Reply:
         """Say `text` and wait for the whole turn."""
-        thinking, answer, calls = "", "", []
-        for event in self.send(text):
-            match event:
-                case ThinkingDelta():
-                    thinking += event.text
-                case AnswerDelta():
-                    answer += event.text
-                case ToolCall():
-                    calls.append(event)
-                case Done():
-                    done = event
-        return Reply(thinking, answer, done.stats, done.finish_reason, calls)
+        return _collect(self.send(text))
+
+    def retry(self) -> Iterator[Event]:
+        """Take the latest turn back and answer the same message anew."""
+        yield from self.edit(None)
+
+    def edit(self, text: str | None) -> Iterator[Event]:
+        """Take the latest turn back and say `text` instead."""
+        self._refuse_if_busy()
+        before = self.conversation.branch()
+        said = self.conversation.take_back()
+        try:
+            yield from self.send(said if text is None else text)
+        except Exception:
+            self.conversation = before
+            raise
+
+    def compact(self) -> Iterator[Event]:
+        """Have the model summarise the conversation and go on from the summary, to free context.
+
+        A summary that was cancelled or cut off changes nothing.
+        """
+        yield from self._stream(self._summarise)
+
+    def prepare(self) -> None:
+        """Bring the cache in line with the next prompt while the user reads and types.
+
+        Qwen3's template drops the thinking of earlier turns, so the answer has to be read again
+        without it; done now, the next turn reads the user's words only. Returns at once.
+        """
+        if self._job is not None and self._job.finished.is_set():
+            self._job = self._engine.submit(self._align, ignore, makes_way=True)
 
     def cancel(self) -> None:
         """Stop the running turn, from any thread; the session stays usable."""
         if self._job is not None:
             self._job.cancel()
 
-    def clear(self) -> None:
-        """Forget the conversation, all but its system message."""
-        self.messages = [message for message in self.messages[:1] if message["role"] == "system"]
+    # The conversation
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """What was said, as chat templates take it."""
+        return self.conversation.messages
 
     @property
     def tokens(self) -> int:
-        """Tokens of the conversation the cache holds."""
+        """Tokens of the conversation that the cache holds."""
         return len(self._cache.ids) if self._cache else 0
 
-    def prompt_ids(self, messages: Sequence[Message] | None = None) -> list[int]:
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes the cache takes."""
+        return self._cache.nbytes if self._cache else 0
+
+    def clear(self) -> None:
+        """Forget the conversation, all but its system message."""
+        self.conversation.clear()
+
+    def branch(self) -> Session:
+        """A session that starts with a copy of this conversation and goes its own way."""
+        return self.move_to(self._engine)
+
+    def move_to(self, engine: Engine) -> Session:
+        """A session on another engine that goes on with a copy of this conversation."""
+        twin = Session(engine, **self._settings())
+        twin.conversation = self.conversation.branch()
+        return twin
+
+    def save(self, path: str | Path) -> None:
+        """Write conversation and settings to a file. Raises MessageError if that cannot be done."""
+        self.conversation.save(Path(path), self._settings())
+
+    @classmethod
+    def load(cls, engine: Engine, path: str | Path) -> Session:
+        """The session saved at `path`. Raises MessageError if that is no saved conversation."""
+        conversation, settings = Conversation.load(Path(path))
+        known = {
+            name: settings[name] for name in ("thinking", "thinking_budget", "sampling") if name in settings
+        }
+        session = cls(engine, **known)
+        session.conversation = conversation
+        return session
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """The ids the model would be given for `messages`, by default the conversation so far."""
         return self._engine.tokenizer.apply_chat_template(
             list(self.messages if messages is None else messages), enable_thinking=self._may_think()
         )
-
-    def _may_think(self) -> bool:
-        return self.thinking and self.thinking_budget != 0
 
     def params(self) -> SamplingParams:
         """The sampling parameters of the next turn: the preset of its mode, and what was set."""
@@ -141,49 +217,144 @@ class Session:
             return self.sampling
         return SamplingParams.for_mode(self._may_think()).with_values(**(self.sampling or {}))
 
-    def _start(self, text: str, sink: Callable[[Any], object]) -> Job:
-        if self._job is not None and not self._job.finished.is_set():
-            if not self._job.is_cancelled():
-                raise EngineError("this session is still answering; cancel that turn first")
-            self._job.wait()
-        asked_at = time.perf_counter()
-        self._job = self._engine.submit(lambda job: self._turn(job, text, asked_at), sink)
+    def _settings(self) -> dict[str, Any]:
+        sampling = asdict(self.sampling) if isinstance(self.sampling, SamplingParams) else self.sampling
+        return {
+            "thinking": self.thinking,
+            "thinking_budget": self.thinking_budget,
+            "sampling": dict(sampling) if sampling else None,
+        }
+
+    def _may_think(self) -> bool:
+        return self.thinking and self.thinking_budget != 0
+
+    # On the caller's thread
+
+    def _stream(self, steps: Callable[[Job], Steps]) -> Iterator[Event]:
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        job = self._start(steps, inbox.put)
+        try:
+            while (item := inbox.get()) is not job.END:
+                yield _event_or_raise(item)
+        finally:
+            job.cancel()
+            job.wait()
+
+    def _start(self, steps: Callable[[Job], Steps], sink: Sink) -> Job:
+        self._refuse_if_busy()
+        self._job = self._engine.submit(steps, sink)
         return self._job
 
-    def _turn(self, job: Job, text: str, asked_at: float) -> Generator[list[Event], None, None]:
-        """One turn, on the engine's thread. The conversation changes only if something was said."""
-        engine = self._engine
+    def _refuse_if_busy(self) -> None:
+        """Wait for a job that is on its way out; refuse to start beside one that is not."""
+        job = self._job
+        if job is None or job.finished.is_set():
+            return
+        if job.makes_way:
+            job.cancel()
+        if not job.is_cancelled():
+            raise EngineError("this session is still answering; cancel that turn first")
+        job.wait()
+
+    # On the engine's thread
+
+    def _say(self, job: Job, text: str) -> Steps:
+        """One turn. The conversation changes only if something was said."""
         messages = [*self.messages, {"role": "user", "content": text}]
-        if self._cache is None:
-            self._cache = PromptCache(engine.model)
+
+        def keep(turn: Turn, done: Done) -> None:
+            if done.finish_reason != "cancelled" or turn.thinking or turn.answer or turn.tool_calls:
+                self.conversation.messages = [*messages, _assistant_message(turn)]
+
+        return self._turn(job, messages, keep)
+
+    def _summarise(self, job: Job) -> Steps:
+        messages = [*self.messages, {"role": "user", "content": SUMMARISE}]
+        system = [message for message in self.messages[:1] if message["role"] == "system"]
+
+        def keep(turn: Turn, done: Done) -> None:
+            if done.finish_reason == "stop" and turn.answer.strip():
+                summary = {"role": "user", "content": SUMMARY.format(turn.answer.strip())}
+                self.conversation.messages = [*system, summary, {"role": "assistant", "content": GO_ON}]
+
+        return self._turn(job, messages, keep)
+
+    def _turn(self, job: Job, messages: list[dict[str, Any]], keep: Callable[[Turn, Done], None]) -> Steps:
+        engine = self._engine
         request = TurnRequest(
             prompt_ids=self.prompt_ids(messages),
             params=self.params(),
             vocab_size=engine.model.args.vocab_size,
             context=engine.context,
-            asked_at=asked_at,
+            asked_at=job.asked_at,
             thinking_budget=self.thinking_budget,
         )
-        turn = Turn(engine.model, engine.tokenizer, self._cache, request, job.is_cancelled)
-        try:
+        with self._own_cache() as cache:
+            turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled)
             for events in turn.run():
                 if events and isinstance(events[-1], Done):
-                    self._keep(messages, turn, events[-1])
+                    self.last_stats = events[-1].stats
+                    keep(turn, events[-1])
                 yield events
+
+    def _align(self, job: Job) -> Steps:
+        """Feed what every next prompt starts with."""
+        ids = self._certain_prefix()
+        with self._own_cache() as cache:
+            done = cache.reuse([*ids, -1])
+            rest = ids[done:]
+            done = 0
+            for processed in prefill(self._engine.model, rest, cache.layers):
+                cache.extend(rest[done:processed])
+                done = processed
+                if job.is_cancelled():
+                    return
+                yield []
+
+    def _certain_prefix(self) -> list[int]:
+        """The ids that the next prompt starts with, whatever the user says."""
+        one, other = (
+            self.prompt_ids([*self.messages, {"role": "user", "content": text}]) for text in ("a", "b")
+        )
+        return one[: common_prefix(one, other)]
+
+    @contextmanager
+    def _own_cache(self) -> Iterator[PromptCache]:
+        """The session's cache; dropped if a step fails half way and leaves layers of different lengths."""
+        cache = self._cache or PromptCache(self._engine.model)
+        self._cache = cache
+        try:
+            yield cache
         except Exception:
-            self._cache = None  # a step that failed half way leaves layers of different lengths
+            self._cache = None
             raise
 
-    def _keep(self, messages: list[Message], turn: Turn, done: Done) -> None:
-        self.last_stats = done.stats
-        said_nothing = not (turn.thinking or turn.answer or turn.tool_calls)
-        if said_nothing and done.finish_reason == "cancelled":
-            return
-        self.messages = [*messages, _assistant_message(turn)]
+
+def ignore(item: object) -> None:
+    """A sink for work that nobody listens to."""
 
 
-def _assistant_message(turn: Turn) -> Message:
-    message: Message = {"role": "assistant", "content": turn.answer, "reasoning_content": turn.thinking}
+def _collect(events: Iterator[Event]) -> Reply:
+    thinking, answer, calls = "", "", []
+    for event in events:
+        match event:
+            case ThinkingDelta():
+                thinking += event.text
+            case AnswerDelta():
+                answer += event.text
+            case ToolCall():
+                calls.append(event)
+            case Done():
+                done = event
+    return Reply(thinking, answer, done.stats, done.finish_reason, calls)
+
+
+def _assistant_message(turn: Turn) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": turn.answer,
+        "reasoning_content": turn.thinking,
+    }
     if turn.tool_calls:
         message["tool_calls"] = [
             {"type": "function", "function": {"name": call.name, "arguments": call.arguments or call.raw}}

@@ -24,13 +24,19 @@ from mlx_qwen3.messages import Message
 from mlx_qwen3.template import Template, find_template
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of the checkpoint folder `path`.
+def load_tokenizer(path_or_hub_id: str | Path) -> Tokenizer:
+    """The tokenizer of a checkpoint: a folder, or any other name that `load_model` takes.
 
     Reads tokenizer.json, and where they exist tokenizer_config.json, generation_config.json and
-    chat_template.jinja. Raises TokenizerError naming the file that is missing or broken.
+    chat_template.jinja. Raises TokenizerError naming the file that is missing or broken, and
+    ModelNotFoundError for a name that leads nowhere.
     """
-    folder = Path(path)
+    folder = Path(path_or_hub_id)
+    if not folder.is_dir():
+        # Imported here: finding a model by name brings MLX in, reading a folder does not need it.
+        from mlx_qwen3.checkpoint import resolve
+
+        folder = resolve(path_or_hub_id)
     encoder = _load_encoder(folder / "tokenizer.json")
     config = _read_json(folder / "tokenizer_config.json")
     generation_config = _read_json(folder / "generation_config.json")

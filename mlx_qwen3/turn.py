@@ -7,8 +7,9 @@ parser. Knows nothing of conversations, threads or terminals.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 
@@ -40,8 +41,11 @@ EARLY_END = (
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """What one turn is asked to do. `context` is the most tokens prompt and answer may have together;
-    `asked_at` the `time.perf_counter()` TTFT counts from."""
+    """What one turn is asked to do.
+
+    context: the most tokens prompt and answer may have together. asked_at: the `time.perf_counter()`
+    that TTFT counts from. tool_schemas: the tools offered, name -> JSON schema of its parameters.
+    """
 
     prompt_ids: list[int]
     params: SamplingParams
@@ -49,7 +53,7 @@ class TurnRequest:
     context: int
     asked_at: float
     thinking_budget: int | None = None
-    tool_names: frozenset[str] | None = None
+    tool_schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Turn:
@@ -71,9 +75,10 @@ class Turn:
         self._is_cancelled = is_cancelled
         self._is_thinking = _opens_thinking(request.prompt_ids, tokenizer)
         self._parser = StreamParser(
+            control=tokenizer.control_tokens.keys(),
             thinking=self._is_thinking,
-            tool_format=tokenizer.template.tool_format,
-            tool_names=request.tool_names,
+            tool_format=tokenizer.template.tool_format if request.tool_schemas else None,
+            tool_schemas=request.tool_schemas,
         )
         self._text = tokenizer.stream()
         self._loop = LoopDetector()

@@ -52,7 +52,11 @@ def chat(
         else:
             from mlx_qwen3.cli.chat.loop import ChatLoop
 
-            ChatLoop(engine, session, model).run()
+            loop = ChatLoop(engine, session, model)
+            try:
+                loop.run()
+            finally:
+                loop.state.engine.close()
 
 
 def _message(prompt: str | None) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.errors import MessageError, SamplingError
@@ -12,20 +13,47 @@ from mlx_qwen3.errors import MessageError, SamplingError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mlx_qwen3.cli.chat.render import Printer
+    from mlx_qwen3.cli.chat.store import Store
+    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.events import Event
     from mlx_qwen3.session import Session
+
+LARGEST_FILE = 2_000_000  # bytes; more fits no context
 
 
 @dataclass
 class ChatState:
-    """What commands act on."""
+    """What commands act on. `play` shows a turn; `name` is what the conversation is saved under."""
 
+    engine: Engine
     session: Session
+    model: str
     console: Console
-    thoughts: Callable[[], str]
+    printer: Printer
+    store: Store
+    play: Callable[[Iterator[Event]], None]
+    name: str = ""
+    draft: str = ""
+    attachments: list[str] = field(default_factory=list)
     is_over: bool = False
 
+    def __post_init__(self) -> None:
+        self.name = self.name or self.store.new_name()
+
     def say(self, text: str) -> None:
+        """Print a line of the chat's own."""
         self.console.print(text, style="dim", markup=False, highlight=False)
+
+    def take_draft(self) -> str:
+        """What the input line starts with, once."""
+        draft, self.draft = self.draft, ""
+        return draft
+
+    def with_attachments(self, text: str) -> str:
+        """`text` after the files attached to it."""
+        parts, self.attachments = [*self.attachments, text], []
+        return "\n\n".join(parts)
 
 
 Command = Callable[[ChatState, str], None]
@@ -95,7 +123,7 @@ def no_think(state: ChatState, _: str) -> None:
 @command("/thoughts")
 def thoughts(state: ChatState, _: str) -> None:
     """show what the model thought last"""
-    state.say(state.thoughts().strip() or "there was no thinking yet")
+    state.say(state.printer.thoughts.strip() or "there was no thinking yet")
 
 
 @command("/budget")
@@ -114,12 +142,10 @@ def budget(state: ChatState, argument: str) -> None:
 @command("/system")
 def system(state: ChatState, argument: str) -> None:
     """TEXT: set the system message and start anew; alone: show it"""
-    messages = state.session.messages
     if not argument:
-        current = [m["content"] for m in messages[:1] if m["role"] == "system"]
-        state.say(current[0] if current else "no system message")
+        state.say(state.session.conversation.system or "no system message")
         return
-    state.session.messages = [{"role": "system", "content": argument}]
+    state.session.conversation.messages = [{"role": "system", "content": argument}]
     state.say("system message set, conversation cleared")
 
 
@@ -127,6 +153,7 @@ def system(state: ChatState, argument: str) -> None:
 def clear(state: ChatState, _: str) -> None:
     """forget the conversation"""
     state.session.clear()
+    state.name = state.store.new_name()
     state.say("conversation cleared")
 
 
@@ -156,10 +183,117 @@ def stats(state: ChatState, _: str) -> None:
         state.say(f"  {name:<26} {shown}")
 
 
+@command("/retry")
+def retry(state: ChatState, _: str) -> None:
+    """answer the last message anew"""
+    state.play(state.session.retry())
+
+
+@command("/edit")
+def edit(state: ChatState, _: str) -> None:
+    """change the last message and send it again"""
+    state.draft = state.session.conversation.take_back()
+
+
+@command("/copy")
+def copy_answer(state: ChatState, _: str) -> None:
+    """put the last answer on the clipboard"""
+    from mlx_qwen3.cli.chat.clipboard import copy
+
+    answer = state.session.conversation.last_answer()
+    copy(answer)
+    state.say(f"copied {len(answer):,} characters")
+
+
+@command("/file")
+def attach(state: ChatState, argument: str) -> None:
+    """PATH: put a text file before your next message"""
+    path = Path(argument).expanduser()
+    try:
+        data = path.read_bytes() if argument else b""
+    except OSError as error:
+        raise MessageError(f"{path} cannot be read: {error.strerror}") from None
+    if not data or len(data) > LARGEST_FILE or b"\0" in data:
+        raise MessageError(f"/file takes a text file of up to {LARGEST_FILE:,} bytes, not {argument!r}")
+    text = data.decode("utf-8", errors="replace")
+    state.attachments.append(f"{path.name}:\n\n{text}")
+    state.say(f"{path.name} ({len(text):,} characters) goes before your next message")
+
+
+@command("/compact")
+def compact(state: ChatState, _: str) -> None:
+    """summarise the conversation and go on from the summary"""
+    if not state.session.messages:
+        raise MessageError("nothing was said yet")
+    state.play(state.session.compact())
+
+
+@command("/save")
+def save(state: ChatState, argument: str) -> None:
+    """NAME: keep the conversation under a name"""
+    if not argument:
+        raise MessageError("/save takes a name, such as /save holiday plans")
+    state.session.save(state.store.path(argument))
+    state.name = argument
+    state.say(f"saved as {argument}")
+
+
+@command("/load")
+def load(state: ChatState, argument: str) -> None:
+    """NAME: go on with a saved conversation"""
+    if not argument:
+        raise MessageError("/load takes the name of a conversation; /sessions lists them")
+    path = state.store.find(argument)
+    state.session = type(state.session).load(state.engine, path)
+    state.name = path.stem
+    title = state.session.conversation.title
+    state.say(f"{title} · {len(state.session.messages)} messages")
+    state.session.prepare()
+
+
+@command("/sessions")
+def sessions(state: ChatState, _: str) -> None:
+    """list saved conversations"""
+    saved = state.store.list()
+    for entry in saved[:20]:
+        state.say(f"  {entry.name:<20} {entry.changed:%Y-%m-%d %H:%M}  {entry.title}")
+    if not saved:
+        state.say("nothing is saved yet")
+
+
+@command("/model")
+def model(state: ChatState, argument: str) -> None:
+    """NAME: go on with another model; alone: say which this is"""
+    from mlx_qwen3.engine import Engine
+
+    if not argument:
+        state.say(f"{state.model} · context {state.engine.context:,}")
+        return
+    state.say(f"loading {argument} ...")
+    engine = Engine(argument)  # raises before anything is changed
+    state.session = state.session.move_to(engine)
+    state.engine.close()
+    state.engine, state.model = engine, argument
+    state.say(f"{argument} · context {engine.context:,}")
+
+
 @command("/exit", "/quit", "/bye")
 def leave(state: ChatState, _: str) -> None:
     """leave; so does Ctrl-D"""
     state.is_over = True
+
+
+def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
+    """What may follow a command, for completion."""
+    from mlx_qwen3.checkpoint import FAMILY
+    from mlx_qwen3.sampling import SamplingParams
+
+    return {
+        "/load": lambda: [saved.name for saved in state.store.list()],
+        "/model": lambda: ["demo", *FAMILY],
+        "/set": lambda: [item.name for item in fields(SamplingParams)],
+        "/budget": lambda: ["off"],
+    }
 
 
 def _as_dict(session: Session) -> dict[str, Any]:

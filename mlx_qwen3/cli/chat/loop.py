@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mlx_qwen3.cli.chat.commands import ChatState, is_command, run_command
+from mlx_qwen3.cli.chat.commands import COMMANDS, ChatState, choices, is_command, run_command
+from mlx_qwen3.cli.chat.input import ChatCompleter, make_prompt
 from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
 from mlx_qwen3.cli.chat.render import make_terminal_printer
-from mlx_qwen3.errors import Qwen3Error
+from mlx_qwen3.cli.chat.store import Store
+from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
+    from mlx_qwen3.events import Event
     from mlx_qwen3.session import Session
 
 DEMO_NOTE = (
@@ -25,84 +28,88 @@ DOUBLE_PRESS_SECONDS = 2.0
 
 
 class ChatLoop:
-    """One chat at the terminal."""
+    """One chat at the terminal. `engine` may be exchanged by /model; whoever is in use is `engine`."""
 
     def __init__(self, engine: Engine, session: Session, name: str):
-        self._console = Console(highlight=False)
-        self._printer = make_terminal_printer(self._console)
-        self._state = ChatState(session, self._console, lambda: self._printer.thoughts)
-        self._prompt = _make_prompt()
-        self._greet(engine, name)
+        console = Console(highlight=False)
+        self.state = ChatState(
+            engine=engine,
+            session=session,
+            model=name,
+            console=console,
+            printer=make_terminal_printer(console),
+            store=Store(),
+            play=self._play,
+        )
+        self._prompt = make_prompt(ChatCompleter(COMMANDS, choices(self.state)), self._toolbar)
 
     def run(self) -> None:
         """Chat until the user leaves with Ctrl-D, /exit, or Ctrl-C twice."""
+        self._greet()
         pressed_at = 0.0
-        while not self._state.is_over:
+        while not self.state.is_over:
             try:
-                text = self._prompt.prompt("> ")
+                text = self._prompt.prompt("> ", default=self.state.take_draft())
             except EOFError:
                 return
             except KeyboardInterrupt:
                 if time.monotonic() - pressed_at < DOUBLE_PRESS_SECONDS:
                     return
                 pressed_at = time.monotonic()
-                self._state.say("Ctrl-C again or Ctrl-D leaves")
+                self.state.say("Ctrl-C again or Ctrl-D leaves")
                 continue
             if text.strip():
                 self._handle(text)
 
     def _handle(self, text: str) -> None:
+        state = self.state
         try:
             if is_command(text):
-                run_command(self._state, text)
+                run_command(state, text)
             else:
-                self._answer(text)
+                self._play(state.session.send(state.with_attachments(text)))
         except Qwen3Error as error:
-            self._console.print(f"error: {error}", style="red", markup=False)
+            state.console.print(f"error: {error}", style="red", markup=False)
 
-    def _answer(self, text: str) -> None:
-        session = self._state.session
+    def _play(self, events: Iterator[Event]) -> None:
+        """Show a turn; Ctrl-C stops it and keeps the text so far."""
+        state = self.state
         try:
-            with cancel_on_interrupt(session):
-                for event in session.send(text):
-                    self._printer.show(event)
+            with cancel_on_interrupt(state.session):
+                for event in events:
+                    state.printer.show(event)
         finally:
-            self._printer.stop()
-        self._console.print()
+            state.printer.stop()
+        state.console.print()
+        self._keep()
+        state.session.prepare()
 
-    def _greet(self, engine: Engine, name: str) -> None:
-        size = engine.model.args.num_parameters
+    def _keep(self) -> None:
+        """Save the conversation, so that a killed chat can be resumed after its last turn."""
+        state = self.state
+        if state.session.messages:
+            try:
+                state.session.save(state.store.path(state.name))
+            except MessageError as error:
+                state.say(f"not saved: {error}")
+
+    def _greet(self) -> None:
+        state = self.state
+        size = state.engine.model.args.num_parameters
         shown = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-        self._console.print(f"{name} · {shown} parameters · context {engine.context:,}", style="bold")
-        if name == "demo":
-            self._console.print(DEMO_NOTE, style="dim")
-        self._state.say("/help for help\n")
+        title = f"{state.model} · {shown} parameters · context {state.engine.context:,}"
+        state.console.print(title, style="bold", markup=False)
+        if state.model == "demo":
+            state.say(DEMO_NOTE)
+        state.say("/help for help\n")
 
-
-def _make_prompt() -> Any:
-    """The line editor: several lines with Esc Enter, history across runs, reverse search."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.history import FileHistory
-    from prompt_toolkit.key_binding import KeyBindings
-    from prompt_toolkit.key_binding.key_processor import KeyPressEvent
-
-    bindings = KeyBindings()
-
-    @bindings.add("enter")
-    def submit(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @bindings.add("escape", "enter")
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return PromptSession(history=FileHistory(str(_history_file())), key_bindings=bindings, multiline=True)
-
-
-def _history_file() -> Path:
-    """Where what was typed is kept, readable by its user alone."""
-    from platformdirs import user_state_path
-
-    path = user_state_path("mlx-qwen3", ensure_exists=True) / "history"
-    path.touch(mode=0o600, exist_ok=True)
-    return path
+    def _toolbar(self) -> str:
+        session, engine = self.state.session, self.state.engine
+        mode = "thinking" if session.thinking else "no thinking"
+        if session.thinking and session.thinking_budget is not None:
+            mode += f" up to {session.thinking_budget:,}"
+        used = f"context {session.tokens:,} of {engine.context:,} ({session.tokens / engine.context:.0%})"
+        parts = [self.state.model, mode, used, f"{session.cache_bytes / 2**20:.0f} MiB"]
+        if session.last_stats is not None:
+            parts.append(f"{session.last_stats.tokens_per_second:.1f} tokens/s")
+        return " " + " · ".join(parts)

@@ -38,8 +38,14 @@ class Printer(Protocol):
     """Shows the events of one turn after the other."""
 
     finish_reason: str | None
+    thoughts: str
+    """What was thought last."""
 
     def show(self, event: Event) -> None: ...
+
+    def stop(self) -> None:
+        """Leave the terminal as it should be, whatever happened."""
+        ...
 
 
 def printable(text: str) -> str:
@@ -67,10 +73,18 @@ def make_terminal_printer(console: Console) -> TerminalPrinter | LivePrinter:
     return LivePrinter(console)
 
 
-class JsonPrinter:
-    """Every event as one JSON object a line: {"event": "AnswerDelta", "text": ...}."""
+class _PipePrinter:
+    """What the printers for pipes share: they draw nothing and remember nothing."""
 
     finish_reason: str | None = None
+    thoughts = ""
+
+    def stop(self) -> None:
+        """Nothing is drawn that would have to be taken back."""
+
+
+class JsonPrinter(_PipePrinter):
+    """Every event as one JSON object a line: {"event": "AnswerDelta", "text": ...}."""
 
     def show(self, event: Event) -> None:
         if isinstance(event, Done):
@@ -80,10 +94,8 @@ class JsonPrinter:
         sys.stdout.flush()
 
 
-class PlainPrinter:
+class PlainPrinter(_PipePrinter):
     """The answer and nothing else."""
-
-    finish_reason: str | None = None
 
     def show(self, event: Event) -> None:
         if isinstance(event, AnswerDelta):

@@ -1,0 +1,98 @@
+"""What was said, apart from any model: the messages of a session, on disk and back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_qwen3.errors import MessageError
+from mlx_qwen3.files import write_atomically
+from mlx_qwen3.messages import Message, check_messages
+
+FORMAT = "mlx_qwen3 conversation"
+VERSION = 1
+TITLE_WORDS = 8
+
+
+@dataclass
+class Conversation:
+    """Messages, oldest first, as chat templates take them: dicts with `role` and `content`."""
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def system(self) -> str | None:
+        """The system message, if there is one."""
+        first = self.messages[0] if self.messages else {}
+        return first["content"] if first.get("role") == "system" else None
+
+    @property
+    def title(self) -> str:
+        """The first words the user said, as a name for lists."""
+        words = next((m["content"] for m in self.messages if m["role"] == "user"), "").split()
+        return " ".join(words[:TITLE_WORDS]) + (" ..." if len(words) > TITLE_WORDS else "")
+
+    def clear(self) -> None:
+        """Forget everything but the system message."""
+        del self.messages[0 if self.system is None else 1 :]
+
+    def take_back(self) -> str:
+        """Undo the latest turn and return what the user had said. Raises MessageError if there is none."""
+        turns = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
+        if not turns:
+            raise MessageError("nothing was said yet")
+        text: str = self.messages[turns[-1]]["content"]
+        del self.messages[turns[-1] :]
+        return text
+
+    def last_answer(self) -> str:
+        """The latest answer. Raises MessageError if there is none."""
+        answers = [m["content"] for m in self.messages if m["role"] == "assistant"]
+        if not answers:
+            raise MessageError("there is no answer yet")
+        return str(answers[-1])
+
+    def branch(self) -> Conversation:
+        """A copy that goes its own way from here."""
+        return Conversation(copy.deepcopy(self.messages))
+
+    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Write the conversation and the session's `settings` as JSON; a killed save leaves the old file.
+
+        Raises MessageError naming the file if it cannot be written.
+        """
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "title": self.title,
+            "settings": dict(settings),
+            "messages": self.messages,
+        }
+        try:
+            write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1))
+        except OSError as error:
+            raise MessageError(f"{path} cannot be written: {error.strerror or error}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Conversation, dict[str, Any]]:
+        """A saved conversation and its settings.
+
+        Raises MessageError naming the file if it is missing, broken or something else.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MessageError(f"{path} cannot be read: {error.strerror or error}") from None
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise MessageError(f"{path} is not a saved conversation")
+        if content.get("version") != VERSION:
+            raise MessageError(f"{path} was saved by another version of mlx_qwen3; it cannot be read")
+        messages: list[Message] = content.get("messages") or []
+        check_messages(messages)
+        return cls([dict(message) for message in messages]), dict(content.get("settings") or {})
