@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
+import mlx.core as mx
+
 from mlx_qwen3.checkpoint import load_model, resolve
 from mlx_qwen3.errors import EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
@@ -92,11 +94,15 @@ class Engine:
     def _run(self, name: str, context: int | None, ready: Future[tuple[Model, Tokenizer]]) -> None:
         try:
             folder = resolve(name)
-            ready.set_result((load_model(folder, context=context), load_tokenizer(folder)))
+            loaded = load_model(folder, context=context), load_tokenizer(folder)
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)
-            return
-        self._take_turns()
+        else:
+            ready.set_result(loaded)
+            self._take_turns()
+        finally:
+            # MLX asks for this at the end of every thread; without it the process may abort at exit.
+            mx.clear_streams()
 
     def _take_turns(self) -> None:
         running: deque[Job] = deque()

@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     except Qwen3Error as error:
         sys.exit(_say(str(error)))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        # At once: an engine that is still loading cannot be waited for, and must not be torn down.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone, as in `| head`: not an error, but nothing can be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
