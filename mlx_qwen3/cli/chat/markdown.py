@@ -40,13 +40,15 @@ class BlockStream:
         """What is left; the stream starts afresh."""
         starts = _block_starts(self.tail)
         lines, self.tail = _lines(self.tail), ""
-        return ["".join(lines[a:b]) for a, b in zip(starts, [*starts[1:], len(lines)], strict=True)]
+        return ["".join(lines[a:b]) for a, b in pairwise([*starts, len(lines)])]
 
 
 def _block_starts(text: str) -> list[int]:
-    """The line on which each top-level block of `text` begins."""
+    """The line on which each top-level block of `text` begins; none if `text` is blank."""
     tokens = _parser().parse(text)
-    return [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
+    starts = [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
+    # Lines that make no block by themselves (link definitions) go with the next one.
+    return [0, *starts[1:]] if text.strip() else []
 
 
 def _lines(text: str) -> list[str]:
