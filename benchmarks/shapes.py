@@ -1,0 +1,154 @@
+"""Makes a checkpoint of any family shape with random weights: speed does not depend on their values.
+
+    python -m benchmarks.shapes --shape 0.6b --bits 4
+
+writes `models/random-0.6b-4bit/` as a normal MLX folder, which mlx-lm loads too. No tokenizer is
+needed: benchmarks speak token ids. Memory stays below one shard, so a 14B is made on a small machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.qwen3 import Model
+
+MODELS = Path("models")
+SHARD_BYTES = 1 << 30
+GROUP_SIZE = 64
+# Standard deviation of the random weights, as in Qwen3's initialisation.
+INITIALIZER_RANGE = 0.02
+
+# hidden, layers, query heads, key/value heads, intermediate, tied embeddings, (experts, of them active, size)
+SHAPES: dict[str, tuple[int, int, int, int, int, bool, tuple[int, int, int] | None]] = {
+    "tiny": (256, 4, 4, 2, 768, True, None),
+    "tiny-moe": (256, 4, 4, 2, 768, False, (16, 4, 192)),
+    "0.6b": (1024, 28, 16, 8, 3072, True, None),
+    "1.7b": (2048, 28, 16, 8, 6144, True, None),
+    "4b": (2560, 36, 32, 8, 9728, True, None),
+    "8b": (4096, 36, 32, 8, 12288, False, None),
+    "14b": (5120, 40, 40, 8, 17408, False, None),
+    "32b": (5120, 64, 64, 8, 25600, False, None),
+    "30b-a3b": (2048, 48, 32, 4, 6144, False, (128, 8, 768)),
+    "235b-a22b": (4096, 94, 64, 4, 12288, False, (128, 8, 1536)),
+}
+
+
+def family_config(shape: str) -> dict[str, Any]:
+    """config.json of the family member `shape`, as published."""
+    hidden, layers, heads, kv_heads, intermediate, tied, experts = SHAPES[shape]
+    config = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 128,
+        "intermediate_size": intermediate,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000,
+        "rope_scaling": None,
+        "max_position_embeddings": 40960,
+        "tie_word_embeddings": tied,
+        "attention_bias": False,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+    }
+    return {**config, **(_expert_config(*experts) if experts else {})}
+
+
+def _expert_config(count: int, active: int, size: int) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "num_experts": count,
+        "num_experts_per_tok": active,
+        "moe_intermediate_size": size,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    }
+
+
+def make_checkpoint(shape: str, bits: int, folder: Path | None = None, seed: int = 0) -> Path:
+    """Write the checkpoint if it is not there yet; `bits` 16 is bf16. Returns its folder."""
+    folder = folder or MODELS / f"random-{shape}-{'bf16' if bits == 16 else f'{bits}bit'}"
+    if (folder / "config.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    config = family_config(shape)
+    if bits != 16:
+        config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
+        config["quantization_config"] = config["quantization"]
+    _write_weights(folder, _random_tensors(ModelConfig.from_dict(config), bits, seed))
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    return folder
+
+
+def _random_tensors(config: ModelConfig, bits: int, seed: int) -> Iterator[tuple[str, mx.array]]:
+    rng = np.random.default_rng(seed)
+    model = Model(config)  # lazy: shapes only, nothing is computed
+    if bits != 16:
+        nn.quantize(model, GROUP_SIZE, bits)
+    for name, tensor in tree_flatten(model.parameters()):
+        yield name, _random(name, tensor, bits, rng)
+
+
+def _random(name: str, tensor: mx.array, bits: int, rng: np.random.Generator) -> mx.array:
+    """Uniform weights of the usual size: packed integers, and the scales that bring them around zero."""
+    scale = INITIALIZER_RANGE * math.sqrt(12) / 2**bits
+    if tensor.dtype == mx.uint32:
+        return mx.array(rng.integers(0, 2**32, tensor.shape, np.uint32))
+    if name.endswith("scales"):
+        return mx.full(tensor.shape, scale, mx.bfloat16)
+    if name.endswith("biases"):
+        return mx.full(tensor.shape, -scale * 2 ** (bits - 1), mx.bfloat16)
+    if tensor.ndim == 1:
+        return mx.ones(tensor.shape, mx.bfloat16)
+    values = rng.standard_normal(tensor.shape, np.float32) * np.float32(INITIALIZER_RANGE)
+    return mx.array(values).astype(mx.bfloat16)
+
+
+def _write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]]) -> None:
+    weight_map: dict[str, str] = {}
+    shard: dict[str, mx.array] = {}
+    total = 0
+
+    def flush() -> None:
+        name = f"model-{len(set(weight_map.values())) + 1:05d}.safetensors"
+        mx.save_safetensors(str(folder / name), shard, {"format": "mlx"})
+        weight_map.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for name, tensor in tensors:
+        shard[name] = tensor
+        total += tensor.nbytes
+        if sum(value.nbytes for value in shard.values()) >= SHARD_BYTES:
+            flush()
+    flush()
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="0.6b")
+    parser.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8, 16), default=4)
+    options = parser.parse_args()
+    print(make_checkpoint(options.shape, options.bits))
+
+
+if __name__ == "__main__":
+    main()
