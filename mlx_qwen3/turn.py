@@ -200,7 +200,8 @@ class Turn:
         return Stats(
             prompt_tokens=len(self.request.prompt_ids),
             cached_tokens=self._cached,
-            thinking_tokens=self._thinking_tokens,
+            # The blank line of an empty think block is no thought.
+            thinking_tokens=self._thinking_tokens if self.thinking else 0,
             answer_tokens=self._answer_tokens,
             ttft=first - self.request.asked_at,
             prompt_tokens_per_second=_rate(fresh - 1, self._prefill_seconds),
