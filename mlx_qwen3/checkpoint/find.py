@@ -47,6 +47,8 @@ FAMILY = {
     )
 }
 
+SHORT_NAMES = tuple(FAMILY)
+
 
 def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
     """The folder of the model called `name`; a hub repository not yet here is downloaded.

@@ -1,0 +1,123 @@
+"""`mlx-qwen3 convert`: a published checkpoint into MLX weights, with a progress bar on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from mlx_qwen3.conversion import Plan, Progress, Report
+
+UNQUANTIZED = 16  # --bits 16: weights stay 16 bits wide, or whatever --dtype says
+DEFAULT_BITS = {"affine": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A folder or hub id (org/name) of an unquantized checkpoint.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The new folder; else ./<source>-MLX-<bits>bit."),
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option(help="2, 3, 4, 5, 6 or 8 bits per weight; 16 leaves weights unquantized.")
+    ] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help="Weights that share a scale: 32, 64 or 128; fixed for the mx modes.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="affine, mxfp4, mxfp8 or nvfp4.")] = "affine",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float16, bfloat16 or float32 for what is not quantized; else as the source."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
+) -> None:
+    """Convert a Qwen3 checkpoint into MLX weights, quantized to 4 bits unless told otherwise."""
+    from mlx_qwen3 import conversion
+
+    bits = DEFAULT_BITS.get(mode, 4) if bits is None else bits
+    settings: dict[str, Any] = {
+        "bits": None if bits == UNQUANTIZED else bits,
+        "group_size": group_size,
+        "mode": mode,
+        "dtype": dtype,
+    }
+    output = output or _default_output(source, bits)
+    with _bars() as bars:
+        settings["on_download"] = _Download(bars)
+        result: Plan | Report
+        if dry_run:
+            result = conversion.plan(source, **settings)
+        else:
+            result = conversion.convert(
+                source, output, force=force, on_progress=_Conversion(bars), **settings
+            )
+    typer.echo(f"{output}: {_summary(result)}{'; nothing was written' if dry_run else ''}")
+
+
+def _default_output(source: str, bits: int) -> Path:
+    """`Qwen/Qwen3-14B` -> `Qwen3-14B-MLX-4bit`, in the current folder."""
+    name = Path(source).expanduser().resolve().name
+    return Path(f"{name}-MLX-{bits}bit" if bits != UNQUANTIZED else f"{name}-MLX")
+
+
+def _summary(result: Plan | Report) -> str:
+    size = f"{result.total_size / 1e9:.2f} GB" if result.total_size >= 1e8 else f"{result.total_size:,} bytes"
+    parameters = f"{result.num_parameters / 1e6:,.1f}M parameters"
+    files = f"{result.num_files} file{'s' if result.num_files > 1 else ''}"
+    return f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
+
+
+@contextmanager
+def _bars() -> Iterator[Bars]:
+    """Rich's progress bars on stderr, gone when the work is done; silent where nobody looks."""
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
+        yield bars
+
+
+class _Download:
+    """Shows what comes from the hub."""
+
+    def __init__(self, bars: Bars):
+        self._bars = bars
+        self._task: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._bars.add_task("downloading", total=total)
+        self._bars.update(self._task, completed=done, total=total)
+
+
+class _Conversion:
+    """Shows the tensor at work, and bytes read of those there are."""
+
+    def __init__(self, bars: Bars):
+        self._bars = bars
+        self._task: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self._task is None:
+            self._task = self._bars.add_task("converting", total=progress.total_bytes)
+        name = progress.tensor.removeprefix("model.").removesuffix(".weight")
+        self._bars.update(self._task, completed=progress.done_bytes, description=name)

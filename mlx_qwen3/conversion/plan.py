@@ -1,0 +1,190 @@
+"""What a conversion will read and write, known before it starts: names, shapes, bytes, files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlx_qwen3.checkpoint.expectation import build_model, check, parameters
+from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor, stored_tensors
+from mlx_qwen3.config import ModelConfig, Quantization
+from mlx_qwen3.conversion.recipes import Recipe
+from mlx_qwen3.errors import ConversionError
+
+MAX_SHARD_BYTES = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """A tensor of the new checkpoint."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: mx.Dtype
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.size
+
+
+@dataclass(frozen=True)
+class Step:
+    """One parameter of the model on its way: read, cast to `dtype`, quantized if it is to be.
+
+    sources: the tensor as stored, or those of all experts in order, which are stacked.
+    outputs: the tensor written, or for a quantized one its weight, scales and (affine) biases.
+    """
+
+    path: str
+    sources: tuple[StoredTensor, ...]
+    dtype: mx.Dtype
+    quantization: Quantization | None
+    outputs: tuple[OutputTensor, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(source.size for source in self.sources)
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(source.num_bytes for source in self.sources)
+
+    @property
+    def output_bytes(self) -> int:
+        return sum(output.num_bytes for output in self.outputs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole conversion. `shards` holds the steps of each file; sizes are bytes of weights."""
+
+    source: Path
+    config: ModelConfig
+    shards: tuple[tuple[Step, ...], ...]
+
+    @property
+    def num_files(self) -> int:
+        return len(self.shards)
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for shard in self.shards for step in shard]
+
+    @property
+    def total_size(self) -> int:
+        return sum(step.output_bytes for step in self.steps)
+
+    @property
+    def source_size(self) -> int:
+        return sum(step.source_bytes for step in self.steps)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(step.num_parameters for step in self.steps)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.total_size * 8 / self.num_parameters
+
+    def shard_name(self, index: int) -> str:
+        """The file name of shard `index`, as on the hub."""
+        if len(self.shards) == 1:
+            return "model.safetensors"
+        return f"model-{index + 1:05d}-of-{len(self.shards):05d}.safetensors"
+
+
+def make_plan(
+    source: Path,
+    config: ModelConfig,
+    quantization: Quantization | None,
+    recipe: Recipe | None,
+    dtype: mx.Dtype | None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Plan:
+    """Plan the conversion of the checkpoint folder `source`, checked whole.
+
+    quantization: what config.json will give as the default, with what `recipe` decides otherwise as
+    overrides; None for none. dtype: the format of what is not quantized; None keeps each tensor's.
+    Raises CheckpointError, ConversionError.
+    """
+    if config.quantization is not None:
+        raise ConversionError(
+            f"{source} is quantized already ({config.quantization.bits} bits); convert the original one"
+        )
+    stored = stored_tensors(source)
+    model = build_model(config)
+    check(source, model, stored)
+    quantizable = {path for path, module in model.named_modules() if hasattr(module, "to_quantized")}
+    steps = [
+        _step(name, sources, recipe if name.rpartition(".")[0] in quantizable else None, dtype)
+        for name, sources in _sources(parameters(model, mx.float32), stored, config.num_experts)
+    ]
+    if quantization is not None:
+        quantization = replace(quantization, overrides=_overrides(steps, quantization))
+    return Plan(source, replace(config, quantization=quantization), _shards(steps, max_shard_bytes))
+
+
+def _sources(
+    names: Iterable[str], stored: Mapping[str, StoredTensor], num_experts: int
+) -> Iterable[tuple[str, tuple[StoredTensor, ...]]]:
+    """Each of the model's parameters, with the tensors it is made of."""
+    for name in names:
+        if name in stored:
+            yield name, (stored[name],)
+        else:
+            experts = (name.replace(".switch_mlp.", f".experts.{i}.") for i in range(num_experts))
+            yield name, tuple(stored[expert] for expert in experts)
+
+
+def _step(
+    name: str, sources: tuple[StoredTensor, ...], recipe: Recipe | None, dtype: mx.Dtype | None
+) -> Step:
+    path = name.rpartition(".")[0]
+    shape = sources[0].shape if len(sources) == 1 else (len(sources), *sources[0].shape)
+    quantization = recipe(path, shape[-1]) if recipe else None
+    dtype = dtype or DTYPES[sources[0].dtype]
+    if quantization is None:
+        outputs: tuple[OutputTensor, ...] = (OutputTensor(name, shape, dtype),)
+    else:
+        outputs = _quantized(path, shape, dtype, quantization)
+    return Step(name, sources, dtype, quantization, outputs)
+
+
+def _quantized(
+    path: str, shape: tuple[int, ...], dtype: mx.Dtype, quantization: Quantization
+) -> tuple[OutputTensor, ...]:
+    """What `mx.quantize` makes of a matrix."""
+    *rows, width = shape
+    packed = (*rows, width * quantization.bits // 32)
+    groups = (*rows, width // quantization.group_size)
+    weight = OutputTensor(f"{path}.weight", packed, mx.uint32)
+    if quantization.mode != "affine":
+        return weight, OutputTensor(f"{path}.scales", groups, mx.uint8)
+    return (
+        weight,
+        OutputTensor(f"{path}.scales", groups, dtype),
+        OutputTensor(f"{path}.biases", groups, dtype),
+    )
+
+
+def _overrides(steps: list[Step], default: Quantization) -> dict[str, Quantization | None]:
+    """Layers quantized otherwise than `default`; those without scales need no mention."""
+    layers = {step.path.rpartition(".")[0]: step.quantization for step in steps if step.quantization}
+    return {path: layer for path, layer in layers.items() if layer != default}
+
+
+def _shards(steps: list[Step], max_bytes: int) -> tuple[tuple[Step, ...], ...]:
+    """Steps in files of at most `max_bytes`; a layer's tensors stay together."""
+    shards: list[list[Step]] = []
+    size = max_bytes
+    for step in steps:
+        if size + step.output_bytes > max_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(step)
+        size += step.output_bytes
+    return tuple(tuple(shard) for shard in shards)
