@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_qwen3.agent import AgentOptions, allow, assistant_message, result_messages, run_agent
 from mlx_qwen3.cache.prompt import PromptCache, common_prefix
 from mlx_qwen3.conversation import Conversation
 from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import EngineError, MessageError
-from mlx_qwen3.events import AnswerDelta, Done, Event, FinishReason, Stats, ThinkingDelta, ToolCall
+from mlx_qwen3.events import (
+    AnswerDelta,
+    Done,
+    Event,
+    FinishReason,
+    Stats,
+    ThinkingDelta,
+    ToolCall,
+    ToolResult,
+)
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.sampling import SamplingParams
+from mlx_qwen3.tools.base import Tool
+from mlx_qwen3.tools.toolbox import Approve, ToolBox
 from mlx_qwen3.turn import Turn, TurnRequest
 
 if TYPE_CHECKING:
@@ -49,6 +62,10 @@ class Session:
     tokens it may think for, None without limit. sampling: SamplingParams, or a mapping of the
     values that differ from Qwen's preset for the mode.
 
+    tools: what the model may call: typed functions, tools, or a ToolBox. approve: asked before each
+    call; by default all are allowed, since the program itself offered them. max_steps: how often in
+    one turn it may call tools and read what they return.
+
     One turn runs at a time; sessions of one engine take turns. What makes a turn (`send`, `retry`,
     `edit`, `compact`) raises MessageError if the conversation is too long for the model's context,
     SamplingError for a bad parameter and EngineError if the engine is closed.
@@ -62,6 +79,9 @@ class Session:
         thinking: bool = True,
         thinking_budget: int | None = None,
         sampling: SamplingParams | Mapping[str, Any] | None = None,
+        tools: ToolBox | Iterable[Tool | Callable[..., Any]] = (),
+        approve: Approve = allow,
+        max_steps: int = 10,
     ):
         if thinking_budget is not None and thinking_budget < 0:
             raise MessageError(f"the thinking budget counts tokens, it cannot be {thinking_budget}")
@@ -70,31 +90,33 @@ class Session:
         self.thinking_budget = thinking_budget
         self.sampling = sampling
         self.last_stats: Stats | None = None
+        toolbox = tools if isinstance(tools, ToolBox) else ToolBox(tools)
+        self._agent = AgentOptions(toolbox, approve, max_steps)
         self._engine = engine
         self._cache: PromptCache | None = None  # touched on the engine's thread only
         self._job: Job | None = None
+        self._stop = threading.Event()  # of the turn under way
 
     # Turns
 
     def send(self, text: str) -> Iterator[Event]:
         """Say `text` and iterate over the events of the turn, the last of them Done.
 
-        Leaving the loop early cancels the turn; what was said so far stays in the conversation.
+        Tools that the model calls are run between its steps, on the thread that iterates. Leaving the
+        loop early cancels the turn; what was said so far stays in the conversation.
         """
-        yield from self._stream(lambda job: self._say(job, text))
+        yield from self._converse(text, threading.Event())
 
     async def asend(self, text: str) -> AsyncIterator[Event]:
-        """`send` for asyncio: the loop is never blocked."""
-        loop = asyncio.get_running_loop()
-        inbox: asyncio.Queue[Any] = asyncio.Queue()
-        job = self._start(
-            lambda job: self._say(job, text), lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item)
-        )
+        """`send` for asyncio: the loop is never blocked, and tools run on a thread of their own."""
+        loop, inbox, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
+        events = self._converse(text, stop)
+        _pump(events, lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item), stop)
         try:
-            while (item := await inbox.get()) is not job.END:
+            while (item := await inbox.get()) is not Job.END:
                 yield _event_or_raise(item)
         finally:
-            job.cancel()
+            self._cancel(stop)
 
     def post(
         self,
@@ -106,18 +128,20 @@ class Session:
         """Say `text` and return at once; `on_event` is called with each event, Done last.
 
         dispatch: brings a call to the thread it belongs on, such as PyObjC's `callAfter`; without it
-        the callbacks run on the engine's thread and must be quick. An error goes to `on_error`.
+        the callbacks run on a thread of the turn's own. An error goes to `on_error`.
         """
         bring = dispatch or (lambda call: call())
+        stop = threading.Event()
 
         def sink(item: Any) -> None:
             if isinstance(item, Exception):
                 if on_error is not None:
                     bring(lambda: on_error(item))
-            elif item is not job.END:
+            elif item is not Job.END:
                 bring(lambda: on_event(item))
 
-        job = self._start(lambda job: self._say(job, text), sink)
+        self._refuse_if_busy()
+        _pump(self._converse(text, stop), sink, stop)
 
     def ask(self, text: str) -> Reply:
         """Say `text` and wait for the whole turn."""
@@ -143,7 +167,7 @@ class Session:
 
         A summary that was cancelled or cut off changes nothing.
         """
-        yield from self._stream(self._summarise)
+        yield from self._play(self._summarise, threading.Event())
 
     def prepare(self) -> None:
         """Bring the cache in line with the next prompt while the user reads and types.
@@ -156,8 +180,7 @@ class Session:
 
     def cancel(self) -> None:
         """Stop the running turn, from any thread; the session stays usable."""
-        if self._job is not None:
-            self._job.cancel()
+        self._cancel(self._stop)
 
     # The conversation
 
@@ -186,7 +209,14 @@ class Session:
 
     def move_to(self, engine: Engine) -> Session:
         """A session on another engine that goes on with a copy of this conversation."""
-        twin = Session(engine, **self._settings())
+        agent = self._agent
+        twin = Session(
+            engine,
+            **self._settings(),
+            tools=agent.toolbox,
+            approve=agent.approve,
+            max_steps=agent.max_steps,
+        )
         twin.conversation = self.conversation.branch()
         return twin
 
@@ -195,20 +225,25 @@ class Session:
         self.conversation.save(Path(path), self._settings())
 
     @classmethod
-    def load(cls, engine: Engine, path: str | Path) -> Session:
-        """The session saved at `path`. Raises MessageError if that is no saved conversation."""
+    def load(cls, engine: Engine, path: str | Path, **options: Any) -> Session:
+        """The session saved at `path`; tools are not saved, give them as `options`.
+
+        Raises MessageError if that is no saved conversation.
+        """
         conversation, settings = Conversation.load(Path(path))
         known = {
             name: settings[name] for name in ("thinking", "thinking_budget", "sampling") if name in settings
         }
-        session = cls(engine, **known)
+        session = cls(engine, **known, **options)
         session.conversation = conversation
         return session
 
     def prompt_ids(self, messages: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """The ids the model would be given for `messages`, by default the conversation so far."""
         return self._engine.tokenizer.apply_chat_template(
-            list(self.messages if messages is None else messages), enable_thinking=self._may_think()
+            list(self.messages if messages is None else messages),
+            tools=self._agent.toolbox.definitions() or None,
+            enable_thinking=self._may_think(),
         )
 
     def params(self) -> SamplingParams:
@@ -230,9 +265,31 @@ class Session:
 
     # On the caller's thread
 
-    def _stream(self, steps: Callable[[Job], Steps]) -> Iterator[Event]:
+    def _converse(self, text: str, stop: threading.Event) -> Iterator[Event]:
+        """A turn with all its calls of tools."""
+        said = [{"role": "user", "content": text}]
+
+        def play() -> Iterator[Event]:
+            nonlocal said
+            messages, said = said, []
+            yield from self._play(lambda job: self._say(job, messages), stop)
+
+        def answer_calls(results: Sequence[ToolResult]) -> None:
+            self.conversation.messages = [*self.messages, *result_messages(results)]
+
+        for event in run_agent(play, answer_calls, self._agent, stop.is_set):
+            if isinstance(event, Done):
+                self.last_stats = event.stats
+            yield event
+
+    def _play(self, steps: Callable[[Job], Steps], stop: threading.Event) -> Iterator[Event]:
+        """Run one turn of the model on the engine's thread and pass on its events."""
+        self._refuse_if_busy()
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        job = self._start(steps, inbox.put)
+        self._stop = stop
+        self._job = job = self._engine.submit(steps, inbox.put)
+        if stop.is_set():
+            job.cancel()
         try:
             while (item := inbox.get()) is not job.END:
                 yield _event_or_raise(item)
@@ -240,10 +297,10 @@ class Session:
             job.cancel()
             job.wait()
 
-    def _start(self, steps: Callable[[Job], Steps], sink: Sink) -> Job:
-        self._refuse_if_busy()
-        self._job = self._engine.submit(steps, sink)
-        return self._job
+    def _cancel(self, stop: threading.Event) -> None:
+        stop.set()
+        if self._job is not None and self._stop is stop:
+            self._job.cancel()
 
     def _refuse_if_busy(self) -> None:
         """Wait for a job that is on its way out; refuse to start beside one that is not."""
@@ -258,13 +315,13 @@ class Session:
 
     # On the engine's thread
 
-    def _say(self, job: Job, text: str) -> Steps:
-        """One turn. The conversation changes only if something was said."""
-        messages = [*self.messages, {"role": "user", "content": text}]
+    def _say(self, job: Job, said: list[dict[str, Any]]) -> Steps:
+        """One turn after what was `said`. The conversation changes only if the model said something."""
+        messages = [*self.messages, *said]
 
         def keep(turn: Turn, done: Done) -> None:
             if done.finish_reason != "cancelled" or turn.thinking or turn.answer or turn.tool_calls:
-                self.conversation.messages = [*messages, _assistant_message(turn)]
+                self.conversation.messages = [*messages, assistant_message(turn)]
 
         return self._turn(job, messages, keep)
 
@@ -288,12 +345,12 @@ class Session:
             context=engine.context,
             asked_at=job.asked_at,
             thinking_budget=self.thinking_budget,
+            tool_schemas=self._agent.toolbox.schemas,
         )
         with self._own_cache() as cache:
             turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled)
             for events in turn.run():
                 if events and isinstance(events[-1], Done):
-                    self.last_stats = events[-1].stats
                     keep(turn, events[-1])
                 yield events
 
@@ -349,18 +406,22 @@ def _collect(events: Iterator[Event]) -> Reply:
     return Reply(thinking, answer, done.stats, done.finish_reason, calls)
 
 
-def _assistant_message(turn: Turn) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": turn.answer,
-        "reasoning_content": turn.thinking,
-    }
-    if turn.tool_calls:
-        message["tool_calls"] = [
-            {"type": "function", "function": {"name": call.name, "arguments": call.arguments or call.raw}}
-            for call in turn.tool_calls
-        ]
-    return message
+def _pump(events: Iterator[Event], sink: Sink, stop: threading.Event) -> None:
+    """Iterate over `events` on a thread of its own; `sink` gets them, then the error or the end."""
+
+    def run() -> None:
+        try:
+            for event in events:
+                sink(event)
+        except Exception as error:  # noqa: BLE001  # whoever listens gets it
+            end: object = error
+        else:
+            end = Job.END
+        with suppress(Exception):  # whoever listened may have gone, with their event loop
+            sink(end)
+        stop.set()
+
+    threading.Thread(target=run, name="mlx_qwen3 turn", daemon=True).start()
 
 
 def _event_or_raise(item: Any) -> Event:

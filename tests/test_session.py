@@ -111,10 +111,19 @@ def test_sampling_values_keep_the_rest_of_the_preset(engine: Engine) -> None:
 
 def test_cancel_from_another_thread_keeps_what_was_said(engine: Engine) -> None:
     model = script(engine, "a" * 3000, "and on")
-    model.before_step = lambda length: time.sleep(0.001)
     session = engine.session(thinking=False)
-    threading.Timer(0.15, session.cancel).start()
+    steps = 0
+
+    def cancel_on_the_way(length: int) -> None:
+        nonlocal steps
+        steps += length == 1
+        if steps == 50:
+            threading.Thread(target=session.cancel).start()
+        time.sleep(0.001)
+
+    model.before_step = cancel_on_the_way
     reply = session.ask("go")
+    model.before_step = lambda length: None
     assert reply.finish_reason == "cancelled"
     assert 0 < len(reply.answer) < 3000
     assert session.messages[-1]["content"] == reply.answer
