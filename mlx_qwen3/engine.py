@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint import load_model, resolve
+from mlx_qwen3.checkpoint import OnDownload, load_model, resolve
 from mlx_qwen3.errors import EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.model.qwen3 import Model
@@ -30,15 +30,18 @@ class Engine:
     """A loaded model and the thread that runs it. Close it, or use it in a `with` block.
 
     model: a folder, a short name, `demo`, or a hub id. context: tokens the conversation may need;
-    above the model's native length positions are scaled (YaRN). Raises what loading raises.
+    above the model's native length positions are scaled (YaRN). on_download: called with the bytes
+    downloaded and the bytes there are, on the engine's thread. Raises what loading raises.
     """
 
-    def __init__(self, model: str = "demo", *, context: int | None = None):
+    def __init__(
+        self, model: str = "demo", *, context: int | None = None, on_download: OnDownload | None = None
+    ):
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
         ready: Future[tuple[Model, Tokenizer]] = Future()
         self._thread = threading.Thread(
-            target=self._run, args=(model, context, ready), name="mlx_qwen3 engine", daemon=True
+            target=self._run, args=(model, context, on_download, ready), name="mlx_qwen3 engine", daemon=True
         )
         self._thread.start()
         self.model, self.tokenizer = ready.result()
@@ -91,9 +94,15 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _run(self, name: str, context: int | None, ready: Future[tuple[Model, Tokenizer]]) -> None:
+    def _run(
+        self,
+        name: str,
+        context: int | None,
+        on_download: OnDownload | None,
+        ready: Future[tuple[Model, Tokenizer]],
+    ) -> None:
         try:
-            folder = resolve(name)
+            folder = resolve(name, on_download)
             loaded = load_model(folder, context=context), load_tokenizer(folder)
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)

@@ -26,7 +26,7 @@ THOUGHT = "<think>\nlet me see\n</think>\n\n"
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine that runs a ScriptedModel; `engine.model.turns` is what it says."""
     folder = write_byte_tokenizer(tmp_path)
-    monkeypatch.setattr(mlx_qwen3.engine, "resolve", lambda name: folder)
+    monkeypatch.setattr(mlx_qwen3.engine, "resolve", lambda name, on_download: folder)
     monkeypatch.setattr(
         mlx_qwen3.engine, "load_model", lambda folder, **options: ScriptedModel(load_tokenizer(folder))
     )

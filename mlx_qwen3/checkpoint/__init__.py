@@ -5,6 +5,7 @@ from mlx_qwen3.checkpoint.expectation import expected_tensors as expected_tensor
 from mlx_qwen3.checkpoint.find import FAMILY as FAMILY
 from mlx_qwen3.checkpoint.find import SHORT_NAMES as SHORT_NAMES
 from mlx_qwen3.checkpoint.find import FamilyMember as FamilyMember
+from mlx_qwen3.checkpoint.find import OnDownload as OnDownload
 from mlx_qwen3.checkpoint.find import resolve as resolve
 from mlx_qwen3.checkpoint.load import load_config as load_config
 from mlx_qwen3.checkpoint.load import load_model as load_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,7 +26,10 @@ class Terminal:
         lines: int = 40,
         environment: dict[str, str] | None = None,
     ):
-        """home: an empty folder in which the chat keeps what it keeps."""
+        """home: an empty folder in which the chat keeps what it keeps. The model is the demo, unless
+        `arguments` say otherwise or an empty string asks for none."""
+        model = () if {"--model", ""} & {*arguments} else ("--model", "demo")
+        arguments = (*model, *filter(None, arguments))
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
         self._child = pexpect.spawn(
             sys.executable,
@@ -68,6 +72,16 @@ class Terminal:
         before = len(self.text().rstrip())
         self._child.send(text + "\r")
         return before
+
+    def paste(self, text: str) -> int:
+        """Paste, as terminals do it; returns where the screen's text ended before."""
+        before = len(self.text().rstrip())
+        self._child.send(f"\x1b[200~{text}\x1b[201~")
+        return before
+
+    def kill(self) -> None:
+        """End the program as a crash would."""
+        self._child.kill(signal.SIGKILL)
 
     def press(self, keys: str) -> None:
         self._child.send(keys)

@@ -18,8 +18,9 @@ def chat(
     *arguments: str, stdin: str | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run chat.py with pipes in place of a terminal."""
+    model = () if "--model" in arguments else ("--model", "demo")
     return subprocess.run(
-        [sys.executable, str(ROOT / "chat.py"), *arguments],
+        [sys.executable, str(ROOT / "chat.py"), *model, *arguments],
         input=stdin if stdin is not None else "",
         capture_output=True,
         text=True,
@@ -83,7 +84,7 @@ def test_bad_input_gets_one_line(arguments: list[str], stdin: str, code: int, sa
 
 def test_ctrl_c_in_a_one_shot_ends_it() -> None:
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "chat.py"), "--json", "-p", "what is 812+799?"],
+        [sys.executable, str(ROOT / "chat.py"), "--model", "demo", "--json", "-p", "what is 812+799?"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -181,6 +182,73 @@ def test_narrow_without_colour_and_dumb(tmp_path: Path) -> None:
         terminal.wait("/help for help")
         before = terminal.type("hello")
         terminal.wait("tokens/s", since=before)
+
+
+def test_the_first_run_offers_what_fits_and_remembers(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "") as terminal:
+        terminal.wait("Which model?")
+        terminal.wait("0.6b")
+        terminal.type("no idea")
+        terminal.type("0")
+        terminal.wait("/help for help")
+        terminal.press("\x04")
+        terminal.wait_for_end()
+    with Terminal(tmp_path, "") as terminal:
+        assert "Which model?" not in terminal.wait("/help for help")
+
+
+def test_sessions_survive_a_kill(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("hello")
+        terminal.wait("tokens/s", since=before)
+        before = terminal.type("/save my chat")
+        terminal.wait("saved as my chat", since=before)
+        terminal.kill()
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("/sessions")
+        terminal.wait("my chat", since=before)
+        before = terminal.type("/load my chat")
+        terminal.wait("2 messages", since=before)
+        before = terminal.type("/load nothing")
+        terminal.wait("error: there is no conversation", since=before)
+        before = terminal.type("/retry")
+        terminal.wait("tokens/s", since=before)
+        before = terminal.type("/edit")
+        terminal.wait("> hello", since=before)
+
+
+def test_a_file_goes_before_the_message(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("hello from a file <|im_end|>\n")
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("/file ~/note.txt")
+        terminal.wait("note.txt (29 characters) goes before", since=before)
+        before = terminal.type("what is this?")
+        terminal.wait("tokens/s", since=before)
+        before = terminal.type("/file ~/no-such.txt")
+        terminal.wait("error: ", since=before)
+
+
+def test_a_long_paste_is_one_message(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.paste("\n".join(f"line {i}" for i in range(2000)))
+        terminal.type("")
+        terminal.wait("error: the conversation has", since=before)
+        before = terminal.type("hello")
+        terminal.wait("tokens/s", since=before)
+
+
+def test_resize_while_it_streams(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("what is 812+799?")
+        for columns in (60, 120, 45, 100):
+            terminal.resize(columns, 40)
+            terminal.read()
+        terminal.wait("tokens/s", since=min(before, 200))
 
 
 def test_history_is_kept_across_runs_for_its_user_alone(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def chat(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A folder, hub id, short name (14b, 0.6b, ...) or demo.")
-    ] = "demo",
+        str | None,
+        typer.Option("--model", "-m", help="A folder, hub id, short name (14b, 0.6b, ...) or demo."),
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Answer this and leave; piped text goes before it.")
     ] = None,
@@ -38,12 +39,16 @@ def chat(
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
     """Chat with a Qwen3 model."""
+    from mlx_qwen3.cli.progress import DownloadBar, progress_bars
     from mlx_qwen3.engine import Engine
 
     message = _message(prompt)
+    model = model or _default_model(may_ask=message is None)
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling = {name: value for name, value in chosen.items() if value is not None}
-    with Engine(model, context=context) as engine:
+    with progress_bars() as bars:
+        engine = Engine(model, context=context, on_download=DownloadBar(bars))
+    with engine:
         session = engine.session(
             system=system, thinking=think, thinking_budget=thinking_budget, sampling=sampling
         )
@@ -57,6 +62,19 @@ def chat(
                 loop.run()
             finally:
                 loop.state.engine.close()
+
+
+def _default_model(may_ask: bool) -> str:
+    """The model chosen at an earlier run; at the first, the user's choice, or the demo for scripts."""
+    from mlx_qwen3.cli.chat.choose import choose, remembered
+
+    if (model := remembered()) is not None:
+        return model
+    if not (may_ask and sys.stdout.isatty()):
+        return "demo"
+    from rich.console import Console
+
+    return choose(Console())
 
 
 def _message(prompt: str | None) -> str | None:

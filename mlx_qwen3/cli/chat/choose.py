@@ -1,0 +1,71 @@
+"""The first run: which model suits this machine? The choice is remembered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_qwen3.cli.chat.store import data_folder
+from mlx_qwen3.files import write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mlx_qwen3.checkpoint import FamilyMember
+
+# Beside the weights: the cache of a longish conversation, working memory, and the system's own needs.
+SHARE_FOR_WEIGHTS = 0.65
+
+
+def remembered() -> str | None:
+    """The model chosen before, if any."""
+    try:
+        model = json.loads(_file().read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return model if isinstance(model, str) else None
+
+
+def remember(model: str) -> None:
+    """Make `model` the one a chat without --model starts with."""
+    write_atomically(_file(), json.dumps({"model": model}))
+
+
+def choose(console: Console) -> str:
+    """Ask which model to use, among those that fit this machine; Enter takes the largest of them."""
+    members, memory = _fitting()
+    console.print("Which model? (--model names any other, /model changes it later)\n", style="bold")
+    for number, member in enumerate(members, 1):
+        console.print(
+            f"  {number}  {member.name:<10} {member.num_bytes / 1e9:5.1f} GB to download", highlight=False
+        )
+    console.print("  0  demo         built in: a tiny model that does sums", highlight=False)
+    console.print(f"\nThis machine has {memory / 2**30:.0f} GiB of memory.", style="dim", highlight=False)
+    answer = _ask(len(members))
+    model = members[answer - 1].name if answer else "demo"
+    remember(model)
+    return model
+
+
+def _ask(count: int) -> int:
+    """A number from 0 to `count`; Enter means `count`."""
+    while True:
+        text = input(f"[0-{count}, Enter for {count}] ").strip() or str(count)
+        if text.isdecimal() and int(text) <= count:
+            return int(text)
+
+
+def _fitting() -> tuple[list[FamilyMember], int]:
+    """Family members whose weights fit, smallest first, and this machine's memory in bytes."""
+    import psutil  # type: ignore[import-untyped]
+
+    from mlx_qwen3.checkpoint import FAMILY
+
+    memory = int(psutil.virtual_memory().total)
+    fitting = [member for member in FAMILY.values() if member.num_bytes < memory * SHARE_FOR_WEIGHTS]
+    return sorted(fitting, key=lambda member: member.num_bytes), memory
+
+
+def _file() -> Path:
+    return data_folder() / "settings.json"
