@@ -44,8 +44,12 @@ class Engine:
             target=self._run, args=(model, context, on_download, ready), name="mlx_qwen3 engine", daemon=True
         )
         self._thread.start()
-        self.model, self.tokenizer = ready.result()
-        """The model, for the engine's thread alone; and the tokenizer, for any."""
+        try:
+            self.model, self.tokenizer = ready.result()
+            """The model, for the engine's thread alone; and the tokenizer, for any."""
+        except Exception:
+            self._thread.join()  # it must not be cut off at exit while MLX cleans up
+            raise
 
     @property
     def context(self) -> int:

@@ -58,14 +58,19 @@ class Terminal:
         above = ["".join(line[column].data for column in sorted(line)) for line in self._screen.history.top]
         return "\n".join(line.rstrip() for line in [*above, *self._screen.display])
 
-    def wait(self, wanted: str, seconds: float = 30, since: int = 0) -> str:
-        """Read until `wanted` is on the screen (after character `since`); fail with what is there."""
+    def wait(self, *wanted: str, seconds: float = 30, since: int = 0) -> str:
+        """Read until one of `wanted` is on the screen (after character `since`); fail with what is there."""
         deadline = time.monotonic() + seconds
-        while wanted not in self.text()[since:]:
-            assert time.monotonic() < deadline, f"{wanted!r} did not appear on\n{self.text()}"
-            assert self._child.isalive() or wanted in self.text()[since:], f"ended early:\n{self.text()}"
+        while not any(text in self.text()[since:] for text in wanted):
+            assert time.monotonic() < deadline, f"{wanted} did not appear on\n{self.text()}"
             self.read()
+            assert self._child.isalive() or self._has_more(), f"ended early:\n{self.text()}"
         return self.text()
+
+    def _has_more(self) -> bool:
+        before = len(self.raw)
+        self.read()
+        return len(self.raw) > before
 
     def type(self, text: str) -> int:
         """Type a line and press Enter; returns where the screen's text ended before."""
