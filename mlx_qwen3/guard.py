@@ -62,7 +62,8 @@ class Guard:
 
         A spelling that takes its first or last character from a supplied string meets the sentinel
         beside it, however the template cuts or joins strings. One that takes only its inside from a
-        supplied string (a template writing `<` + key + `>`) meets the sentinel before it.
+        supplied string (a template writing `<` + key + `>`) meets the sentinel before it. Only a
+        template that puts an inside together from several supplied strings could get past; none does.
         """
         return self._protect(value, sentinel, self._marks(sentinel))
 
@@ -76,13 +77,9 @@ class Guard:
         yield from _plain(text[end:], sentinel)
 
     def _marks(self, sentinel: str) -> dict[int, str]:
-        """For `str.translate`: sentinel after a token's first character, before its last."""
-        return {
-            ord(char): (sentinel if char in self._lasts else "")
-            + char
-            + (sentinel if char in self._firsts else "")
-            for char in self._firsts | self._lasts
-        }
+        """For `str.translate`: the sentinel goes behind a token's first character and before its last."""
+        marks = {ord(char): char + sentinel for char in self._firsts}
+        return marks | {ord(char): sentinel + marks.get(ord(char), char) for char in self._lasts}
 
     def _protect(self, value: Any, sentinel: str, marks: dict[int, str]) -> Any:
         if isinstance(value, str):

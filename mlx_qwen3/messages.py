@@ -1,8 +1,10 @@
 """What a conversation must look like before a template sees it. Messages are plain dicts.
 
-{"role": "system" | "user" | "tool", "content": str or [{"type": "text", "text": str}, ...]}
-{"role": "assistant", "content": ..., "reasoning_content": str, "tool_calls": [call, ...]}
-call: {"name": str, "arguments": dict or JSON text}, or that under "function" as in OpenAI's format
+    {"role": "system" | "user" | "tool", "content": str or [{"type": "text", "text": str}, ...]}
+    {"role": "assistant", "content": ..., "reasoning_content": str, "tool_calls": [call, ...]}
+    call: {"name": str, "arguments": dict or JSON text}, or that under "function" as in OpenAI's format
+
+What is not like that is refused with the index of its message.
 """
 
 from __future__ import annotations
@@ -51,14 +53,12 @@ def split_thinking(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "content": answer, "reasoning_content": thinking}
 
 
-def parse_arguments(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose calls have arguments as dicts, for templates that write them one by one.
+def parse_arguments(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with every call's arguments as a dict, for templates that write them one by one.
 
-    Arguments that are not the JSON text of an object stay as they are.
+    Raises MessageError with the index of a message whose arguments are not the JSON text of an object.
     """
-    if "tool_calls" not in message:
-        return message
-    return {**message, "tool_calls": [_parse_call(call) for call in message["tool_calls"]]}
+    return [_parse_calls(message, f"message {index}") for index, message in enumerate(messages)]
 
 
 def _check_message(given: Any, where: str) -> dict[str, Any]:
@@ -126,11 +126,22 @@ def _check_calls(message: dict[str, Any], where: str) -> dict[str, Any]:
     return {}
 
 
-def _parse_call(call: dict[str, Any]) -> dict[str, Any]:
+def _parse_calls(message: dict[str, Any], where: str) -> dict[str, Any]:
+    if message["role"] != "assistant" or "tool_calls" not in message:
+        return message
+    calls = [_parse_call(call, f"{where} (call {index})") for index, call in enumerate(message["tool_calls"])]
+    return {**message, "tool_calls": calls}
+
+
+def _parse_call(call: dict[str, Any], where: str) -> dict[str, Any]:
     if call.get("function"):
-        return {**call, "function": _parse_call(call["function"])}
-    try:
-        parsed = json.loads(call["arguments"]) if isinstance(call["arguments"], str) else None
-    except (ValueError, RecursionError):
+        return {**call, "function": _parse_call(call["function"], where)}
+    if isinstance(call["arguments"], dict):
         return call
-    return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
+    try:
+        arguments = json.loads(call["arguments"])
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise MessageError(f"{where} has arguments that are not a JSON object, as this template needs them")
+    return {**call, "arguments": arguments}

@@ -3,7 +3,7 @@
 Rules are transformers' (`trim_blocks`, `lstrip_blocks`, `break` and `continue`, a `tojson` that escapes
 no HTML, `raise_exception`, `strftime_now`, `{% generation %}`), so that a template writes here what it
 writes there. On top of jinja2's immutable sandbox every loop step, call, operator, filter and joined
-string is paid from a budget; a template that has spent it is stopped.
+string is paid from a budget once it is there; a template that has spent it is stopped.
 
 Importing this module imports jinja2: import it when a template is to be compiled.
 """
@@ -46,10 +46,10 @@ class Program:
         """Raises TemplateError, with the line, when `source` does not parse."""
         environment = _Sandbox()
         try:
-            tree = environment.parse(source)
+            tree = _Metering(environment).visit(environment.parse(source))
             self.variables = frozenset(meta.find_undeclared_variables(tree))
             self.words = frozenset(_words(tree))
-            self._template = environment.from_string(_Metering(environment).visit(tree))
+            self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"the chat template does not parse, line {error.lineno}: {_line(error)}"
@@ -146,14 +146,17 @@ def _join_output(parts: Iterable[str]) -> str:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox in which operators and calls are paid for."""
+    """jinja2's immutable sandbox, with transformers' filters and functions, whose work is paid for."""
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
     concat = staticmethod(_join_output)
 
     def __init__(self) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _Generation],
+            optimized=False,  # the optimizer would run filters while compiling, unpaid
         )
         self.filters |= {"tojson": _tojson, _LOOP: _metered_loop, _JOIN: _metered_join, _PAY: _pay}
         self.globals = {
@@ -267,14 +270,9 @@ def _refuse_private(name: Any) -> None:
 
 
 def _words(tree: nodes.Template) -> Iterator[str]:
-    for node in tree.find_all((nodes.TemplateData, nodes.Const, nodes.Getattr)):
-        word = (
-            node.attr
-            if isinstance(node, nodes.Getattr)
-            else getattr(node, "value", getattr(node, "data", None))
-        )
-        if isinstance(word, str):
-            yield word
+    yield from (node.data for node in tree.find_all(nodes.TemplateData))
+    yield from (node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str))
+    yield from (node.attr for node in tree.find_all(nodes.Getattr))
 
 
 def _at(error: BaseException) -> str:

@@ -79,7 +79,7 @@ class Template:
         Raises MessageError for a conversation the template cannot take, TemplateError when the template
         does not parse, fails, reaches outside its sandbox or runs away.
         """
-        conversation = [self._prepare(message) for message in check_messages(messages)]
+        conversation = self._prepare(messages)
         schemas = check_tools(tools)
         sentinel = choose_sentinel(self.source, json.dumps([conversation, schemas], ensure_ascii=False))
         variables = {
@@ -119,10 +119,11 @@ class Template:
 
         return Program(self.source)
 
-    def _prepare(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _prepare(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        conversation = check_messages(messages)
         if "reasoning_content" in self._program.words:
-            message = split_thinking(message)
-        return parse_arguments(message) if self.tool_format is ToolFormat.XML else message
+            conversation = [split_thinking(message) for message in conversation]
+        return parse_arguments(conversation) if self.tool_format is ToolFormat.XML else conversation
 
     def _protect(self, value: Any, sentinel: str) -> Any:
         try:

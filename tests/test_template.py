@@ -99,6 +99,12 @@ def test_arguments_as_text_are_parsed_for_templates_that_write_them_one_by_one()
     )
     for call in (CALL, CALL | {"arguments": '{"x": 1}'}, {"function": CALL | {"arguments": '{"x": 1}'}}):
         assert rendered(source, {"role": "assistant", "tool_calls": [call]}).endswith("<function=f>x=1")
+    for text in ("", "{", "[1]", "[" * 100_000):
+        with pytest.raises(
+            MessageError, match=r"^message 0 \(call 1\) has arguments that are not a JSON object"
+        ):
+            rendered(source, {"role": "assistant", "tool_calls": [CALL, CALL | {"arguments": text}]})
+    assert rendered("{{ tools }}<function=f>", HI | {"tool_calls": "no call"}) == "None<function=f>"
 
 
 def test_what_is_given_is_not_changed() -> None:
@@ -327,6 +333,7 @@ RUNAWAYS = [
     "{{ [1] * 10 ** 12 }}",
     "{{ 10 ** (10 ** 9) }}",
     "{{ 9 ** 99999999 }}",
+    "{{ 'x' | center(10 ** 18) }}",
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{% set n = namespace(x='x') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     "{% set n = namespace(x='x') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
