@@ -41,13 +41,13 @@ def _converted(rows: mx.array, step: Step) -> list[mx.array]:
     return list(mx.quantize(rows, **step.quantization.settings()))
 
 
-def read_rows(tensor: StoredTensor, chunk_bytes: int = CHUNK_BYTES) -> Iterator[mx.array]:
-    """The tensor as matrices (rows, last axis) of about `chunk_bytes`. Raises CheckpointError."""
+def read_rows(tensor: StoredTensor) -> Iterator[mx.array]:
+    """The tensor as matrices (rows, last axis) of about CHUNK_BYTES. Raises CheckpointError."""
     width = tensor.shape[-1]
     dtype = DTYPES[tensor.dtype]
     pattern, _ = BIT_PATTERNS[dtype.size]
     rows_left = tensor.size // width
-    step = max(1, chunk_bytes // (width * dtype.size))
+    step = max(1, CHUNK_BYTES // (width * dtype.size))
     with tensor.file.open("rb") as file:
         file.seek(tensor.offset)
         while rows_left:

@@ -1,0 +1,245 @@
+"""Our conversion writes what mlx_lm.convert writes, bit for bit, and mlx-lm runs it alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from scripted import write_byte_tokenizer
+from tiny_checkpoints import DENSE, MOE, logits, write_checkpoint
+from typer.testing import CliRunner
+
+import mlx_qwen3.conversion.stream
+from mlx_qwen3 import load_model
+from mlx_qwen3.cli.app import app
+from mlx_qwen3.config import ModelConfig, read_json
+from mlx_qwen3.conversion import Report, convert
+from mlx_qwen3.errors import ConversionError
+
+UNTIED = DENSE | {"tie_word_embeddings": False}
+CASES = {
+    "dense-4": (DENSE, {}),
+    "dense-8-32": (DENSE, {"bits": 8, "group_size": 32}),
+    "dense-3-128": (UNTIED, {"bits": 3, "group_size": 128}),
+    "untied-6": (UNTIED, {"bits": 6}),
+    "moe-4": (MOE, {}),
+    "moe-2-32": (MOE | {"tie_word_embeddings": True}, {"bits": 2, "group_size": 32}),
+    "moe-5": (MOE, {"bits": 5, "group_size": 64}),
+    "moe-mxfp4": (MOE, {"mode": "mxfp4"}),
+    "dense-mxfp8": (DENSE, {"mode": "mxfp8", "bits": 8}),
+    "dense-nvfp4": (DENSE, {"mode": "nvfp4"}),
+    "dense-bf16": (DENSE, {"bits": None, "dtype": "bfloat16"}),
+    "dense-fp16-scales": (DENSE, {"dtype": "float16"}),
+    "moe-as-its-config-says": (MOE | {"torch_dtype": "bfloat16"}, {}),
+    "dense-as-stored": (DENSE | {"dtype": "bfloat16"}, {}),
+    "rows-no-group-divides": (DENSE | {"hidden_size": 96}, {}),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Tensors of a few KB come in several chunks, as real ones do."""
+    monkeypatch.setattr(mlx_qwen3.conversion.stream, "CHUNK_BYTES", 10_000)
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    write_byte_tokenizer(tmp_path / "source")
+    write_checkpoint(tmp_path / "source", DENSE)
+    return tmp_path / "source"
+
+
+def read_tensors(folder: Path) -> dict[str, mx.array]:
+    tensors: dict[str, mx.array] = {}
+    for file in folder.glob("*.safetensors"):
+        tensors |= mx.load(str(file))
+    return tensors
+
+
+def mlx_lm_convert(source: Path, output: Path, settings: dict[str, Any]) -> None:
+    """What mlx-lm makes of `source` with the settings of our `convert`."""
+    from mlx_lm.convert import convert as theirs
+
+    bits = settings.get("bits", 4)
+    options = {
+        "q_bits": bits,
+        "q_group_size": settings.get("group_size"),
+        "q_mode": settings.get("mode", "affine"),
+    }
+    theirs(str(source), str(output), quantize=bits is not None, dtype=settings.get("dtype"), **options)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tensors_are_those_of_mlx_lm(tmp_path, case):
+    raw, settings = CASES[case]
+    source = write_byte_tokenizer(tmp_path / "source")
+    write_checkpoint(source, raw, mx.bfloat16 if "stored" in case else mx.float32)
+    mlx_lm_convert(source, tmp_path / "theirs", settings)
+    convert(source, tmp_path / "ours", **settings)
+    theirs, ours = read_tensors(tmp_path / "theirs"), read_tensors(tmp_path / "ours")
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype, name
+        assert mx.array_equal(ours[name], array), name
+    index = "model.safetensors.index.json"
+    assert read_json(tmp_path / "ours" / index) == read_json(tmp_path / "theirs" / index)
+
+
+@pytest.mark.parametrize("case", ["dense-4", "untied-6", "moe-4", "moe-mxfp4", "rows-no-group-divides"])
+def test_both_load_what_either_converted(tmp_path, case):
+    from mlx_lm.utils import load_model as mlx_lm_load
+
+    raw, settings = CASES[case]
+    source = write_byte_tokenizer(tmp_path / "source")
+    write_checkpoint(source, raw)
+    mlx_lm_convert(source, tmp_path / "theirs", settings)
+    convert(source, tmp_path / "ours", **settings)
+    expected = logits(mlx_lm_load(tmp_path / "theirs")[0])
+    np.testing.assert_allclose(logits(mlx_lm_load(tmp_path / "ours")[0]), expected, atol=1e-4)
+    np.testing.assert_allclose(logits(load_model(tmp_path / "theirs")), expected, atol=1e-4)
+    np.testing.assert_allclose(logits(load_model(tmp_path / "ours")), expected, atol=1e-4)
+
+
+def test_routers_keep_eight_bits(tmp_path):
+    write_checkpoint(tmp_path / "source", MOE)
+    convert(tmp_path / "source", tmp_path / "out", bits=2)
+    config = ModelConfig.from_file(tmp_path / "out" / "config.json")
+    assert config.quantization is not None
+    assert {path: layer.bits for path, layer in config.quantization.overrides.items()} == {
+        "model.layers.0.mlp.gate": 8,
+        "model.layers.2.mlp.gate": 8,
+    }
+
+
+def test_shards_hold_a_layer_together_and_load(source, tmp_path):
+    report = convert(source, tmp_path / "out", max_shard_bytes=60_000)
+    names = {file.name for file in (tmp_path / "out").glob("*.safetensors")}
+    assert report.num_files == len(names) > 2
+    assert names == {f"model-{i + 1:05d}-of-{len(names):05d}.safetensors" for i in range(len(names))}
+    places = read_json(tmp_path / "out" / "model.safetensors.index.json")["weight_map"]
+    assert all(
+        places[name] == places[name.replace(".scales", ".weight")] for name in places if "scales" in name
+    )
+    convert(source, tmp_path / "whole")
+    assert expected.bits_per_weight == report.bits_per_weight == report.total_size * 8 / report.num_parameters
+    assert [step.done_bytes for step in steps] == sorted(step.done_bytes for step in steps)
+    assert steps[-1].done_bytes == steps[-1].total_bytes == expected.source_size
+    assert steps[0].tensor == "model.embed_tokens.weight"
+
+
+def test_every_tensor_starts_at_a_multiple_of_its_numbers(source, tmp_path):
+    from mlx_qwen3.checkpoint.files import DTYPES, read_header
+
+    convert(source, tmp_path / "out", mode="mxfp4")
+    for tensor in read_header(tmp_path / "out" / "model.safetensors"):
+        assert tensor.offset % DTYPES[tensor.dtype].size == 0
+
+
+class TestFilesBesides:
+    @pytest.fixture
+    def output(self, source, tmp_path) -> Path:
+        (source / "generation_config.json").write_text('{"temperature": 0.6}')
+        (source / "merges.txt").write_text("#version")
+        (source / "LICENSE").write_text("Apache")
+        (source / "modeling.py").write_text("raise SystemExit")
+        (source / "optimizer.pt").write_bytes(b"")
+        convert(source, tmp_path / "tiny-4bit")
+        return tmp_path / "tiny-4bit"
+
+    def test_carried_over(self, source, output):
+        carried = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"]
+        for name in (*carried, "merges.txt", "LICENSE"):
+            assert (output / name).read_bytes() == (source / name).read_bytes()
+        written = {"config.json", "model.safetensors", "model.safetensors.index.json", "README.md"}
+        assert {file.name for file in output.iterdir()} == {*carried, "merges.txt", "LICENSE", *written}
+
+    def test_the_tokenizer_and_template_work(self, output):
+        from mlx_qwen3 import load_tokenizer
+
+        messages = [{"role": "user", "content": "hi"}]
+        assert load_tokenizer(output).apply_chat_template(messages)
+
+    def test_config(self, source, output):
+        raw = read_json(output / "config.json")
+        settings = {"bits": 4, "group_size": 64, "mode": "affine"}
+        assert raw["quantization"] == raw["quantization_config"] == settings
+        kept = {key: value for key, value in raw.items() if not key.startswith("quantization")}
+        assert kept == read_json(source / "config.json")
+
+    def test_card(self, output):
+        card = (output / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: mlx\n")
+        assert "# tiny-4bit" in card
+        assert "4 bits, groups of 64, affine" in card
+        assert str(output.parent) not in card  # where it was made is nobody's business
+
+    def test_a_dtype_asked_for_is_in_the_config(self, tmp_path):
+        write_checkpoint(tmp_path / "a", DENSE | {"torch_dtype": "bfloat16"})
+        convert(tmp_path / "a", tmp_path / "b", bits=None, dtype="float16")
+        assert read_json(tmp_path / "b" / "config.json")["torch_dtype"] == "float16"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 7}, "affine has no 7 bits; use 2, 3, 4, 5, 6, 8"),
+        ({"group_size": 48}, "affine has no groups of 48; use 32, 64, 128"),
+        ({"mode": "int4"}, "mode 'int4' is unknown; use affine, mxfp4, mxfp8, nvfp4"),
+        ({"mode": "mxfp4", "group_size": 64}, "mxfp4 has no groups of 64; use 32"),
+        ({"mode": "mxfp8"}, "mxfp8 has no 4 bits; use 8"),
+        ({"dtype": "int8"}, "dtype 'int8' is unknown; use float16, bfloat16, float32"),
+    ],
+)
+def test_settings_that_do_not_exist(source, tmp_path, settings, message):
+    with pytest.raises(ConversionError, match=message):
+        convert(source, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quantized_source_is_refused(source, tmp_path):
+    convert(source, tmp_path / "out")
+    with pytest.raises(ConversionError, match=r"quantized already \(4 bits\)"):
+        convert(tmp_path / "out", tmp_path / "again")
+
+
+class TestCommand:
+    def run(self, *arguments: str) -> Any:
+        return CliRunner().invoke(app, ["convert", *arguments])
+
+    def test_says_what_it_made(self, source, tmp_path):
+        done = self.run(str(source), "-o", str(tmp_path / "out"), "--mode", "mxfp8")
+        assert done.exit_code == 0
+        assert "8.3" in done.output
+        assert done.output.count("\n") == 1
+        assert (tmp_path / "out" / "model.safetensors").exists()
+
+    def test_names_the_output_after_the_source(self, source, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert self.run(f"{source}/", "--bits", "8").exit_code == 0
+        assert self.run(str(source), "--bits", "16", "--dtype", "bfloat16").exit_code == 0
+        assert (tmp_path / "source-MLX-8bit" / "config.json").exists()
+        assert "quantization" not in json.loads((tmp_path / "source-MLX" / "config.json").read_text())
+
+    def test_a_dry_run_writes_nothing(self, source, tmp_path):
+        before = set(tmp_path.iterdir())
+        done = self.run(str(source), "-o", str(tmp_path / "out"), "--dry-run")
+        assert done.exit_code == 0
+        assert "nothing was written" in done.output
+        assert set(tmp_path.iterdir()) == before
+
+    def test_failures_come_as_our_errors(self, source, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "precious").write_text("")
+        assert isinstance(self.run(str(source), "-o", str(tmp_path / "out")).exception, ConversionError)
+
+
+def test_the_report_is_frozen(source, tmp_path):
+    report = convert(source, tmp_path / "out")
+    assert isinstance(report, Report)
+    assert report.output == tmp_path / "out"
+    with pytest.raises(AttributeError):
+        report.total_size = 0  # type: ignore[misc]
