@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import mlx_qwen3  # noqa: F401, I001  # before mlx.core: brings the fast BLAS
+import mlx_qwen3  # noqa: F401  # isort: skip  # before mlx.core: brings the fast BLAS
 import mlx.core as mx
 import pytest
 from parity.model_cases import DENSE, MOE, Raw, weights
