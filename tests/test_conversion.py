@@ -121,10 +121,38 @@ def test_shards_hold_a_layer_together_and_load(source, tmp_path):
     assert report.num_files == len(names) > 2
     assert names == {f"model-{i + 1:05d}-of-{len(names):05d}.safetensors" for i in range(len(names))}
     places = read_json(tmp_path / "out" / "model.safetensors.index.json")["weight_map"]
-    assert all(
-        places[name] == places[name.replace(".scales", ".weight")] for name in places if "scales" in name
-    )
+    scales = [name for name in places if name.endswith(".scales")]
+    assert scales
+    assert all(places[name] == places[name.replace(".scales", ".weight")] for name in scales)
     convert(source, tmp_path / "whole")
+    assert (logits(load_model(tmp_path / "out")) == logits(load_model(tmp_path / "whole"))).all()
+
+
+def test_a_sharded_source_gives_the_same(source, tmp_path):
+    write_checkpoint(tmp_path / "sharded", DENSE, shards=3)
+    convert(tmp_path / "sharded", tmp_path / "a")
+    convert(source, tmp_path / "b")
+    a, b = (tmp_path / name / "model.safetensors" for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_memory_holds_a_chunk_not_a_model(tmp_path):
+    write_checkpoint(tmp_path / "source", DENSE | {"vocab_size": 20_000})
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    report = convert(tmp_path / "source", tmp_path / "out", bits=8)
+    assert report.total_size > 2_500_000
+    assert mx.get_peak_memory() - before < 200_000
+
+
+def test_the_plan_knows_sizes_ahead(source, tmp_path):
+    steps: list[Progress] = []
+    expected = plan(source, bits=8, group_size=32)
+    report = convert(source, tmp_path / "out", bits=8, group_size=32, on_progress=steps.append)
+    content = (tmp_path / "out" / "model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    assert expected.total_size == report.total_size == len(content) - header
     assert expected.bits_per_weight == report.bits_per_weight == report.total_size * 8 / report.num_parameters
     assert [step.done_bytes for step in steps] == sorted(step.done_bytes for step in steps)
     assert steps[-1].done_bytes == steps[-1].total_bytes == expected.source_size
