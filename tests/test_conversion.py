@@ -17,7 +17,7 @@ import mlx_qwen3.conversion.stream
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.config import ModelConfig, read_json
-from mlx_qwen3.conversion import Report, convert
+from mlx_qwen3.conversion import Progress, Report, convert, plan
 from mlx_qwen3.errors import ConversionError
 
 UNTIED = DENSE | {"tie_word_embeddings": False}
