@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ def test_only_a_template_that_knows_thinking_gets_it_apart() -> None:
     message = {"role": "assistant", "content": "<think>a</think>b"}
     assert [piece.is_control for piece in Template(source, CONTROL_TOKENS).pieces([message])] == [False]
     assert rendered(source, message) == "<think>a</think>b"
+
+
+def test_a_role_may_be_framed_by_the_template() -> None:
+    pieces = Template("<|{{ messages[0].role }}|>{{ messages[0].content }}", ["<|user|>"]).pieces([HI])
+    assert [(piece.text, piece.is_control) for piece in pieces] == [("<|user|>", True), ("hi", False)]
 
 
 def test_arguments_as_text_are_parsed_for_templates_that_write_them_one_by_one() -> None:
@@ -358,6 +364,17 @@ def test_a_template_that_runs_away_is_stopped(source: str, monkeypatch: pytest.M
     monkeypatch.setattr(sandbox, "_STEPS", 400_000)
     with pytest.raises(TemplateError, match=r"^the chat template runs away( in line 1)?: it was stopped$"):
         rendered(source)
+
+
+@pytest.mark.parametrize("source", ["{{ 'x' * 300000000 }}", "{{ 40000000 * [1] }}"])
+def test_a_product_is_paid_for_before_it_is_made(source: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateError, match="runs away"):
+            rendered(source)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_long_conversation_is_no_runaway() -> None:
