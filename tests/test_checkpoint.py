@@ -203,7 +203,7 @@ class TestContext:
 
     def test_a_config_with_yarn_gets_only_what_is_needed(self):
         yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}
-        config = ModelConfig.from_dict(DENSE | {"rope_scaling": yarn})
+        config = ModelConfig.from_dict(DENSE | {"rope_scaling": yarn, "max_position_embeddings": 131_072})
         assert config_for_context(config, None) == config
         assert config_for_context(config, 131_072) == config
         assert config_for_context(config, 60_000).rope_scaling == RopeScaling(2.0, 32_768)

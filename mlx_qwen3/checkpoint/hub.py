@@ -21,8 +21,8 @@ from mlx_qwen3.errors import ModelNotFoundError
 if TYPE_CHECKING:
     from mlx_qwen3.checkpoint.find import OnDownload
 
-# Weights, configs, templates and vocabularies; what lies in subfolders is other formats.
-WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+# Weights, configs, templates, vocabularies and licences; what lies in subfolders is other formats.
+WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "LICENSE*"]
 UNWANTED = ["*/*"]
 
 

@@ -42,11 +42,11 @@ def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
 def _load_weights(model: Model, files: list[Path]) -> None:
     """Give `model` the tensors of `files`, a layer in memory at a time beyond those loaded."""
     weights: dict[str, mx.array] = {}
-    for file in files:
-        weights.update(mx.load(str(file)))  # type: ignore[arg-type]
-    model.load_weights(list(model.sanitize(weights).items()))
-    weights.clear()
     try:
+        for file in files:
+            weights.update(mx.load(str(file)))  # type: ignore[arg-type]
+        model.load_weights(list(model.sanitize(weights).items()))
+        weights.clear()  # so that experts are gone once their stack is made
         for layer in model.layers:
             mx.eval(layer.parameters())
         mx.eval(model.parameters())

@@ -54,7 +54,7 @@ def plan(
     on_download: OnDownload | None = None,
 ) -> Plan:
     """What `convert` would do with the same arguments; reads headers only, writes nothing."""
-    quantization = None if bits is None else quantization_for(bits, group_size, mode)
+    quantization = quantization_for(bits, group_size, mode)
     folder = resolve(source, on_download)
     return make_plan(
         folder,
@@ -119,7 +119,7 @@ def _write_weights(todo: Plan, folder: Path, on_progress: Callable[[Progress], N
         nonlocal done
         done += num_bytes
         if on_progress is not None:
-            on_progress(Progress(step.path, done, total))
+            on_progress(Progress(step.name, done, total))
 
     for index, shard in enumerate(todo.shards):
         outputs = [output for step in shard for output in step.outputs]

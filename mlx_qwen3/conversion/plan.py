@@ -39,7 +39,7 @@ class Step:
     outputs: the tensor written, or for a quantized one its weight, scales and (affine) biases.
     """
 
-    path: str
+    name: str
     sources: tuple[StoredTensor, ...]
     dtype: mx.Dtype
     quantization: Quantization | None
@@ -173,7 +173,7 @@ def _quantized(
 
 def _overrides(steps: list[Step], default: Quantization) -> dict[str, Quantization | None]:
     """Layers quantized otherwise than `default`; those without scales need no mention."""
-    layers = {step.path.rpartition(".")[0]: step.quantization for step in steps if step.quantization}
+    layers = {step.name.rpartition(".")[0]: step.quantization for step in steps if step.quantization}
     return {path: layer for path, layer in layers.items() if layer != default}
 
 

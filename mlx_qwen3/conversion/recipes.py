@@ -16,8 +16,15 @@ ROUTER_BITS = 8
 ROUTER_GROUP_SIZES = (64, 32)
 
 
-def quantization_for(bits: int, group_size: int | None, mode: str) -> Quantization:
-    """The settings asked for; group_size None is the mode's own. Raises ConversionError."""
+def quantization_for(bits: int | None, group_size: int | None, mode: str) -> Quantization | None:
+    """The settings asked for: bits None is no quantization, group_size None the mode's own.
+
+    Raises ConversionError for what MLX does not have.
+    """
+    if bits is None:
+        if group_size is not None or mode != "affine":
+            raise ConversionError("a group size or mode was given, but no bits: nothing is quantized then")
+        return None
     if mode not in QUANTIZATION_MODES:
         raise ConversionError(f"quantization mode {mode!r} is unknown; use {_list(QUANTIZATION_MODES)}")
     all_bits, group_sizes = QUANTIZATION_MODES[mode]

@@ -70,4 +70,5 @@ def _read(file: BinaryIO, pattern: Any, count: int, tensor: StoredTensor) -> np.
 def to_bytes(array: mx.array) -> memoryview:
     """The array's memory, computed now."""
     _, pattern = BIT_PATTERNS[array.dtype.size]
-    return memoryview(np.array(array.view(pattern), copy=False).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    values = np.asarray(array.view(pattern)).reshape(-1)
+    return memoryview(values.view(np.uint8))  # type: ignore[arg-type]
