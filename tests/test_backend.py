@@ -1,0 +1,267 @@
+"""The CPU backend: same results, same parameters, and memory within its budget."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_flatten
+from parity.model_cases import DENSE, MOE, Raw
+
+from mlx_qwen3 import backend
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
+from mlx_qwen3.model.qwen3 import Model
+
+FORMATS = {
+    "affine-4": (4, 64, "affine"),
+    "affine-3": (3, 32, "affine"),
+    "affine-8": (8, 64, "affine"),
+    "mxfp4": (4, 32, "mxfp4"),
+    "mxfp8": (8, 32, "mxfp8"),
+    "nvfp4": (4, 16, "nvfp4"),
+    "bf16": (16, 0, ""),
+}
+SIZES = {"hidden_size": 128, "intermediate_size": 192, "moe_intermediate_size": 64, "num_hidden_layers": 2}
+SHAPES = {
+    "dense": {**DENSE, **SIZES},
+    "tied": {**DENSE, **SIZES, "tie_word_embeddings": True},
+    "moe": {**MOE, **SIZES},
+}
+IDS = mx.array([[(7 * i) % 96 for i in range(40)], [(11 * i + 3) % 96 for i in range(40)]])
+
+
+@pytest.fixture(autouse=True)
+def on_cpu() -> Iterator[None]:
+    """These are tests of the CPU's way, whatever else the machine has."""
+    before = mx.default_device()
+    mx.set_default_device(mx.Device(mx.cpu))
+    yield
+    mx.set_default_device(before)
+
+
+def stored(raw: Raw, kind: str) -> Model:
+    """A model as a checkpoint stores it: quantized or not, the rest in bf16."""
+    bits, group_size, mode = FORMATS[kind]
+    mx.random.seed(1)
+    model = Model(ModelConfig.from_dict(raw))
+    if bits < 16:
+        nn.quantize(model, group_size, bits, mode=mode)
+    model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    return model
+
+
+def plain_fp32(raw: Raw, kind: str) -> Model:
+    """The same numbers, computed in fp32 by MLX's own modules."""
+    model = stored(raw, kind)
+    model.set_dtype(mx.float32)
+    return model
+
+
+def difference(a: mx.array, b: mx.array) -> float:
+    """Largest difference, relative to the largest logit."""
+    return float((mx.abs(a - b).max() / mx.abs(b).max()).item())
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("budget", [0, 60_000, None], ids=["stored", "some", "all"])
+def test_logits_are_those_of_mlx_in_fp32(shape: str, kind: str, budget: int | None) -> None:
+    reference = plain_fp32(SHAPES[shape], kind)
+    model = backend.prepare(stored(SHAPES[shape], kind), budget)
+    for ids in (IDS, IDS[:1, :1], IDS[:1, :2], IDS[:, :3], IDS[:1, :20]):
+        logits = model(ids)
+        assert logits.dtype == mx.float32
+        assert difference(logits, reference(ids)) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["affine-4", "mxfp4", "bf16"])
+@pytest.mark.parametrize("tile", [1, 4000])
+def test_results_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch, kind: str, tile: int) -> None:
+    reference = plain_fp32(SHAPES["tied"], kind)
+    monkeypatch.setattr(backend, "TILE_BYTES", tile)
+    monkeypatch.setattr(backend, "SMALL_PRODUCT", tile)
+    for budget in (0, None):
+        model = backend.prepare(stored(SHAPES["tied"], kind), budget)
+        for ids in (IDS[:1, :1], IDS[:, :6]):
+            assert difference(model(ids), reference(ids)) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_modules_and_parameters_keep_their_names_and_values(shape: str, kind: str) -> None:
+    before = stored(SHAPES[shape], kind)
+    types = {path: type(module) for path, module in before.named_modules()}
+    model = backend.prepare(stored(SHAPES[shape], kind))
+    for path, module in model.named_modules():
+        assert isinstance(module, types[path])
+    old, new = dict(tree_flatten(before.parameters())), dict(tree_flatten(model.parameters()))
+    assert list(old) == list(new)
+    for name, value in old.items():
+        assert mx.array_equal(new[name].astype(value.dtype), value), name
+        # A table that is only looked up stays as stored: fp32 would cost memory and gain nothing.
+        is_looked_up = name == "model.embed_tokens.weight" and "lm_head.weight" in old
+        is_cast = value.dtype == mx.bfloat16 and not is_looked_up
+        assert new[name].dtype == (mx.float32 if is_cast else value.dtype), name
+    frozen, still = dict(tree_flatten(before.trainable_parameters())), model.trainable_parameters()
+    assert list(frozen) == [name for name, _ in tree_flatten(still)]
+
+
+def dense_bytes(model: nn.Module) -> int:
+    """Bytes of fp32 copies beside, or in place of, 16-bit and quantized matrices."""
+    total = 0
+    for _, module in model.named_modules():
+        if (dense := module.get("_dense")) is not None:
+            total += dense.nbytes
+        elif isinstance(module, nn.Linear | nn.Embedding | SwitchLinear):
+            total += module.weight.nbytes // 2 if module.weight.dtype == mx.float32 else 0
+    return total
+
+
+@pytest.mark.parametrize("kind", ["affine-4", "bf16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_copies_stay_within_the_budget(shape: str, kind: str) -> None:
+    everything = dense_bytes(backend.prepare(stored(SHAPES[shape], kind), 10**9))
+    assert everything > 0
+    for budget in (0, everything // 3, everything - 1):
+        held = dense_bytes(backend.prepare(stored(SHAPES[shape], kind), budget))
+        assert held <= budget
+        assert held > 0 or budget == 0
+
+
+def test_what_is_looked_up_and_quantized_experts_are_never_copied() -> None:
+    untied = backend.prepare(stored(SHAPES["moe"], "affine-4"))
+    assert "_dense" not in untied.model.embed_tokens
+    assert "_dense" in untied.lm_head
+    assert "_dense" not in untied.layers[0].mlp.switch_mlp.up_proj
+    assert "_dense" in backend.prepare(stored(SHAPES["tied"], "affine-4")).model.embed_tokens
+
+
+def test_new_weights_are_used_at_once() -> None:
+    model = backend.prepare(stored(SHAPES["tied"], "affine-4"))
+    other = plain_fp32(SHAPES["tied"], "affine-4")
+    for _, module in other.named_modules():
+        if isinstance(module, nn.QuantizedLinear):
+            module.weight = mx.random.randint(0, 2**31, module.weight.shape).astype(mx.uint32)
+    model.load_weights(tree_flatten(other.parameters()))
+    assert difference(model(IDS), other(IDS)) <= 1e-4
+
+
+def test_a_bias_is_added() -> None:
+    mx.random.seed(2)
+    linear = nn.Linear(64, 48)
+    holder = nn.Module()
+    holder.quantized, holder.linear = nn.QuantizedLinear.from_linear(linear, 32, 8), linear
+    holder.quantized.bias = linear.bias = mx.random.normal((48,))
+    x = mx.random.normal((5, 64))
+    expected = holder.quantized(x), holder.linear(x)
+    backend.prepare(holder)
+    assert mx.allclose(holder.quantized(x), expected[0], atol=1e-4)
+    assert mx.allclose(holder.linear(x), expected[1], atol=1e-4)
+
+
+def test_gradients_pass_through() -> None:
+    reference, model = plain_fp32(SHAPES["tied"], "affine-4"), stored(SHAPES["tied"], "affine-4")
+    for budget in (0, None):
+        backend.prepare(model, budget)
+        of = [
+            mx.grad(lambda scale, m=m: (m(IDS[:, :5]) * m.model.embed_tokens(IDS[:, :5]).sum() * scale).sum())
+            for m in (model, reference)
+        ]
+        ours, theirs = (gradient(mx.array(1.0)).item() for gradient in of)
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["affine-4", "bf16"])
+@pytest.mark.parametrize("rows", [3, 100])
+def test_experts_can_be_compiled(kind: str, rows: int) -> None:
+    """Which experts were chosen cannot be read while mx.compile traces; MLX's gather is used then."""
+    model = backend.prepare(stored(SHAPES["moe"], kind), 0)
+    experts = model.layers[0].mlp.switch_mlp.up_proj
+    assert isinstance(experts, SwitchLinear | QuantizedSwitchLinear)
+    x, chosen = mx.random.normal((rows, 1, 128)), mx.arange(rows) % 8
+    compiled = mx.compile(lambda x, chosen: experts(x, chosen))
+    assert mx.allclose(compiled(x, chosen), experts(x, chosen), atol=1e-4)
+
+
+def test_nothing_changes_when_plain_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_QWEN3_PLAIN", "1")
+    model = stored(SHAPES["dense"], "affine-4")
+    types = [type(module) for _, module in model.named_modules()]
+    assert backend.prepare(model) is model
+    assert [type(module) for _, module in model.named_modules()] == types
+    assert model.model.norm.weight.dtype == mx.bfloat16
+    assert backend.compute_dtype(mx.bfloat16) == mx.bfloat16
+
+
+def test_nothing_changes_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "is_cpu", lambda: False)
+    model = stored(SHAPES["dense"], "affine-4")
+    backend.prepare(model)
+    assert type(model.lm_head) is nn.QuantizedLinear
+    assert model.model.norm.weight.dtype == mx.bfloat16
+
+
+def test_compute_dtype() -> None:
+    assert backend.is_cpu()
+    assert backend.compute_dtype(mx.bfloat16) == backend.compute_dtype(mx.float16) == mx.float32
+    assert backend.compute_dtype(mx.uint32) == mx.uint32
+
+
+def test_available_memory_heeds_a_container_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = backend.available_memory()
+    assert 0 < free < 1 << 50
+    limits = {"memory.max": 5 << 20, "memory.current": 2 << 20}
+    monkeypatch.setattr(backend, "_cgroup_bytes", limits.get)
+    assert backend.available_memory() == 3 << 20
+    monkeypatch.setattr(backend, "_cgroup_bytes", lambda name: None)
+    assert backend.available_memory() > 3 << 20
+
+
+def python(code: str, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_import_is_light() -> None:
+    heavy = "mlx.core", "torch", "transformers", "numpy", "psutil", "mlx_qwen3.model"
+    code = "import sys, mlx_qwen3; print([m for m in %r if m in sys.modules])" % (heavy,)  # noqa: UP031
+    assert python(code) == "[]"
+
+
+BLAS = "import mlx_qwen3; print(mlx_qwen3.BLAS)"
+
+
+def test_no_blas_is_loaded_where_none_is_wanted_or_needed() -> None:
+    assert python(BLAS, MLX_QWEN3_PLAIN="1") == "None"
+    assert python("import mlx.core; " + BLAS) == "None"
+    assert python("import sys; sys.platform = 'darwin'; " + BLAS) == "None"
+
+
+def test_a_machine_without_a_fast_blas_still_computes() -> None:
+    code = (
+        "import ctypes\ndef missing(*a, **k): raise OSError('no such library')\n"
+        "real, ctypes.CDLL = ctypes.CDLL, missing\nimport mlx_qwen3\nctypes.CDLL = real\n"
+        "import mlx.core as mx\nprint(mlx_qwen3.BLAS, (mx.ones((3, 4)) @ mx.ones((4, 2))).tolist()[2])"
+    )
+    assert python(code) == "None [4.0, 4.0]"
+
+
+def test_no_device_is_hard_coded() -> None:
+    package = Path(backend.__file__).parent
+    found = [path.name for path in package.rglob("*.py") if "mx.gpu" in path.read_text()]
+    assert found == []
+
+
+def test_the_model_knows_no_device() -> None:
+    for path in (Path(backend.__file__).parent / "model").glob("*.py"):
+        assert "backend" not in path.read_text()
