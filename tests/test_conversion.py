@@ -159,12 +159,24 @@ def test_the_plan_knows_sizes_ahead(source, tmp_path):
     assert steps[0].tensor == "model.embed_tokens.weight"
 
 
-def test_every_tensor_starts_at_a_multiple_of_its_numbers(source, tmp_path):
+def test_every_tensor_starts_at_a_multiple_of_its_numbers(tmp_path):
     from mlx_qwen3.checkpoint.files import DTYPES, read_header
 
-    convert(source, tmp_path / "out", mode="mxfp4")
+    # 301 rows of 3 groups: an odd number of one-byte scales.
+    write_checkpoint(tmp_path / "source", DENSE | {"hidden_size": 96, "vocab_size": 301})
+    convert(tmp_path / "source", tmp_path / "out", mode="mxfp4")
     for tensor in read_header(tmp_path / "out" / "model.safetensors"):
         assert tensor.offset % DTYPES[tensor.dtype].size == 0
+
+
+def test_a_tensor_short_of_its_planned_size_is_noticed(tmp_path):
+    from mlx_qwen3.conversion.plan import OutputTensor
+    from mlx_qwen3.conversion.writer import ShardWriter
+
+    writer = ShardWriter(tmp_path / "model.safetensors", [OutputTensor("a", (3, 5), mx.uint32)])
+    writer.write("a", memoryview(bytes(59)))
+    with pytest.raises(ConversionError, match="a came out -1 bytes of its planned size"):
+        writer.close()
 
 
 class TestFilesBesides:
