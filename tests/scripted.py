@@ -62,6 +62,7 @@ class ScriptedModel:
         self.turns: list[list[int]] = []
         self.fed: list[int] = []
         self.before_step: Callable[[int], None] = lambda length: None
+        self.between_layers: Callable[[], None] = lambda: None
         self._fed_to: dict[int, list[int]] = {}  # by cache: conversations may take turns
         self._rest: dict[int, list[int]] = {}
         self._end = tokenizer.control_tokens["<|im_end|>"]
@@ -82,6 +83,7 @@ class ScriptedModel:
         for layer in cache:
             rows = mx.zeros((1, 1, length, 4))
             layer.update_and_fetch(rows, rows)
+            self.between_layers()
         token = self._next(id(cache[0]), inputs[0].tolist())
         logits = mx.where(mx.arange(self.args.vocab_size) == token, 100.0, 0.0)
         return mx.broadcast_to(logits, (1, length, self.args.vocab_size))

@@ -97,8 +97,9 @@ def test_a_model_that_never_spells_a_call_is_stopped(engine: Engine) -> None:  #
 
 def test_steps_are_limited(engine: Engine) -> None:  # noqa: F811
     model = script(engine, *[CALL % 1] * 9)
-    reply = engine.session(tools=[double], max_steps=4).ask("go")
-    assert reply.finish_reason == "tool_calls"
+    session = engine.session(tools=[double], max_steps=4)
+    assert session.ask("go").finish_reason == "tool_calls"
+    assert [m["role"] for m in session.messages].count("tool") == 4
     assert len(model.turns) == 9 - 5
 
 
@@ -133,7 +134,7 @@ def test_cancel_while_a_tool_runs(engine: Engine) -> None:  # noqa: F811
         await asyncio.sleep(30)
         return "slept"
 
-    script(engine, '<tool_call>\n{"name": "sleep", "arguments": {}}\n</tool_call>', "next")
+    model = script(engine, '<tool_call>\n{"name": "sleep", "arguments": {}}\n</tool_call>', "next")
     session = engine.session(tools=[sleep])
 
     def cancel() -> None:
@@ -144,6 +145,7 @@ def test_cancel_while_a_tool_runs(engine: Engine) -> None:  # noqa: F811
     reply = session.ask("sleep")
     assert reply.finish_reason == "cancelled"
     assert session.messages[-1]["role"] == "tool"
+    assert "Cancelled" not in engine.tokenizer.decode(model.fed), "the model was asked once more"
     assert session.ask("and now?").answer == "next"
 
 

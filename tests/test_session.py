@@ -19,6 +19,8 @@ from mlx_qwen3.errors import EngineError, MessageError, SamplingError
 from mlx_qwen3.events import AnswerDelta, Done
 from mlx_qwen3.tokenizer import load_tokenizer
 
+# No text that could be taken for a loop.
+LONG = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=3000))
 THOUGHT = "<think>\nlet me see\n</think>\n\n"
 
 
@@ -68,6 +70,7 @@ def test_a_conversation_keeps_to_the_template_and_feeds_only_what_is_new(engine:
         assert reply.stats.cached_tokens == shared
         assert model.fed[fed_before : fed_before + len(prompt) - shared] == prompt[shared:]
         assert session._cache.ids[: len(prompt)] == prompt
+        assert {layer.offset for layer in session._cache.layers} == {len(session._cache.ids)}
     assert [m["role"] for m in session.messages] == ["system", *["user", "assistant"] * 12]
 
 
@@ -110,7 +113,7 @@ def test_sampling_values_keep_the_rest_of_the_preset(engine: Engine) -> None:
 
 
 def test_cancel_from_another_thread_keeps_what_was_said(engine: Engine) -> None:
-    model = script(engine, "a" * 3000, "and on")
+    model = script(engine, LONG, "and on")
     session = engine.session(thinking=False)
     steps = 0
 
@@ -141,7 +144,7 @@ def test_a_turn_cancelled_before_a_word_leaves_the_conversation_as_it_was(engine
 
 
 def test_leaving_the_loop_cancels(engine: Engine) -> None:
-    model = script(engine, "b" * 3000, "next")
+    model = script(engine, LONG, "next")
     model.before_step = lambda length: time.sleep(0.0005)
     session = engine.session(thinking=False)
     events = session.send("go")
@@ -156,7 +159,7 @@ def test_leaving_the_loop_cancels(engine: Engine) -> None:
 
 
 def test_one_turn_at_a_time(engine: Engine) -> None:
-    model = script(engine, "c" * 3000)
+    model = script(engine, LONG)
     model.before_step = lambda length: time.sleep(0.0005)
     session = engine.session(thinking=False)
     events = session.send("go")
@@ -232,6 +235,22 @@ def test_a_failure_reaches_the_caller_and_the_engine_lives_on(engine: Engine) ->
     assert session.ask("again").answer == "recovered"
 
 
+def test_a_failure_between_layers_leaves_no_cache_of_two_lengths(engine: Engine) -> None:
+    model = script(engine, "first", "second")
+
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    session = engine.session(thinking=False)
+    session.ask("one")
+    model.between_layers = fail
+    with pytest.raises(EngineError, match="out of memory"):
+        session.ask("two")
+    model.between_layers = lambda: None
+    assert session.ask("two").answer == "second"
+    assert {layer.offset for layer in session._cache.layers} == {len(session._cache.ids)}
+
+
 def test_a_prompt_too_long_is_refused_and_forgotten(engine: Engine) -> None:
     session = engine.session()
     with pytest.raises(MessageError, match="context holds 4,096"):
@@ -248,7 +267,7 @@ def test_a_closed_engine_says_so(engine: Engine) -> None:
 
 
 def test_closing_ends_a_running_turn(engine: Engine) -> None:
-    model = script(engine, "f" * 3000)
+    model = script(engine, LONG)
     model.before_step = lambda length: time.sleep(0.0005)
     events = engine.session(thinking=False).send("go")
     next(events)
