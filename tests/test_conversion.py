@@ -13,6 +13,7 @@ from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, MOE, logits, write_checkpoint
 from typer.testing import CliRunner
 
+import mlx_qwen3.conversion.run
 import mlx_qwen3.conversion.stream
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
@@ -35,7 +36,7 @@ CASES = {
     "dense-bf16": (DENSE, {"bits": None, "dtype": "bfloat16"}),
     "dense-fp16-scales": (DENSE, {"dtype": "float16"}),
     "moe-as-its-config-says": (MOE | {"torch_dtype": "bfloat16"}, {}),
-    "dense-as-stored": (DENSE | {"dtype": "bfloat16"}, {}),
+    "dense-as-stored": (DENSE | {"dtype": "float16"}, {}),  # mlx-lm goes by torch_dtype alone
     "rows-no-group-divides": (DENSE | {"hidden_size": 96}, {}),
 }
 
@@ -170,7 +171,7 @@ def test_every_tensor_starts_at_a_multiple_of_its_numbers(tmp_path):
 
 
 def test_a_tensor_short_of_its_planned_size_is_noticed(tmp_path):
-    from mlx_qwen3.conversion.plan import OutputTensor
+    from mlx_qwen3.conversion.planning import OutputTensor
     from mlx_qwen3.conversion.writer import ShardWriter
 
     writer = ShardWriter(tmp_path / "model.safetensors", [OutputTensor("a", (3, 5), mx.uint32)])
@@ -216,6 +217,27 @@ class TestFilesBesides:
         assert "# tiny-4bit" in card
         assert "4 bits, groups of 64, affine" in card
         assert str(output.parent) not in card  # where it was made is nobody's business
+
+    def test_card_of_a_model_from_the_hub(self, source, tmp_path, monkeypatch):
+        monkeypatch.setattr(mlx_qwen3.conversion.run, "resolve", lambda name, on_download: source)
+        convert("Qwen/Qwen3-0.6B", tmp_path / "out")
+        assert "base_model: Qwen/Qwen3-0.6B\n" in (tmp_path / "out" / "README.md").read_text()
+
+    def test_card_of_a_folder_that_is_called_like_one(self, source, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "Qwen").mkdir()
+        source.rename(tmp_path / "Qwen" / "Qwen3-0.6B")
+        convert("Qwen/Qwen3-0.6B", "out")
+        assert "base_model" not in Path("out/README.md").read_text()
+
+    def test_a_new_spelling_of_rope_is_written_in_the_old_one_too(self, tmp_path):
+        yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32_768}
+        raw = {key: value for key, value in DENSE.items() if not key.startswith("rope")}
+        write_checkpoint(tmp_path / "a", raw | {"rope_parameters": yarn | {"rope_theta": 5e6}})
+        convert(tmp_path / "a", tmp_path / "b")
+        written = read_json(tmp_path / "b" / "config.json")
+        assert written["rope_theta"] == 5e6
+        assert written["rope_scaling"] == yarn
 
     def test_a_dtype_asked_for_is_in_the_config(self, tmp_path):
         write_checkpoint(tmp_path / "a", DENSE | {"torch_dtype": "bfloat16"})

@@ -12,7 +12,7 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.files import INDEX
 from mlx_qwen3.checkpoint.find import FAMILY, HUB_ID
 from mlx_qwen3.config import Quantization, read_json
-from mlx_qwen3.conversion.plan import Plan
+from mlx_qwen3.conversion.planning import Plan
 
 CONFIG, CARD = "config.json", "README.md"
 CARRIED = (".json", ".jinja", ".txt")  # tokenizer, chat template, generation settings, vocabulary

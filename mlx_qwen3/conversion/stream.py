@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor
-from mlx_qwen3.conversion.plan import Step
+from mlx_qwen3.conversion.planning import Step
 from mlx_qwen3.errors import CheckpointError
 
 CHUNK_BYTES = 32 * 2**20

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mlx_qwen3.checkpoint.files import DTYPE_NAMES
-from mlx_qwen3.conversion.plan import OutputTensor
+from mlx_qwen3.conversion.planning import OutputTensor
 from mlx_qwen3.errors import ConversionError
 
 ALIGNMENT = 8  # of the header's length, as the format asks

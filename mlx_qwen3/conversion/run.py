@@ -12,7 +12,7 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.find import OnDownload, resolve
 from mlx_qwen3.config import ModelConfig, read_json
 from mlx_qwen3.conversion.metadata import CONFIG, write_metadata
-from mlx_qwen3.conversion.plan import MAX_SHARD_BYTES, Plan, make_plan
+from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, make_plan
 from mlx_qwen3.conversion.recipes import quantization_for, uniform
 from mlx_qwen3.conversion.staging import staged
 from mlx_qwen3.conversion.stream import run_step
