@@ -23,7 +23,7 @@ def quantization_for(bits: int | None, group_size: int | None, mode: str) -> Qua
     """
     if bits is None:
         if group_size is not None or mode != "affine":
-            raise ConversionError("a group size or mode was given, but no bits: nothing is quantized; give bits too")
+            raise ConversionError("a group size or mode but no bits: nothing is quantized; give bits too")
         return None
     if mode not in QUANTIZATION_MODES:
         raise ConversionError(f"quantization mode {mode!r} is unknown; use {_list(QUANTIZATION_MODES)}")
