@@ -1,0 +1,256 @@
+"""One MCP server: connecting, its tools, calls, changes, its end. Lives on the event loop of `mcp.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from mcp import Client, MCPError
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
+from mcp_types import (
+    CONNECTION_CLOSED,
+    REQUEST_TIMEOUT,
+    Implementation,
+    Prompt,
+    Resource,
+    ToolListChangedNotification,
+)
+from mcp_types import Tool as ToolEntry
+
+from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
+from mlx_qwen3.tools.mcp_config import ServerConfig
+from mlx_qwen3.tools.mcp_content import resource_text, to_output, to_text
+from mlx_qwen3.tools.mcp_http import http_transport
+from mlx_qwen3.tools.mcp_stdio import Log, stdio_transport
+
+State = Literal["starting", "ready", "failed", "stopped"]
+Caller = Callable[["Connection", str, dict[str, Any]], Awaitable[ToolOutput]]
+
+MAX_PAGES = 100
+MAX_TOOLS = 500
+MAX_DESCRIPTION_CHARACTERS = 10_000
+SECONDS_BETWEEN_REFRESHES = 0.2
+
+
+@dataclass
+class MCPTool(Tool):
+    """A tool of a server. `caller` brings a call to the servers' event loop."""
+
+    connection: Connection = field(kw_only=True, repr=False)
+    caller: Caller = field(kw_only=True, repr=False)
+
+    async def call(self, arguments: dict[str, Any]) -> ToolOutput:
+        """Let the server run the tool."""
+        return await self.caller(self.connection, self.name, arguments)
+
+
+class Connection:
+    """A server, from `run` to `stop`.
+
+    state, problem: how it is, and what went wrong. tools: what it offers now.
+    tell: gets a line for a person when the server's tools change or it ends.
+    """
+
+    def __init__(self, config: ServerConfig, log_file: Path, caller: Caller, tell: Callable[[str], None]):
+        self.config, self.log_file = config, log_file
+        self.state: State = "starting"
+        self.problem = ""
+        self.tools: tuple[MCPTool, ...] = ()
+        self.settled = asyncio.Event()  # it is ready, or failed
+        self._caller, self._tell = caller, tell
+        self._refused = ""
+        self._client: Client | None = None
+        self._stopping, self._ended, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Connect, and stay until the server ends or `stop` is called."""
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self.config.start_timeout):
+                    client = await stack.enter_async_context(self._make_client())
+                    self._client = client
+                    self.tools = await self._list_tools(client)
+                self._enter("ready")
+                await self._stay(client)
+        except Exception as error:  # noqa: BLE001  no server may take the program down
+            self._enter("failed", self._explain(error))
+        else:
+            self._end()
+        finally:
+            self._client, self.tools = None, ()
+            self.state = "stopped" if self.state == "starting" else self.state
+            self.settled.set()
+
+    def stop(self) -> None:
+        """Ask the server to end."""
+        self._stopping.set()
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> ToolOutput:
+        """Call a tool; whatever goes wrong is in the output."""
+        try:
+            async with self._guarded() as client:
+                return to_output(await client.call_tool(name, arguments))
+        except ToolError as error:
+            return ToolOutput(str(error), is_error=True)
+
+    async def prompts(self) -> list[Prompt]:
+        """The prompts it offers. Raises ToolError."""
+        async with self._guarded() as client:
+            if client.server_capabilities.prompts is None:
+                return []
+            return await _all_pages(client.list_prompts, lambda page: page.prompts)
+
+    async def prompt(self, name: str, arguments: dict[str, str]) -> list[dict[str, str]]:
+        """The messages of a prompt. Raises ToolError."""
+        async with self._guarded() as client:
+            result = await client.get_prompt(name, arguments)
+        return [{"role": entry.role, "content": to_text([entry.content])} for entry in result.messages]
+
+    async def resources(self) -> list[Resource]:
+        """The resources it offers. Raises ToolError."""
+        async with self._guarded() as client:
+            if client.server_capabilities.resources is None:
+                return []
+            return await _all_pages(client.list_resources, lambda page: page.resources)
+
+    async def read(self, uri: str) -> str:
+        """A resource as text. Raises ToolError."""
+        async with self._guarded() as client:
+            result = await client.read_resource(uri)
+        return "\n".join(map(resource_text, result.contents))
+
+    def _make_client(self) -> Client:
+        if self.config.url:
+            transport = http_transport(self.config, self._on_refusal)
+        else:
+            transport = stdio_transport(self.config, Log(self.log_file), self._ended)
+        return Client(
+            transport,
+            client_info=Implementation(name="mlx-qwen3", version=_own_version()),
+            read_timeout_seconds=self.config.timeout,
+            message_handler=self._on_message,
+            cache=None,
+        )
+
+    def _on_refusal(self, status: int) -> None:
+        self._refused = f" (HTTP {status})"
+
+    async def _on_message(self, message: object) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self._changed.set()
+
+    async def _stay(self, client: Client) -> None:
+        """Follow changes until the end."""
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._ended)]
+        watchers = [asyncio.ensure_future(watch(client)) for watch in (self._refresh, self._listen)]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*ends, *watchers):
+                task.cancel()
+            await asyncio.gather(*ends, *watchers, return_exceptions=True)
+
+    async def _refresh(self, client: Client) -> None:
+        """List the tools again after each notice, though not for each of a flood of them."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            with contextlib.suppress(Exception):  # the old list stands; the next call will tell
+                before, self.tools = self.tools, await self._list_tools(client)
+                if [tool.definition() for tool in before] != [tool.definition() for tool in self.tools]:
+                    self._tell(f"MCP server {self.config.name} changed its tools: {len(self.tools)} now")
+            await asyncio.sleep(SECONDS_BETWEEN_REFRESHES)
+
+    async def _listen(self, client: Client) -> None:
+        """Newer servers tell of changes only to who listens."""
+        with contextlib.suppress(ListenNotSupportedError, SubscriptionLost, MCPError, TimeoutError):
+            async with client.listen(tools_list_changed=True) as changes:
+                async for _ in changes:
+                    self._changed.set()
+
+    async def _list_tools(self, client: Client) -> tuple[MCPTool, ...]:
+        if client.server_capabilities.tools is None:
+            return ()
+        entries = await _all_pages(client.list_tools, lambda page: page.tools)
+        unique: dict[str, ToolEntry] = {}
+        for entry in entries[:MAX_TOOLS]:
+            unique.setdefault(entry.name, entry)
+        return tuple(map(self._make_tool, unique.values()))
+
+    def _make_tool(self, entry: ToolEntry) -> MCPTool:
+        annotations = entry.annotations.model_dump(exclude_none=True) if entry.annotations else {}
+        description = ToolOutput(entry.description or "").cut(MAX_DESCRIPTION_CHARACTERS).text
+        return MCPTool(
+            entry.name,
+            description,
+            dict(entry.input_schema),
+            self.config.name,
+            self.config.origin,
+            annotations,
+            connection=self,
+            caller=self._caller,
+        )
+
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[Client]:
+        """The client, for one request that can fail only with ToolError."""
+        if self._client is None:
+            raise ToolError(f"The MCP server {self.config.name} is not running. {self.problem}".strip())
+        self._refused = ""
+        try:
+            async with asyncio.timeout(self.config.timeout):
+                yield self._client
+        except ToolError:
+            raise
+        except Exception as error:
+            raise ToolError(f"The MCP server {self.config.name} failed: {self._explain(error)}") from error
+
+    def _enter(self, state: State, problem: str = "") -> None:
+        was_ready, self.state, self.problem = self.state == "ready", state, problem
+        self.settled.set()
+        if was_ready:
+            self._tell(f"MCP server {self.config.name} {state}: {problem}")
+
+    def _end(self) -> None:
+        if self._stopping.is_set():
+            self.state = "stopped"
+        else:
+            self._enter("failed", f"it ended; its log is {self.log_file}")
+
+    def _explain(self, error: BaseException) -> str:
+        """One line on what went wrong."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, TimeoutError) or getattr(error, "code", 0) == REQUEST_TIMEOUT:
+            limit = self.config.timeout if self.state == "ready" else self.config.start_timeout
+            return f"it did not answer within {limit:g} seconds"
+        if getattr(error, "code", 0) == CONNECTION_CLOSED and not self.config.url:
+            return f"it ended; its log is {self.log_file}"
+        refused, self._refused = self._refused, ""
+        return (" ".join(str(error).split())[:500] or type(error).__name__) + refused
+
+
+async def _all_pages(fetch: Callable[..., Awaitable[Any]], items: Callable[[Any], list[Any]]) -> list[Any]:
+    """Every page's items. A server that never comes to an end is left after MAX_PAGES."""
+    found: list[Any] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await fetch(cursor=cursor)
+        found += items(page)
+        if not page.next_cursor or page.next_cursor == cursor:
+            break
+        cursor = page.next_cursor
+    return found
+
+
+def _own_version() -> str:
+    try:
+        return version("mlx-qwen3")
+    except PackageNotFoundError:
+        return "0"

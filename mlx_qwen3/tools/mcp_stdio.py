@@ -1,0 +1,143 @@
+"""A server as a child process: messages over stdin and stdout, stderr into a log file.
+
+Beside the SDK's own transport this one bounds what it holds of a message, survives garbage, keeps
+stderr away from the terminal, and tells when the server has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.client.stdio import get_default_environment
+from mcp.shared.message import SessionMessage
+
+from mlx_qwen3.tools.base import ToolError
+from mlx_qwen3.tools.mcp_config import ServerConfig
+from mlx_qwen3.tools.mcp_messages import MessageReader, NotAServerError
+
+MAX_LOG_BYTES = 5 * 1024 * 1024
+GRACE_SECONDS = 2.0
+_CHUNK = 1 << 16
+
+Inbox = MemoryObjectSendStream[SessionMessage | Exception]
+Outbox = MemoryObjectReceiveStream[SessionMessage]
+
+
+class Log:
+    """A server's log file: written until it is full, then no more. Broken disks are no reason to stop."""
+
+    def __init__(self, file: Path):
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"")
+        self._file, self._left = file, MAX_LOG_BYTES
+
+    def write(self, data: bytes) -> None:
+        """Add to the log."""
+        if self._left > 0:
+            with contextlib.suppress(OSError), self._file.open("ab") as out:
+                out.write(data[: self._left])
+        self._left -= len(data)
+
+    def garbage(self, line: bytes) -> None:
+        """Add a line that should have been a message."""
+        self.write(b"[not a message] " + line[:500] + b"\n")
+
+
+@asynccontextmanager
+async def stdio_transport(config: ServerConfig, log: Log, ended: asyncio.Event) -> AsyncIterator[Any]:
+    """Start the server; yields the streams the SDK wants. Sets `ended` when the server is gone.
+
+    Raises ToolError if it cannot be started. Leaving stops the process and its children.
+    """
+    process = await _start(config)
+    inbox, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    to_server, outbox = anyio.create_memory_object_stream[SessionMessage](0)
+    tasks = [
+        asyncio.ensure_future(_read(process, inbox, log, ended)),
+        asyncio.ensure_future(_write(process, outbox)),
+        asyncio.ensure_future(_copy_log(process, log)),
+    ]
+    try:
+        yield from_server, to_server
+    finally:
+        with anyio.CancelScope(shield=True):
+            from_server.close()
+            to_server.close()
+            await _stop(process)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _start(config: ServerConfig) -> Process:
+    environment = get_default_environment() | dict(config.env)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(config.command, *config.args),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=environment,
+            cwd=config.cwd,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        if config.cwd and not Path(config.cwd).is_dir():
+            raise ToolError(f"its folder {config.cwd} does not exist") from error
+        why = "was not found" if isinstance(error, FileNotFoundError) else f"cannot be run: {error}"
+        raise ToolError(f'its command "{config.command}" {why}') from error
+
+
+async def _read(process: Process, inbox: Inbox, log: Log, ended: asyncio.Event) -> None:
+    assert process.stdout
+    reader = MessageReader(log.garbage)
+    try:
+        async with inbox:
+            while chunk := await process.stdout.read(_CHUNK):
+                for message in reader.feed(chunk):
+                    await inbox.send(message)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, NotAServerError) as error:
+        log.garbage(repr(error).encode())
+    finally:
+        ended.set()
+
+
+async def _write(process: Process, outbox: Outbox) -> None:
+    assert process.stdin
+    with contextlib.suppress(ConnectionError, anyio.ClosedResourceError):
+        async with outbox:
+            async for message in outbox:
+                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+                process.stdin.write(text.encode() + b"\n")
+                await process.stdin.drain()
+
+
+async def _copy_log(process: Process, log: Log) -> None:
+    assert process.stderr
+    while chunk := await process.stderr.read(_CHUNK):
+        log.write(chunk)
+
+
+async def _stop(process: Process) -> None:
+    """Close stdin and wait; then ask the process group to end; then end it."""
+    assert process.stdin
+    process.stdin.close()
+    for sign in (None, signal.SIGTERM, signal.SIGKILL):
+        if sign is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, sign)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await process.wait()
+                return
