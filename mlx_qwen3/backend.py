@@ -139,7 +139,6 @@ class _Dense:
         return extra
 
     def _multiply(self, x: mx.array) -> mx.array:
-        x = x.astype(mx.float32)
         if self.weight.dtype == mx.float32:
             return _product(x, self.weight)
         return _tiled(x, self.weight.shape[0], lambda rows: self.weight[rows].astype(mx.float32))
@@ -199,7 +198,6 @@ class _Quantized:
         return self._dense if self.get("_dense_of") is self.weight else None  # type: ignore[attr-defined]
 
     def _multiply(self, x: mx.array) -> mx.array:
-        x = x.astype(mx.float32)
         if (dense := self._held()) is not None:
             return _product(x, dense)
         if x.size // x.shape[-1] > QUANTIZED_ROWS:
@@ -231,7 +229,6 @@ class _Experts:
 
     def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
         """x (M, 1, in), experts (M,) -> (M, 1, out)."""
-        x = x.astype(mx.float32)
         runs = self._runs(experts)
         if not runs:
             return super().__call__(x, experts, is_sorted)  # type: ignore[misc]

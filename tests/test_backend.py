@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -165,6 +166,22 @@ def test_a_bias_is_added() -> None:
     backend.prepare(holder)
     assert mx.allclose(holder.quantized(x), expected[0], atol=1e-4)
     assert mx.allclose(holder.linear(x), expected[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [0, None])
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+def test_16_bit_inputs_are_multiplied_in_fp32(budget: int | None, rows: int) -> None:
+    for kind in ("affine-4", "bf16"):
+        block = backend.prepare(stored(SHAPES["moe"], kind), budget).layers[0]
+        x = mx.random.normal((rows, 128)).astype(mx.bfloat16)
+        assert _is_fp32_product(block.self_attn.q_proj, x)
+        experts = block.mlp.switch_mlp.up_proj
+        assert _is_fp32_product(partial(experts, experts=mx.arange(rows) % 8), x[:, None])
+
+
+def _is_fp32_product(multiply: Callable[[mx.array], mx.array], x: mx.array) -> bool:
+    product, expected = multiply(x), multiply(x.astype(mx.float32))
+    return product.dtype == mx.float32 and bool(mx.allclose(product, expected, rtol=1e-5, atol=1e-5).item())
 
 
 def test_gradients_pass_through() -> None:

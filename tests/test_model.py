@@ -100,10 +100,15 @@ def test_routing_takes_the_likeliest_experts() -> None:
 
 
 def test_routing_is_done_in_fp32_for_16_bit_models() -> None:
+    """Logits that differ in bf16, whose probabilities would be the same in bf16."""
     block = SparseMoeBlock(ModelConfig.from_dict(MOE))
+    order = [3, 7, 0, 5, 1, 6, 2, 4]
+    block.gate.weight = mx.zeros((8, 64)).at[:, 0].add(mx.array([0.25 + rank * 2**-9 for rank in order]))
     block.set_dtype(mx.bfloat16)
-    x = mx.random.normal((4, 64)).astype(mx.bfloat16)
-    assert block(x[None]).dtype == mx.bfloat16
+    x = mx.zeros((4, 64), mx.bfloat16).at[:, 0].add(1)
+    experts, mixture = block.route(x)
+    assert sorted(experts[0].tolist()) == sorted(order.index(rank) for rank in (5, 6, 7))
+    assert mixture.dtype == block(x[None]).dtype == mx.bfloat16
 
 
 def test_yarn_of_factor_one_is_plain_rope() -> None:

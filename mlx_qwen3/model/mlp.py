@@ -42,7 +42,7 @@ class SparseMoeBlock(nn.Module):
     def route(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
         """tokens (N, hidden) -> the experts chosen (N, K) and their weights (N, K)."""
         # Softmax over all experts in fp32, as trained: bf16 would change which experts win.
-        probabilities = mx.softmax(self.gate(tokens), axis=-1, precise=True)
+        probabilities = mx.softmax(self.gate(tokens).astype(mx.float32), axis=-1)
         k = self.num_experts_per_tok
         experts = mx.stop_gradient(mx.argpartition(-probabilities, kth=k - 1, axis=-1)[..., :k])
         weights = mx.take_along_axis(probabilities, experts, axis=-1)

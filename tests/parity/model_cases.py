@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Raw, int]] = {
     "dense-far": ({**DENSE, "num_hidden_layers": 2}, 5000),
     **{f"dense-yarn-{factor:g}": ({**DENSE, **yarn(factor)}, 90) for factor in (1.5, 2, 3, 4)},
     "dense-yarn-factor-given": ({**DENSE, **yarn(4, attention_factor=1.3)}, 90),
-    "dense-yarn-ramp-given": ({**DENSE, **yarn(2, beta_fast=16.0, beta_slow=2.0)}, 90),
+    "dense-yarn-ramp-given": ({**DENSE, **yarn(2, beta_fast=2.0, beta_slow=0.5)}, 90),
     "moe": (MOE, 24),
     "moe-tied": ({**MOE, "tie_word_embeddings": True}, 24),
     "moe-weights-not-normalised": ({**MOE, "norm_topk_prob": False}, 24),
