@@ -77,20 +77,19 @@ class ScriptedModel:
         return [KVCache() for _ in range(self.args.num_hidden_layers)]
 
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
-        length = inputs.shape[1]
+        length, held = inputs.shape[1], cache[0].offset
         self.before_step(length)
         self.fed += inputs[0].tolist()
         for layer in cache:
             rows = mx.zeros((1, 1, length, 4))
             layer.update_and_fetch(rows, rows)
             self.between_layers()
-        token = self._next(id(cache[0]), inputs[0].tolist())
+        token = self._next(id(cache[0]), held, inputs[0].tolist())
         logits = mx.where(mx.arange(self.args.vocab_size) == token, 100.0, 0.0)
         return mx.broadcast_to(logits, (1, length, self.args.vocab_size))
 
-    def _next(self, conversation: int, ids: list[int]) -> int:
-        fed = self._fed_to.setdefault(conversation, [])
-        fed += ids
+    def _next(self, conversation: int, held: int, ids: list[int]) -> int:
+        fed = self._fed_to[conversation] = self._fed_to.get(conversation, [])[:held] + ids
         rest = self._rest.get(conversation, [])
         if len(ids) > 1 and ids[: len(self._early_end)] != self._early_end:
             rest = []  # a new prompt is being read

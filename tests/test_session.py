@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import queue
 import random
 import threading
 import time
@@ -287,3 +288,123 @@ def test_a_load_error_is_raised_where_the_engine_is_made() -> None:
 def test_a_negative_budget_is_refused(engine: Engine) -> None:
     with pytest.raises(MessageError, match="-1"):
         Session(engine, thinking_budget=-1)
+
+
+def test_prepare_leaves_only_the_users_words_to_read(engine: Engine) -> None:
+    """Thinking leaves the history, so the answer is read again: while nobody waits."""
+    model = script(engine, THOUGHT + "a long answer " * 20, "next")
+    session = engine.session()
+    session.ask("first")
+    session.prepare()
+    session._job.wait()
+    prefix = len(session._cache.ids)
+    reply = session.ask("second")
+    assert reply.stats.cached_tokens == prefix
+    words = engine.tokenizer.encode("second<|im_end|>\n<|im_start|>assistant\n", control_tokens=True)
+    assert reply.stats.prompt_tokens - reply.stats.cached_tokens == len(words)
+    assert model.turns == []
+
+
+def test_preparing_makes_way_for_a_turn(engine: Engine) -> None:
+    model = script(engine, THOUGHT + LONG, "next")
+    session = engine.session()
+    session.ask("first")
+    model.before_step = lambda length: time.sleep(0.02)
+    session.prepare()
+    assert session.ask("second").answer == "next"
+
+
+def test_prepare_before_anything_was_said_does_nothing(engine: Engine) -> None:
+    session = engine.session()
+    session.prepare()
+    assert session.tokens == 0
+
+
+def test_retry_answers_the_same_message_anew(engine: Engine) -> None:
+    script(engine, "one", "two")
+    session = engine.session(thinking=False)
+    session.ask("which?")
+    events = list(session.retry())
+    assert isinstance(events[-1], Done)
+    assert [m["content"] for m in session.messages] == ["which?", "two"]
+
+
+def test_edit_says_something_else(engine: Engine) -> None:
+    script(engine, "one", "two")
+    session = engine.session(thinking=False)
+    session.ask("which?")
+    list(session.edit("what?"))
+    assert [m["content"] for m in session.messages] == ["what?", "two"]
+
+
+def test_an_edit_that_fails_changes_nothing(engine: Engine) -> None:
+    script(engine, "one")
+    session = engine.session(thinking=False)
+    session.ask("which?")
+    before = list(session.messages)
+    with pytest.raises(MessageError, match="context"):
+        list(session.edit("x" * 5000))
+    assert session.messages == before
+
+
+def test_branches_share_a_past_and_no_future(engine: Engine) -> None:
+    script(engine, "one", "two", "three")
+    session = engine.session(thinking=False, sampling={"temperature": 0.1})
+    session.ask("a")
+    twin = session.branch()
+    assert twin.sampling == {"temperature": 0.1}
+    twin.ask("b")
+    session.ask("c")
+    assert [m["content"] for m in twin.messages] == ["a", "one", "b", "two"]
+    assert [m["content"] for m in session.messages] == ["a", "one", "c", "three"]
+
+
+def test_saved_sessions_go_on(engine: Engine, tmp_path: Path) -> None:
+    script(engine, "one", "two")
+    session = engine.session(system="Be brief.", thinking=False, sampling={"seed": 3})
+    session.ask("a")
+    session.save(tmp_path / "s.json")
+    loaded = Session.load(engine, tmp_path / "s.json")
+    assert (loaded.thinking, loaded.sampling) == (False, {"seed": 3})
+    assert loaded.ask("b").answer == "two"
+    assert loaded.messages[0] == {"role": "system", "content": "Be brief."}
+
+
+def test_compact_goes_on_from_the_summary(engine: Engine) -> None:
+    script(engine, "one", "They counted.", "two")
+    session = engine.session(system="Be brief.", thinking=False)
+    session.ask("a")
+    list(session.compact())
+    assert [m["role"] for m in session.messages] == ["system", "user", "assistant"]
+    assert "They counted." in session.messages[1]["content"]
+    assert session.ask("b").answer == "two"
+
+
+def test_a_summary_cut_off_changes_nothing(engine: Engine) -> None:
+    script(engine, "one", LONG)
+    session = engine.session(thinking=False, sampling={"max_tokens": 50})
+    session.ask("a")
+    before = list(session.messages)
+    list(session.compact())
+    assert session.messages == before
+
+
+def test_post_brings_events_where_they_belong(engine: Engine) -> None:
+    script(engine, "hello")
+    calls: queue.SimpleQueue[object] = queue.SimpleQueue()
+    seen: list[tuple[str, object]] = []
+    engine.session(thinking=False).post(
+        "hi",
+        lambda event: seen.append((threading.current_thread().name, event)),
+        dispatch=calls.put,
+    )
+    while not (seen and isinstance(seen[-1][1], Done)):
+        calls.get(timeout=20)()
+    assert {name for name, _ in seen} == {"MainThread"}
+    assert "".join(e.text for _, e in seen if isinstance(e, AnswerDelta)) == "hello"
+
+
+def test_an_error_of_post_goes_to_its_listener(engine: Engine) -> None:
+    errors: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+    engine.session().post("x" * 5000, lambda event: None, on_error=errors.put)
+    assert "context" in str(errors.get(timeout=20))

@@ -204,7 +204,7 @@ def test_the_same_prompt_again_feeds_one_token(tokenizer: Tokenizer) -> None:
     fed = len(stage.model.fed)
     stage.play()
     assert stage.done.stats.cached_tokens == len(first.request.prompt_ids) - 1
-    assert stage.model.fed[fed:] == [first.request.prompt_ids[-1], *stage.ids("<|im_end|>")]
+    assert stage.model.fed[fed:] == [first.request.prompt_ids[-1], *stage.ids(THOUGHT + "<|im_end|>")]
 
 
 def test_a_template_that_opens_the_think_block_itself(tokenizer: Tokenizer, tmp_path: Path) -> None:
