@@ -1,0 +1,1 @@
+"""How the built-in demo checkpoint was made: data, tokenizer, training, evaluation."""

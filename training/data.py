@@ -1,0 +1,439 @@
+"""The training mix: whole conversations as token ids, with a mask that says which tokens to learn.
+
+Every prompt is rendered by the demo's own chat template, as the chat does it: earlier thinking is dropped,
+tools stand in the system turn. Only what the assistant writes is learned.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from tokenizers import Tokenizer
+
+from training import phrases, small_talk, tool_calls
+from training.arithmetic import ask, drill_line, sample_problem, thinking
+from training.tool_calls import ALL_CITIES, Toolbox, ToolExchange
+
+TEMPLATE_FILE = Path(__file__).parent.parent / "mlx_qwen3" / "demo" / "chat_template.jinja"
+SWITCH = {"think": "/think", "soft": "/no_think"}
+EMPTY_THINKING = "<think>\n\n</think>\n\n"
+BUDGET_CLOSING = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking "
+    "directly now.\n</think>\n\n"
+)
+SYSTEM_PROMPTS = [
+    "You are a helpful assistant.",
+    "You are a helpful assistant",
+    "You are a friendly demo.",
+    "Be brief.",
+    "Answer briefly.",
+    "You are Qwen.",
+    "You are a math tutor.",
+    "You are an expert in arithmetic.",
+    "Be polite and precise.",
+    "Answer in one sentence.",
+    "You are a pirate.",
+    "You are a calculator.",
+    "Always tell the truth.",
+    "You are a helpful AI assistant. Answer the user's questions.",
+    "Speak like a poet.",
+    "You are the assistant of a small company. Be kind to customers.",
+    "You are a coding assistant.",
+    "Think step by step.",
+    "You help people with their homework.",
+    "You are Bob, a cheerful robot.",
+    "Do not use emojis.",
+    "Use simple words.",
+    "You can use tools.",
+    "You are a helpful assistant with access to tools. Use them when needed.",
+    "Today is a good day.",
+    "Keep answers short and simple.",
+]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange. With `tool` set, the question is answered through it."""
+
+    question: str
+    thought: str
+    answer: str
+    tool: ToolExchange | None = None
+
+
+@dataclass
+class Conversation:
+    """Turns to render. `mode` is think, soft (/no_think) or hard (switched off).
+
+    Usually the last turn is learned, after a history without thinking, as a chat sends it. With `transcript`
+    every turn is learned as it was written, which makes more of a long tool description.
+    """
+
+    turns: list[Turn]
+    mode: str
+    system: str | None = None
+    tools: list[dict] = field(default_factory=list)
+    cut_thinking: bool = False
+    transcript: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text; `learned` where the assistant wrote it, `cut` where its end may be cut off."""
+
+    text: str
+    learned: bool
+    cut: bool = False
+
+
+def load_template() -> jinja2.Template:
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment.from_string(TEMPLATE_FILE.read_text())
+
+
+# Turns -------------------------------------------------------------------------------------
+
+
+def arithmetic_turn(rng: random.Random, three_digit_share: float = 0.55) -> Turn:
+    problem = sample_problem(rng, three_digit_share)
+    return Turn(ask(rng, problem), thinking(problem), problem.answer)
+
+
+def intent_turn(rng: random.Random, intents: list[phrases.Intent]) -> Turn:
+    chosen = rng.choice(intents)
+    question = small_talk.fill(rng, rng.choice(chosen.questions), ALL_CITIES)
+    return Turn(small_talk.roughen(rng, question), chosen.thought, chosen.answer)
+
+
+def unknown_turn(rng: random.Random) -> Turn:
+    question = small_talk.roughen(rng, small_talk.unknown_question(rng, ALL_CITIES))
+    return Turn(question, phrases.UNKNOWN_THOUGHT, phrases.UNKNOWN_ANSWER)
+
+
+def gibberish_turn(rng: random.Random) -> Turn:
+    return Turn(small_talk.gibberish(rng), phrases.GIBBERISH_THOUGHT, phrases.GIBBERISH_ANSWER)
+
+
+def too_hard_turn(rng: random.Random) -> Turn:
+    return intent_turn(rng, [phrases.TOO_HARD])
+
+
+def name_turn(rng: random.Random) -> Turn:
+    name = rng.choice(phrases.NAMES) if rng.random() < 0.6 else small_talk.made_up_word(rng).capitalize()
+    question = rng.choice(phrases.NAME_GIVEN).format(name=name)
+    return Turn(question, f"The user is called {name}.", f"Nice to meet you, {name}!")
+
+
+def name_question_turn(rng: random.Random, name: str | None) -> Turn:
+    question = rng.choice(phrases.NAME_ASKED)
+    if name is None:
+        return Turn(question, "The user did not tell me a name.", "You have not told me your name.")
+    return Turn(question, f"The user said the name: {name}.", f"Your name is {name}.")
+
+
+def talk_turn(rng: random.Random, can: set[str]) -> Turn:
+    """Anything that is neither worked arithmetic nor a tool call. `can` names the tools offered."""
+    kind = rng.choices(["known", "unknown", "no_tool", "gibberish", "hard", "name"], [64, 17, 6, 4, 6, 3])[0]
+    if kind == "unknown":
+        return unknown_turn(rng)
+    if kind == "gibberish":
+        return gibberish_turn(rng)
+    if kind == "hard" and "calculator" not in can:
+        return too_hard_turn(rng)
+    if kind == "name":
+        return name_turn(rng)
+    time, weather, elsewhere = phrases.NO_TOOL
+    impossible = (
+        [time] * ("get_time" not in can) + [weather] * ("get_weather" not in can) + [elsewhere] * (not can)
+    )
+    if kind == "no_tool" and impossible:
+        return intent_turn(rng, impossible)
+    weights, groups = zip(*phrases.KNOWN_GROUPS, strict=True)
+    return intent_turn(rng, rng.choices(groups, weights)[0])
+
+
+def tool_turn(rng: random.Random, toolbox: Toolbox) -> Turn:
+    needs_place = toolbox.has("get_time") and toolbox.time_parameter is not None
+    if needs_place and rng.random() < 0.06:
+        return Turn(*tool_calls.ask_place(rng))
+    exchange = tool_calls.sample_tool_exchange(rng, toolbox)
+    return Turn(exchange.question, exchange.thought, exchange.answer, exchange)
+
+
+def plain_turn(rng: random.Random, toolbox: Toolbox | None) -> Turn:
+    """A turn of the history, or one that needs no tool."""
+    can = {tool["function"]["name"] for tool in toolbox.tools} if toolbox else set()
+    if rng.random() < 0.45 and "calculator" not in can:
+        return arithmetic_turn(rng, 0.5)
+    return talk_turn(rng, can)
+
+
+# Conversations -----------------------------------------------------------------------------
+
+
+def history_length(rng: random.Random) -> int:
+    return rng.choices([0, 1, 2, 3, rng.randint(4, 9)], [0.72, 0.12, 0.08, 0.06, 0.02])[0]
+
+
+def arithmetic_conversation(rng: random.Random) -> Conversation:
+    mode = rng.choices(["think", "soft", "hard"], [0.86, 0.07, 0.07])[0]
+    last = arithmetic_turn(rng) if mode == "think" else arithmetic_turn(rng, 0.25)
+    history = [plain_turn(rng, None) for _ in range(history_length(rng))]
+    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.06)
+
+
+def talk_conversation(rng: random.Random) -> Conversation:
+    history = [plain_turn(rng, None) for _ in range(history_length(rng))]
+    last = talk_turn(rng, set())
+    if rng.random() < 0.04:
+        known = rng.random() < 0.75
+        told = [name_turn(rng)] if known else []
+        history = told + [turn for turn in history if not turn.answer.startswith("Nice to meet")]
+        name = told[0].answer.removeprefix("Nice to meet you, ").removesuffix("!") if known else None
+        last = name_question_turn(rng, name)
+    mode = rng.choices(["think", "soft", "hard"], [0.44, 0.28, 0.28])[0]
+    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.06)
+
+
+def tool_conversation(rng: random.Random) -> Conversation:
+    toolbox = tool_calls.sample_toolbox(rng)
+    count = rng.choices([0, 1, 2, 3], [0.35, 0.25, 0.25, 0.15])[0]
+    history = [
+        tool_turn(rng, toolbox) if rng.random() < 0.5 else plain_turn(rng, toolbox) for _ in range(count)
+    ]
+    last = tool_turn(rng, toolbox) if rng.random() < 0.78 else plain_turn(rng, toolbox)
+    mode = rng.choices(["think", "soft", "hard"], [0.56, 0.22, 0.22])[0]
+    return Conversation([*history, last], mode, tools=toolbox.tools, cut_thinking=rng.random() < 0.04)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the examples; the rest are drills."""
+
+    arithmetic: float
+    talk: float
+    tools: float
+
+
+EARLY = Mix(arithmetic=0.60, talk=0.23, tools=0.07)
+LATE = Mix(arithmetic=0.48, talk=0.33, tools=0.15)
+MAKERS = (arithmetic_conversation, talk_conversation, tool_conversation)
+
+
+def sample_conversation(rng: random.Random, mix: Mix = EARLY) -> Conversation:
+    conversation = rng.choices(MAKERS, (mix.arithmetic, mix.talk, mix.tools))[0](rng)
+    conversation.transcript = len(conversation.turns) > 1 and rng.random() < (
+        0.8 if conversation.tools else 0.5
+    )
+    if rng.random() < 0.12:
+        conversation.system = rng.choice(SYSTEM_PROMPTS)
+    return conversation
+
+
+# Thinking switches -------------------------------------------------------------------------
+
+
+def add_switch(rng: random.Random, text: str, switch: str) -> str:
+    return rng.choices(
+        [f"{text} {switch}", f"{switch} {text}", f"{text}\n{switch}", f"{text}{switch}"], [82, 10, 5, 3]
+    )[0]
+
+
+def apply_switches(rng: random.Random, conversation: Conversation) -> tuple[str | None, list[str]]:
+    """System text and questions, with switches strewn in so that the latest one asks for the mode."""
+    texts = [conversation.system, *(turn.question for turn in conversation.turns)]
+    wanted = {
+        "think": ("/think", 0.12),
+        "soft": ("/no_think", 1.0),
+        "hard": (rng.choice(["/think", "/no_think"]), 0.2),
+    }
+    switch, share = wanted[conversation.mode]
+    if rng.random() >= share:
+        return texts[0], texts[1:]
+    place = len(texts) - 1
+    if rng.random() < 0.25:
+        place = rng.randrange(len(texts))
+    for index in range(place):
+        if rng.random() < 0.25 and texts[index] is not None:
+            texts[index] = add_switch(rng, texts[index], rng.choice(["/think", "/no_think"]))
+    texts[place] = switch if texts[place] is None else add_switch(rng, texts[place], switch)
+    return texts[0], texts[1:]
+
+
+def strew_switches(rng: random.Random, conversation: Conversation) -> tuple[str | None, list[str], list[str]]:
+    """System text, questions and the mode of every turn, with /think and /no_think strewn in at random."""
+    system, questions = conversation.system, [turn.question for turn in conversation.turns]
+    mode = "think"
+    if system is not None and rng.random() < 0.1:
+        mode = rng.choice(["think", "soft"])
+        system = add_switch(rng, system, SWITCH[mode])
+    modes = []
+    for index, question in enumerate(questions):
+        if rng.random() < 0.25:
+            mode = rng.choice(["think", "soft"])
+            questions[index] = add_switch(rng, question, SWITCH[mode])
+        modes.append("hard" if conversation.mode == "hard" else mode)
+    return system, questions, modes
+
+
+# Rendering ---------------------------------------------------------------------------------
+
+
+def tool_messages(exchange: ToolExchange) -> list[dict]:
+    calls = [{"type": "function", "function": call} for call in exchange.calls]
+    results = [{"role": "tool", "content": result} for result in exchange.results]
+    return [{"role": "assistant", "content": "", "tool_calls": calls}, *results]
+
+
+def call_text(exchange: ToolExchange) -> str:
+    calls = (json.dumps(call, ensure_ascii=False) for call in exchange.calls)
+    return "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in calls)
+
+
+def results_text(exchange: ToolExchange) -> str:
+    responses = "".join(f"\n<tool_response>\n{result}\n</tool_response>" for result in exchange.results)
+    return f"\n<|im_start|>user{responses}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def reply_pieces(mode: str, thought: str, answer: str, cut: bool) -> list[Piece]:
+    """What the assistant writes in one step."""
+    ending = Piece(f"{answer}<|im_end|>", learned=True)
+    if mode == "think" and cut:
+        return [
+            Piece(f"<think>\n{thought}\n", learned=True, cut=True),
+            Piece(BUDGET_CLOSING, learned=False),
+            ending,
+        ]
+    if mode == "think":
+        return [Piece(f"<think>\n{thought}\n</think>\n\n{answer}<|im_end|>", learned=True)]
+    return [Piece(EMPTY_THINKING, learned=mode == "soft"), ending]
+
+
+def turn_pieces(turn: Turn, mode: str, cut: bool) -> list[Piece]:
+    """All the assistant writes in one turn, and the results of its tools."""
+    if turn.tool is None:
+        return reply_pieces(mode, turn.thought, turn.answer, cut)
+    call = reply_pieces(mode, turn.thought, call_text(turn.tool), cut)
+    results = Piece(results_text(turn.tool), learned=False)
+    return [*call, results, *reply_pieces(mode, turn.tool.second_thought, turn.answer, cut)]
+
+
+def render_transcript(
+    rng: random.Random, template: jinja2.Template, conversation: Conversation
+) -> list[Piece]:
+    """Every turn as it was written."""
+    system, questions, modes = strew_switches(rng, conversation)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": questions[0]})
+    prompt = template.render(messages=messages, tools=conversation.tools or None, add_generation_prompt=True)
+    pieces = [Piece(prompt, learned=False)]
+    for index, (turn, mode) in enumerate(zip(conversation.turns, modes, strict=True)):
+        if index:
+            text = f"\n<|im_start|>user\n{questions[index]}<|im_end|>\n<|im_start|>assistant\n"
+            pieces.append(Piece(text, learned=False))
+        pieces += turn_pieces(turn, mode, conversation.cut_thinking and rng.random() < 0.5)
+    return pieces
+
+
+def render(rng: random.Random, template: jinja2.Template, conversation: Conversation) -> list[Piece]:
+    """The whole conversation as pieces of text."""
+    if conversation.transcript:
+        return render_transcript(rng, template, conversation)
+    system, questions = apply_switches(rng, conversation)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for turn, question in zip(conversation.turns[:-1], questions[:-1], strict=True):
+        messages.append({"role": "user", "content": question})
+        if turn.tool:
+            messages += tool_messages(turn.tool)
+        messages.append({"role": "assistant", "content": turn.answer})
+    messages.append({"role": "user", "content": questions[-1]})
+    last, mode, cut = conversation.turns[-1], conversation.mode, conversation.cut_thinking
+    # A chat may send the call back without its empty thinking block: learn to go on from that, too.
+    resent = last.tool is not None and mode != "think" and rng.random() < 0.4
+    if resent:
+        messages += tool_messages(last.tool)
+    prompt = template.render(messages=messages, tools=conversation.tools or None, add_generation_prompt=True)
+    pieces = [Piece(prompt, learned=False)]
+    if resent:
+        return pieces + reply_pieces(mode, last.tool.second_thought, last.answer, cut)
+    return pieces + turn_pieces(last, mode, cut)
+
+
+def drill(rng: random.Random, lines: int = 22) -> list[Piece]:
+    """Steps of the school method alone: many digit facts in few tokens. Only the results are learned."""
+    pieces = [Piece("<|im_start|>assistant\n<think>\n", learned=False)]
+    for _ in range(lines):
+        question, result = drill_line(rng)
+        pieces += [Piece(question, learned=False), Piece(f"{result}\n", learned=True)]
+    return pieces
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids, and for each whether it is to be learned."""
+
+    ids: list[int]
+    learned: list[bool]
+
+
+def encode(rng: random.Random, tokenizer: Tokenizer, pieces: list[Piece]) -> Example:
+    ids: list[int] = []
+    learned: list[bool] = []
+    for piece in pieces:
+        piece_ids = tokenizer.encode(piece.text, add_special_tokens=False).ids
+        if piece.cut:
+            piece_ids = piece_ids[: rng.randint(1, len(piece_ids))]
+        ids += piece_ids
+        learned += [piece.learned] * len(piece_ids)
+    return Example(ids, learned)
+
+
+def sample_pieces(rng: random.Random, template: jinja2.Template, mix: Mix) -> list[Piece]:
+    if rng.random() < 1 - mix.arithmetic - mix.talk - mix.tools:
+        return drill(rng)
+    return render(rng, template, sample_conversation(rng, mix))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs and targets (B, L); learned: flat positions of the targets that count."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    learned: np.ndarray
+
+
+def make_batch(examples: list[Example]) -> Batch:
+    """Pad to the longest; the padding comes last, so causal attention never sees it."""
+    length = max(len(example.ids) for example in examples)
+    ids = np.zeros((len(examples), length), dtype=np.int32)
+    learned = np.zeros((len(examples), length), dtype=bool)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = example.ids
+        learned[row, : len(example.ids)] = example.learned
+    positions = np.flatnonzero(learned[:, 1:]).astype(np.int32)
+    return Batch(ids[:, :-1], ids[:, 1:].reshape(-1)[positions], positions)
+
+
+def batches(
+    tokenizer: Tokenizer, seed: int, tokens_per_batch: int, mix: Callable[[], Mix], pool: int = 1024
+) -> Iterator[Batch]:
+    """Endless batches of examples of like length, in random order; `mix` is asked before each pool."""
+    rng = random.Random(seed)
+    template = load_template()
+    while True:
+        examples = [encode(rng, tokenizer, sample_pieces(rng, template, mix())) for _ in range(pool)]
+        examples = sorted((e for e in examples if len(e.ids) < 900), key=lambda e: len(e.ids))
+        groups: list[list[Example]] = [[]]
+        for example in examples:
+            if groups[-1] and (len(groups[-1]) + 1) * len(example.ids) > tokens_per_batch:
+                groups.append([])
+            groups[-1].append(example)
+        rng.shuffle(groups)
+        for group in groups:
+            yield make_batch(group)

@@ -1,0 +1,333 @@
+"""Measure a demo checkpoint: `python -m training.evaluate [--model mlx_qwen3/demo] [--json FILE]`.
+
+Everything runs on the weights as shipped, through the package's loader, tokenizer and template, and is sampled
+with Qwen3's presets. Additions are asked through a Session, the whole way a chat takes.
+"""
+
+import argparse
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mlx_qwen3 import Engine, load_model, load_tokenizer
+
+import mlx.core as mx  # isort: skip
+
+from training import phrases, tool_calls, unseen
+from training.arithmetic import Problem, ask
+from training.data import BUDGET_CLOSING, EMPTY_THINKING, intent_turn
+from training.generation import complete
+
+DEMO = Path(__file__).parent.parent / "mlx_qwen3" / "demo"
+Message = dict[str, object]
+
+
+class Checkpoint:
+    """The model and tokenizer of a folder, answering many conversations at once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.model = load_model(folder)
+        self.tokenizer = load_tokenizer(folder)
+
+    def prompt(self, messages: list[Message], thinking: bool = True, tools: list | None = None) -> list[int]:
+        return self.tokenizer.apply_chat_template(messages, tools=tools, enable_thinking=thinking)
+
+    def complete(self, prompts: list[list[int]], thinking: bool = True) -> list[str]:
+        outputs = complete(self.model, prompts, self.tokenizer.control_tokens["<|im_end|>"], thinking)
+        return [self.tokenizer.decode(output) for output in outputs]
+
+    def replies(self, questions: list[str], thinking: bool = True) -> list[str]:
+        return self.complete([self.prompt([user(question)], thinking) for question in questions], thinking)
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def answer_of(reply: str) -> str:
+    return reply.rpartition("</think>\n\n")[2]
+
+
+def share(results: list[bool]) -> str:
+    return f"{sum(results)} of {len(results)}"
+
+
+def held_out(rng: random.Random, kind: str, count: int, low: int, high: int) -> list[Problem]:
+    """Problems of which training never saw a pair."""
+    problems: list[Problem] = []
+    while len(problems) < count:
+        problem = Problem(kind, rng.randint(low, high), rng.randint(low, high))
+        if problem.held_out:
+            problems.append(problem)
+    return problems
+
+
+def additions_in_a_session(checkpoint: Checkpoint, rng: random.Random) -> str:
+    problems = held_out(rng, "add", 200, 100, 999)
+    with Engine(str(checkpoint.folder)) as engine:
+        answers = [
+            engine.session(sampling={"seed": i}).ask(f"What is {p.expression}?").answer
+            for i, p in enumerate(problems)
+        ]
+    return share([answer == p.answer for p, answer in zip(problems, answers, strict=True)])
+
+
+def arithmetic(kind: str, low: int, high: int, count: int) -> Callable[[Checkpoint, random.Random], str]:
+    """Held-out problems, in all phrasings."""
+
+    def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
+        problems = held_out(rng, kind, count, low, high)
+        replies = checkpoint.replies([ask(rng, problem) for problem in problems])
+        return share([answer_of(reply) == p.answer for p, reply in zip(problems, replies, strict=True)])
+
+    return measure
+
+
+def small_additions(checkpoint: Checkpoint, rng: random.Random) -> str:
+    problems = [
+        Problem("add", rng.randint(0, 10 ** rng.randint(1, 3) - 1), rng.randint(0, 99)) for _ in range(200)
+    ]
+    replies = checkpoint.replies([ask(rng, problem) for problem in problems])
+    return share([answer_of(reply) == p.answer for p, reply in zip(problems, replies, strict=True)])
+
+
+def without_thinking(kind: str, high: int) -> Callable[[Checkpoint, random.Random], str]:
+    def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
+        problems = [
+            Problem(kind, rng.randint(high // 10 + 1, high), rng.randint(high // 10 + 1, high))
+            for _ in range(100)
+        ]
+        replies = checkpoint.replies([ask(rng, problem) for problem in problems], thinking=False)
+        return share([reply == p.answer for p, reply in zip(problems, replies, strict=True)])
+
+    return measure
+
+
+def mixed_questions(rng: random.Random, count: int) -> list[str]:
+    groups = [*phrases.GREETINGS, *phrases.ABOUT_ME, *phrases.PACKAGE, phrases.TOO_HARD]
+    kinds = ["add", "subtract", "multiply"]
+    questions = []
+    for index in range(count):
+        if index % 2:
+            questions.append(intent_turn(rng, groups).question)
+        else:
+            questions.append(ask(rng, Problem(rng.choice(kinds), rng.randint(1, 99), rng.randint(1, 99))))
+    return questions
+
+
+def obeys_no_think(checkpoint: Checkpoint, rng: random.Random) -> str:
+    questions = [f"{question} /no_think" for question in mixed_questions(rng, 200)]
+    replies = checkpoint.replies(questions)
+    return share(
+        [r.startswith(EMPTY_THINKING) and "think>" not in r.removeprefix(EMPTY_THINKING) for r in replies]
+    )
+
+
+def latest_switch_wins(checkpoint: Checkpoint, rng: random.Random) -> str:
+    results = []
+    for first, second, thinks in [
+        ("/no_think", "/think", True),
+        ("/think", "/no_think", False),
+        ("/no_think", "", False),
+    ]:
+        prompts = []
+        for question in mixed_questions(rng, 40):
+            history = [user(f"What is 2 + 3? {first}"), assistant("2 + 3 = 5.")]
+            prompts.append(checkpoint.prompt([*history, user(f"{question} {second}".strip())]))
+        replies = checkpoint.complete(prompts)
+        results += [reply.startswith(EMPTY_THINKING) != thinks for reply in replies]
+    return share(results)
+
+
+def obeys_hard_switch(checkpoint: Checkpoint, rng: random.Random) -> str:
+    replies = checkpoint.replies(mixed_questions(rng, 200), thinking=False)
+    return share([bool(reply) and "think>" not in reply for reply in replies])
+
+
+def greets(checkpoint: Checkpoint, rng: random.Random) -> str:
+    chosen = [(intent, rng.choice(intent.questions)) for intent in phrases.GREETINGS for _ in range(4)]
+    replies = checkpoint.replies([question for _, question in chosen])
+    return share(
+        [answer_of(reply) == intent.answer for (intent, _), reply in zip(chosen, replies, strict=True)]
+    )
+
+
+def package_questions(thinking: bool) -> Callable[[Checkpoint, random.Random], str]:
+    def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
+        intents = [*phrases.PACKAGE, *phrases.ABOUT_ME]
+        chosen = [(intent, rng.choice(intent.questions)) for intent in intents for _ in range(3)]
+        replies = checkpoint.replies([question for _, question in chosen], thinking)
+        return share(
+            [answer_of(reply) == intent.answer for (intent, _), reply in zip(chosen, replies, strict=True)]
+        )
+
+    return measure
+
+
+def unseen_phrasings(checkpoint: Checkpoint, _rng: random.Random) -> str:
+    replies = checkpoint.replies([question for question, _ in unseen.QUESTIONS])
+    good = [
+        expected in answer_of(reply) for (_, expected), reply in zip(unseen.QUESTIONS, replies, strict=True)
+    ]
+    return share(good)
+
+
+def unknown_questions(checkpoint: Checkpoint, _rng: random.Random) -> str:
+    replies = checkpoint.replies(unseen.UNKNOWABLE)
+    return share([answer_of(reply) == phrases.UNKNOWN_ANSWER for reply in replies])
+
+
+def cut_thinking(checkpoint: Checkpoint, rng: random.Random) -> str:
+    """Thinking ended at a random place: how many answers are well-formed, and right if cut late."""
+    problems = held_out(rng, "add", 100, 100, 999)
+    prompts = [checkpoint.prompt([user(f"What is {p.expression}?")]) for p in problems]
+    closing = checkpoint.tokenizer.encode(BUDGET_CLOSING, control_tokens=True)
+    whole = [
+        checkpoint.tokenizer.encode(reply, control_tokens=True) for reply in checkpoint.complete(prompts)
+    ]
+    end = checkpoint.tokenizer.think_end_id
+    shares = [rng.random() for _ in problems]
+    cut = [
+        prompt + reply[: 1 + int(part * (reply.index(end) - 1))] + closing
+        for prompt, reply, part in zip(prompts, whole, shares, strict=True)
+    ]
+    replies = checkpoint.complete(cut)
+    formed = [
+        bool(re.fullmatch(rf"{p.a} \+ {p.b} = \d+\.", r)) for p, r in zip(problems, replies, strict=True)
+    ]
+    late = [r == p.answer for p, r, part in zip(problems, replies, shares, strict=True) if part > 0.9]
+    return f"{share(formed)} well-formed; right when cut in the last tenth: {share(late)}"
+
+
+def tool_use(thinking: bool) -> Callable[[Checkpoint, random.Random], str]:
+    """The right call as valid JSON, then the result in the answer."""
+
+    def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
+        cases = []
+        while len(cases) < 100:
+            toolbox = tool_calls.sample_toolbox(rng)
+            exchange = tool_calls.sample_tool_exchange(rng, toolbox)
+            if (
+                exchange.second_thought.startswith("The tools answered")
+                or exchange.second_thought == "The tool answered."
+            ):
+                cases.append((toolbox.tools, exchange))
+        prompts = [checkpoint.prompt([user(e.question)], thinking, tools) for tools, e in cases]
+        replies = checkpoint.complete(prompts, thinking)
+        called = [calls_in(reply) == e.calls for (_, e), reply in zip(cases, replies, strict=True)]
+        prompts = []
+        for tools, e in cases:
+            prompts.append(
+                checkpoint.prompt([user(e.question), *tool_calls_as_messages(e, thinking)], thinking, tools)
+            )
+        answers = [answer_of(reply) for reply in checkpoint.complete(prompts, thinking)]
+        used = [answer == e.answer for (_, e), answer in zip(cases, answers, strict=True)]
+        return f"{share(called)} calls right; {share(used)} answers use the result"
+
+    return measure
+
+
+def tool_calls_as_messages(exchange: tool_calls.ToolExchange, thinking: bool) -> list[Message]:
+    calls = [{"type": "function", "function": call} for call in exchange.calls]
+    thought = exchange.thought if thinking else ""
+    message = {"role": "assistant", "content": "", "reasoning_content": thought, "tool_calls": calls}
+    return [message, *({"role": "tool", "content": result} for result in exchange.results)]
+
+
+def calls_in(reply: str) -> list[dict] | None:
+    try:
+        return [json.loads(call) for call in re.findall(r"<tool_call>\n(.*?)\n</tool_call>", reply)]
+    except json.JSONDecodeError:
+        return None
+
+
+def no_needless_calls(checkpoint: Checkpoint, rng: random.Random) -> str:
+    intents = [*phrases.GREETINGS, *phrases.ABOUT_ME, *phrases.PACKAGE]
+    prompts = []
+    for _ in range(100):
+        question = rng.choice(rng.choice(intents).questions)
+        prompts.append(checkpoint.prompt([user(question)], tools=tool_calls.sample_toolbox(rng).tools))
+    return share(["<tool_call>" not in reply for reply in checkpoint.complete(prompts)])
+
+
+def time_without_tool(checkpoint: Checkpoint, rng: random.Random) -> str:
+    questions = [
+        rng.choice(tool_calls.TIME_QUESTIONS).format(c=rng.choice(tool_calls.ALL_CITIES)) for _ in range(60)
+    ]
+    questions = [
+        question
+        for question in questions
+        if not question.lower().startswith("and ") and "What about" not in question
+    ]
+    return share(["without a tool" in reply for reply in checkpoint.replies(questions)])
+
+
+def third_turn(checkpoint: Checkpoint, rng: random.Random) -> str:
+    """Held-out additions asked after two other turns."""
+    problems = held_out(rng, "add", 100, 100, 999)
+    intents = [*phrases.GREETINGS, *phrases.ABOUT_ME, *phrases.PACKAGE]
+    prompts = []
+    for problem in problems:
+        talk = rng.choice(intents)
+        earlier = Problem("add", rng.randint(100, 999), rng.randint(100, 999))
+        history = [user(rng.choice(talk.questions)), assistant(talk.answer)]
+        history += [user(f"What is {earlier.expression}?"), assistant(earlier.answer)]
+        prompts.append(checkpoint.prompt([*history, user(f"What is {problem.expression}?")]))
+    replies = checkpoint.complete(prompts)
+    return share([answer_of(reply) == p.answer for p, reply in zip(problems, replies, strict=True)])
+
+
+MEASURES = {
+    "three-digit additions, thinking, through a Session": additions_in_a_session,
+    "three-digit additions, thinking, all phrasings": arithmetic("add", 100, 999, 200),
+    "additions of one to three digits, all phrasings": small_additions,
+    "three-digit subtractions, all phrasings": arithmetic("subtract", 100, 999, 100),
+    "two-digit multiplications, all phrasings": arithmetic("multiply", 10, 99, 100),
+    "three-digit additions as the third turn": third_turn,
+    "one-digit additions without thinking": without_thinking("add", 9),
+    "two-digit additions without thinking": without_thinking("add", 99),
+    "three-digit additions without thinking": without_thinking("add", 999),
+    "/no_think obeyed": obeys_no_think,
+    "the latest of /think and /no_think obeyed": latest_switch_wins,
+    "hard switch obeyed": obeys_hard_switch,
+    "greetings in 18 languages": greets,
+    "package and identity questions, thinking": package_questions(True),
+    "package and identity questions, not thinking": package_questions(False),
+    "the same in phrasings not trained on": unseen_phrasings,
+    "unknowable questions refused": unknown_questions,
+    "answers after thinking was cut short": cut_thinking,
+    "tool calls, thinking": tool_use(True),
+    "tool calls, not thinking": tool_use(False),
+    "no call where none is needed": no_needless_calls,
+    "time asked without a tool": time_without_tool,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=DEMO)
+    parser.add_argument("--json", type=Path, help="write the results here, too")
+    parser.add_argument("--only", default="", help="run the measures whose name contains this")
+    arguments = parser.parse_args()
+    mx.random.seed(0)
+    checkpoint = Checkpoint(arguments.model)
+    results = {}
+    for name, measure in MEASURES.items():
+        if arguments.only in name:
+            started = time.monotonic()
+            results[name] = measure(checkpoint, random.Random(2026))
+            print(f"{name}: {results[name]}  [{time.monotonic() - started:.0f} s]", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

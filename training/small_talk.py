@@ -1,0 +1,87 @@
+"""What the demo can say besides arithmetic: greetings, itself, this package, and honest refusals.
+
+A model this small does best when each question has a single right reply, so an `Intent` is a set of phrasings
+with one thought and one answer. Here they are drawn, filled in and roughened the way people type.
+"""
+
+import random
+
+from training.phrases import (
+    CLOSERS,
+    OPENERS,
+    OTHER_LANGUAGES_UNKNOWN,
+    PEOPLE,
+    PLACES,
+    SYLLABLES,
+    TOPICS,
+    UNKNOWN_FRAMES,
+)
+
+
+def made_up_word(rng: random.Random) -> str:
+    """A word nobody knows: forces copying letter by letter, and stands for what the demo cannot know."""
+    return "".join(rng.choices(SYLLABLES, k=rng.randint(2, 4)))
+
+
+def with_typo(rng: random.Random, text: str) -> str:
+    """One letter dropped, doubled or swapped with the next."""
+    if len(text) < 6:
+        return text
+    place = rng.randrange(1, len(text) - 2)
+    drop, double = text[:place] + text[place + 1 :], text[:place] + text[place] + text[place:]
+    swap = text[:place] + text[place + 1] + text[place] + text[place + 2 :]
+    return rng.choice([drop, double, swap])
+
+
+def roughen(rng: random.Random, question: str) -> str:
+    """The same question as different people type it."""
+    roll = rng.random
+    if question[0].isascii() and len(question.split()) > 2:
+        if roll() < 0.10:
+            question = rng.choice(OPENERS) + question
+        if roll() < 0.07:
+            question += rng.choice(CLOSERS)
+    if question[-1].isalnum() and roll() < 0.45:
+        question += rng.choice("?????.!") if len(question.split()) > 1 else rng.choice("!?.")
+    if roll() < 0.35:
+        question = question[0].upper() + question[1:]
+    elif roll() < 0.15:
+        question = question.lower()
+    elif roll() < 0.03:
+        question = question.upper()
+    if roll() < 0.06:
+        question = with_typo(rng, question)
+    return question
+
+
+def gibberish(rng: random.Random) -> str:
+    letters = "abcdefghijklmnopqrstuvwxyz" if rng.random() < 0.7 else "asdfghjkl;.,?!#%&qwer 0123456789"
+    words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(rng.randint(1, 4))]
+    return " ".join(words).strip() or "?"
+
+
+def fill(rng: random.Random, frame: str, cities: list[str]) -> str:
+    """Replace every {slot} of a frame by something of its kind."""
+    makers = {
+        "{topic}": lambda: rng.choice(TOPICS) if rng.random() < 0.75 else made_up_word(rng),
+        "{person}": lambda: rng.choice(PEOPLE) if rng.random() < 0.7 else made_up_word(rng).capitalize(),
+        "{place}": lambda: (
+            rng.choice(PLACES + cities) if rng.random() < 0.8 else made_up_word(rng).capitalize()
+        ),
+        "{city}": lambda: rng.choice(cities) if rng.random() < 0.8 else made_up_word(rng).capitalize(),
+        "{year}": lambda: str(rng.randint(1000, 2030)),
+        "{big}": lambda: str(rng.randint(10 ** rng.randint(3, 6), 10**7)),
+        "{three}": lambda: str(rng.randint(100, 999)),
+        "{two}": lambda: str(rng.randint(2, 99)),
+        "{any}": lambda: str(rng.randint(1, 10 ** rng.randint(1, 5))),
+    }
+    for slot, make in makers.items():
+        while slot in frame:
+            frame = frame.replace(slot, make(), 1)
+    return frame
+
+
+def unknown_question(rng: random.Random, cities: list[str]) -> str:
+    if rng.random() < 0.08:
+        return rng.choice(OTHER_LANGUAGES_UNKNOWN)
+    return fill(rng, rng.choice(UNKNOWN_FRAMES), cities)
