@@ -29,6 +29,9 @@ class TokenSampler(Protocol):
 # A chunk should take about this long, so that a cancel never waits longer.
 CHUNK_SECONDS = (0.12, 0.35)
 SMALLEST_CHUNK, FIRST_CHUNK, LARGEST_CHUNK = 32, 256, 2048
+# Half a chunk must run at this share of the speed at least, or halving is taken back: a device that
+# reads all weights for each chunk gains nothing from small ones.
+WORTH_HALVING = 0.7
 CLEAR_MEMORY_EVERY = 256
 
 
@@ -39,25 +42,40 @@ def prefill(
 
     chunk_size: tokens at a time; None adapts it to the speed measured, between 32 and 2,048.
     """
-    size, done = chunk_size or FIRST_CHUNK, 0
+    sizes, done = ChunkSizes(), 0
     while done < len(ids):
+        size = chunk_size or sizes.size
         chunk = ids[done : done + size]
         start = time.perf_counter()
         model(mx.array([chunk]), cache)  # logits are never evaluated, so they are never computed
         mx.eval([layer.state for layer in cache])
         mx.clear_cache()
-        if chunk_size is None and len(chunk) == size:
-            size = _next_chunk_size(size, time.perf_counter() - start)
+        if len(chunk) == size:
+            sizes.learn(time.perf_counter() - start)
         done += len(chunk)
         yield done
 
 
-def _next_chunk_size(size: int, seconds: float) -> int:
-    if seconds < CHUNK_SECONDS[0]:
-        return min(size * 2, LARGEST_CHUNK)
-    if seconds > CHUNK_SECONDS[1]:
-        return max(size // 2, SMALLEST_CHUNK)
-    return size
+class ChunkSizes:
+    """Finds the chunk size whose time suits, from the times measured. `size` is the one to use next."""
+
+    def __init__(self) -> None:
+        self.size = FIRST_CHUNK
+        self._speed: dict[int, float] = {}  # tokens a second at each size tried
+
+    def learn(self, seconds: float) -> None:
+        """A chunk of `size` tokens took `seconds`."""
+        size, speed = self.size, self.size / max(seconds, 1e-9)
+        self._speed[size] = speed
+        halved_in_vain = speed < WORTH_HALVING * self._speed.get(2 * size, 0.0)
+        if halved_in_vain or (seconds < CHUNK_SECONDS[0] and size < LARGEST_CHUNK):
+            self.size = 2 * size
+        elif seconds > CHUNK_SECONDS[1] and size > SMALLEST_CHUNK and self._is_worth_halving(size):
+            self.size = size // 2
+
+    def _is_worth_halving(self, size: int) -> bool:
+        half = self._speed.get(size // 2)
+        return half is None or half >= WORTH_HALVING * self._speed[size]
 
 
 def decode(model: Model, ids: Sequence[int], cache: Sequence[Cache], sampler: TokenSampler) -> Iterator[int]:
