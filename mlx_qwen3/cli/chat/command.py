@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,10 +38,20 @@ def chat(
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 takes the likeliest token; Qwen advises 0.6 and 0.7.")
     ] = None,
+    tools: Annotated[
+        bool, typer.Option("--tools", help="Offer the built-in tools: get_time and calculator.")
+    ] = False,
+    mcp: Annotated[
+        Path | None, typer.Option(help="Offer the tools of the MCP servers in this mcpServers file.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Allow a tool without asking: its name, or server.tool.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answers.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
     """Chat with a Qwen3 model."""
+    from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.cli.progress import DownloadBar, progress_bars
     from mlx_qwen3.engine import Engine
 
@@ -48,20 +61,26 @@ def chat(
     sampling = {name: value for name, value in chosen.items() if value is not None}
     with progress_bars() as bars:
         engine = Engine(model, context=context, on_download=DownloadBar(bars))
-    with engine:
+    with engine, closing(ChatTools(tools, mcp, allow or ())) as chat_tools:
         session = engine.session(
-            system=system, thinking=think, thinking_budget=thinking_budget, sampling=sampling
+            system=system,
+            thinking=think,
+            thinking_budget=thinking_budget,
+            sampling=sampling,
+            tools=chat_tools.toolbox,
+            approve=chat_tools.approvals,
         )
         if message is not None:
+            chat_tools.approvals.tell = partial(typer.echo, err=True)
             _answer_once(session, message, as_json)
-        else:
-            from mlx_qwen3.cli.chat.loop import ChatLoop
+            return
+        from mlx_qwen3.cli.chat.loop import ChatLoop
 
-            loop = ChatLoop(engine, session, model)
-            try:
-                loop.run()
-            finally:
-                loop.state.engine.close()
+        loop = ChatLoop(engine, session, model, chat_tools)
+        try:
+            loop.run()
+        finally:
+            loop.state.engine.close()
 
 
 def _default_model(may_ask: bool) -> str:

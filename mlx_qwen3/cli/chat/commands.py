@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_qwen3.cli.chat.render import printable
 from mlx_qwen3.errors import MessageError, SamplingError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from mlx_qwen3.cli.chat.render import Printer
     from mlx_qwen3.cli.chat.store import Store
+    from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.engine import Engine
     from mlx_qwen3.events import Event
     from mlx_qwen3.session import Session
@@ -32,6 +34,7 @@ class ChatState:
     console: Console
     printer: Printer
     store: Store
+    tools: ChatTools
     play: Callable[[Iterator[Event]], None]
     name: str = ""
     draft: str = ""
@@ -183,6 +186,30 @@ def stats(state: ChatState, _: str) -> None:
         state.say(f"  {name:<26} {shown}")
 
 
+@command("/tools")
+def tools(state: ChatState, argument: str) -> None:
+    """on, off: offer get_time and calculator; alone: list the tools and those always allowed"""
+    if argument in ("on", "off"):
+        state.tools.builtin.enabled = argument == "on"
+    elif argument.startswith("forget"):
+        state.tools.approvals.forget(argument.removeprefix("forget").strip() or None)
+    elif argument:
+        raise MessageError("/tools takes on, off, or forget NAME to be asked again")
+    for name, offered in state.tools.toolbox.tools.items():
+        allowed = " (always allowed)" if state.tools.approvals.is_allowed(offered) else ""
+        state.say(f"  {name:<20} {printable(offered.description).splitlines()[0][:80]}{allowed}")
+    if not state.tools.toolbox.names:
+        state.say("no tools are offered; /tools on offers get_time and calculator")
+
+
+@command("/mcp")
+def mcp(state: ChatState, argument: str) -> None:
+    """alone: the servers; prompts, resources: what they offer; restart, prompt and read NAME ..."""
+    from mlx_qwen3.cli.chat.mcp import run_mcp_command
+
+    run_mcp_command(state, argument)
+
+
 @command("/retry")
 def retry(state: ChatState, _: str) -> None:
     """answer the last message anew"""
@@ -244,7 +271,8 @@ def load(state: ChatState, argument: str) -> None:
     if not argument:
         raise MessageError("/load takes the name of a conversation; /sessions lists them")
     path = state.store.find(argument)
-    state.session = type(state.session).load(state.engine, path)
+    offered = {"tools": state.tools.toolbox, "approve": state.tools.approvals}
+    state.session = type(state.session).load(state.engine, path, **offered)
     state.name = path.stem
     title = state.session.conversation.title
     state.say(f"{title} · {len(state.session.messages)} messages")
@@ -293,6 +321,8 @@ def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
         "/model": lambda: ["demo", *FAMILY],
         "/set": lambda: [item.name for item in fields(SamplingParams)],
         "/budget": lambda: ["off"],
+        "/tools": lambda: ["on", "off", "forget"],
+        "/mcp": lambda: ["prompts", "resources", "restart", "prompt", "read"],
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from mlx_qwen3.cli.chat.approve import Approver
 from mlx_qwen3.cli.chat.commands import COMMANDS, ChatState, choices, is_command, run_command
 from mlx_qwen3.cli.chat.input import ChatCompleter, make_prompt
 from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
@@ -16,6 +17,7 @@ from mlx_qwen3.cli.chat.store import Store
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
+    from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.engine import Engine
     from mlx_qwen3.events import Event
     from mlx_qwen3.session import Session
@@ -30,7 +32,7 @@ DOUBLE_PRESS_SECONDS = 2.0
 class ChatLoop:
     """One chat at the terminal. `engine` may be exchanged by /model; whoever is in use is `engine`."""
 
-    def __init__(self, engine: Engine, session: Session, name: str):
+    def __init__(self, engine: Engine, session: Session, name: str, tools: ChatTools):
         console = Console(highlight=False)
         self.state = ChatState(
             engine=engine,
@@ -39,8 +41,11 @@ class ChatLoop:
             console=console,
             printer=make_terminal_printer(console),
             store=Store(),
+            tools=tools,
             play=self._play,
         )
+        tools.approvals.ask = Approver(console, self.state.printer)
+        tools.approvals.tell = self.state.say
         self._prompt = make_prompt(ChatCompleter(COMMANDS, choices(self.state)), self._toolbar)
 
     def run(self) -> None:
@@ -101,6 +106,9 @@ class ChatLoop:
         state.console.print(title, style="bold", markup=False)
         if state.model == "demo":
             state.say(DEMO_NOTE)
+        for status in state.tools.servers.statuses if state.tools.servers else []:
+            problem = f": {status.problem}" if status.problem else f", {status.tools} tools"
+            state.say(f"MCP server {status.name}: {status.state}{problem}")
         state.say("/help for help\n")
 
     def _toolbar(self) -> str:

@@ -1,0 +1,56 @@
+"""Asks at the terminal whether a tool may be called."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from prompt_toolkit import prompt
+
+from mlx_qwen3.tools.approval import Answer, Choice, Question, describe, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mlx_qwen3.cli.chat.render import Printer
+
+KEYS = {
+    "y": (Choice.ONCE, "yes, once"),
+    "t": (Choice.TOOL, "always this tool"),
+    "s": (Choice.SERVER, "always this server"),
+    "n": (Choice.DENY, "no (n REASON tells the model why)"),
+}
+
+
+class Approver:
+    """Shows a call and asks. A tool that is new, or not what it was, is shown in full first."""
+
+    def __init__(self, console: Console, printer: Printer):
+        self._console = console
+        self._printer = printer
+
+    def __call__(self, question: Question) -> Answer:
+        self._printer.stop()
+        if question.has_changed:
+            self._say("This tool is not what it was when you last saw it:", "bold red")
+        if question.is_new or question.has_changed:
+            self._say(describe(question.tool), "dim")
+        arguments = visible(json.dumps(question.arguments, ensure_ascii=False))
+        self._say(f"Allow {question.tool.key} {arguments}?", "bold")
+        choices = {key: said for key, (choice, said) in KEYS.items() if choice in question.choices}
+        self._say("  ".join(f"{key}: {said}" for key, said in choices.items()), "dim")
+        return self._ask(choices)
+
+    def _ask(self, choices: dict[str, str]) -> Answer:
+        while True:
+            try:
+                # On a thread: the tools' event loop runs on this one.
+                text = prompt("[y/n] ", in_thread=True).strip()
+            except (EOFError, KeyboardInterrupt):
+                return Answer(Choice.DENY)
+            key, _, reason = text.partition(" ")
+            if key.lower() in choices:
+                return Answer(KEYS[key.lower()][0], reason)
+
+    def _say(self, text: str, style: str) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False)
