@@ -181,10 +181,10 @@ def history_length(rng: random.Random) -> int:
 
 
 def arithmetic_conversation(rng: random.Random) -> Conversation:
-    mode = rng.choices(["think", "soft", "hard"], [0.86, 0.07, 0.07])[0]
-    last = arithmetic_turn(rng) if mode == "think" else arithmetic_turn(rng, 0.25)
+    mode = rng.choices(["think", "soft", "hard"], [0.74, 0.13, 0.13])[0]
+    last = arithmetic_turn(rng) if mode == "think" else arithmetic_turn(rng, 0.15)
     history = [plain_turn(rng, None) for _ in range(history_length(rng))]
-    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.06)
+    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.1)
 
 
 def talk_conversation(rng: random.Random) -> Conversation:
@@ -197,7 +197,7 @@ def talk_conversation(rng: random.Random) -> Conversation:
         name = told[0].answer.removeprefix("Nice to meet you, ").removesuffix("!") if known else None
         last = name_question_turn(rng, name)
     mode = rng.choices(["think", "soft", "hard"], [0.44, 0.28, 0.28])[0]
-    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.06)
+    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.1)
 
 
 def tool_conversation(rng: random.Random) -> Conversation:
@@ -207,8 +207,8 @@ def tool_conversation(rng: random.Random) -> Conversation:
         tool_turn(rng, toolbox) if rng.random() < 0.5 else plain_turn(rng, toolbox) for _ in range(count)
     ]
     last = tool_turn(rng, toolbox) if rng.random() < 0.78 else plain_turn(rng, toolbox)
-    mode = rng.choices(["think", "soft", "hard"], [0.56, 0.22, 0.22])[0]
-    return Conversation([*history, last], mode, tools=toolbox.tools, cut_thinking=rng.random() < 0.04)
+    mode = rng.choices(["think", "soft", "hard"], [0.5, 0.25, 0.25])[0]
+    return Conversation([*history, last], mode, tools=toolbox.tools, cut_thinking=rng.random() < 0.06)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Mix:
 
 
 EARLY = Mix(arithmetic=0.60, talk=0.23, tools=0.07)
-LATE = Mix(arithmetic=0.48, talk=0.33, tools=0.15)
+LATE = Mix(arithmetic=0.40, talk=0.33, tools=0.24)
 MAKERS = (arithmetic_conversation, talk_conversation, tool_conversation)
 
 
@@ -274,7 +274,7 @@ def strew_switches(rng: random.Random, conversation: Conversation) -> tuple[str 
         system = add_switch(rng, system, SWITCH[mode])
     modes = []
     for index, question in enumerate(questions):
-        if rng.random() < 0.25:
+        if rng.random() < 0.35:
             mode = rng.choice(["think", "soft"])
             questions[index] = add_switch(rng, question, SWITCH[mode])
         modes.append("hard" if conversation.mode == "hard" else mode)

@@ -1,7 +1,7 @@
 """Measure a demo checkpoint: `python -m training.evaluate [--model mlx_qwen3/demo] [--json FILE]`.
 
-Everything runs on the weights as shipped, through the package's loader, tokenizer and template, and is sampled
-with Qwen3's presets. Additions are asked through a Session, the whole way a chat takes.
+Everything runs on the weights as shipped, through the package's loader, tokenizer and template, and is
+sampled with Qwen3's presets. Additions are asked through a Session, the whole way a chat takes.
 """
 
 import argparse

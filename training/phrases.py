@@ -1025,11 +1025,13 @@ NAME_ASKED = [
 ]
 
 KNOWN_GROUPS = [
-    (0.20, GREETINGS),
-    (0.20, ABOUT_ME),
+    (0.08, GREETINGS[:1]),
+    (0.18, GREETINGS),
+    (0.06, ABOUT_ME[:1]),
+    (0.16, ABOUT_ME),
     (0.06, ABOUT_ME_ELSEWHERE),
-    (0.12, COURTESIES),
-    (0.42, PACKAGE),
+    (0.11, COURTESIES),
+    (0.35, PACKAGE),
 ]
 OPENERS = [
     "please tell me, ",
@@ -1074,4 +1076,34 @@ SYLLABLES = [
     "ster",
     "nd",
     "ax",
+]
+HOW = [
+    "how can I",
+    "how could I",
+    "how to",
+    "how does one",
+    "what is the way to",
+    "I want to",
+    "I'd like to",
+    "show me how to",
+    "tell me how to",
+    "is there a way to",
+    "explain how to",
+    "can I",
+    "how should I",
+    "what must I do to",
+    "which command do I use to",
+]
+WHAT = [
+    "what's",
+    "explain",
+    "tell me about",
+    "can you explain",
+    "please explain",
+    "describe",
+    "what do you mean by",
+    "I want to know what is",
+    "do you know what is",
+    "and what is",
+    "so what is",
 ]

@@ -8,6 +8,7 @@ import random
 
 from training.phrases import (
     CLOSERS,
+    HOW,
     OPENERS,
     OTHER_LANGUAGES_UNKNOWN,
     PEOPLE,
@@ -15,6 +16,7 @@ from training.phrases import (
     SYLLABLES,
     TOPICS,
     UNKNOWN_FRAMES,
+    WHAT,
 )
 
 
@@ -33,9 +35,25 @@ def with_typo(rng: random.Random, text: str) -> str:
     return rng.choice([drop, double, swap])
 
 
+def rephrase(rng: random.Random, question: str) -> str:
+    """The same question with another beginning."""
+    if question.startswith("how do I "):
+        return question.replace("how do I", rng.choice(HOW), 1)
+    if question.startswith("what is "):
+        return question.replace("what is", rng.choice(WHAT), 1)
+    if question.startswith("what does ") and question.endswith(" do"):
+        subject = question.removeprefix("what does ").removesuffix(" do")
+        return rng.choice(
+            ["explain {}", "what is {}", "what is {} for", "tell me about {}", "how do I use {}"]
+        ).format(subject)
+    return question
+
+
 def roughen(rng: random.Random, question: str) -> str:
     """The same question as different people type it."""
     roll = rng.random
+    if roll() < 0.4:
+        question = rephrase(rng, question)
     if question[0].isascii() and len(question.split()) > 2:
         if roll() < 0.10:
             question = rng.choice(OPENERS) + question

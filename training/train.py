@@ -1,14 +1,15 @@
 """Train the demo checkpoint from nothing: `python -m training.train --out DIR`.
 
-Muon for the matrices, AdamW for the embedding and the norms. The learning rate follows the wall clock, so the
-run ends when its time is spent; the last part is trained against the rounded 4-bit weights. A stopped run goes
-on from its last checkpoint when it is started again.
+Muon for the matrices, AdamW for the embedding and the norms. The learning rate follows the wall clock, so
+the run ends when its time is spent; the last part is trained against the rounded 4-bit weights. A stopped run
+goes on from its last checkpoint when it is started again.
 """
 
 import argparse
 import csv
 import json
 import random
+import shutil
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from tokenizers import Tokenizer
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 from training.arithmetic import Problem
-from training.data import EARLY, LATE, Batch, Mix, batches, load_template
+from training.data import EARLY, LATE, TEMPLATE_FILE, Batch, Mix, batches, load_template
 from training.generation import complete
 from training.quantization import round_parameters, write_checkpoint
 from training.tokenizer import VOCABULARY_SIZE, train_tokenizer, write_tokenizer
@@ -188,6 +189,7 @@ class Trainer:
         (self.folder / "progress.json").write_text(json.dumps(asdict(self.progress)))
         write_checkpoint(self.parameters, SETTINGS, self.folder / "checkpoint")
         write_tokenizer(self.tokenizer, self.folder / "checkpoint")
+        shutil.copy(TEMPLATE_FILE, self.folder / "checkpoint")
 
     def _resume(self) -> None:
         if not (self.folder / "progress.json").exists():
@@ -202,8 +204,11 @@ class Trainer:
     def run(self, report_every: float = 20.0, check_every: float = 180.0) -> None:
         seed = random.randrange(2**31) if self.progress.seed else 1
         source = batches(self.tokenizer, seed, self.tokens_per_micro_batch, self.mix)
+        is_new = not (self.folder / "log.csv").exists()
         log_file = (self.folder / "log.csv").open("a", newline="")
         log = csv.writer(log_file)
+        if is_new:
+            log.writerow(["step", "tokens", "seconds", "loss", "accuracy", "rounding"])
         next_report, next_check = self.progress.seconds, self.progress.seconds + check_every / 2
         recent: list[float] = []
         signal.signal(signal.SIGTERM, lambda *_: self.stop())
