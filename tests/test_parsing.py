@@ -132,6 +132,37 @@ def test_spelled_tags_count_where_the_tokenizer_has_no_tokens():
     assert events[:3] == [ThinkingDelta("hm"), AnswerDelta("So:"), ToolCallStart(0, "get_time")]
 
 
+def test_spelled_tags_that_are_talk_stay_where_the_tokenizer_has_no_tokens():
+    text = "The tags <think> and </think> are special, </think> is not."
+    assert parse(text) == [AnswerDelta("The tags <think> and </think> are special,  is not.")]
+    assert parse("it ends by `</think>`, so\n</think>\n\nok", thinking=True) == [
+        ThinkingDelta("it ends by `</think>`, so"),
+        AnswerDelta("ok"),
+    ]
+
+
+def test_a_closing_tag_spelled_out_closes_a_complete_call():
+    parser = StreamParser()
+    events = parser.push_control("<tool_call>")
+    events += parser.push_text('{"name": "f", "arguments": {"a": "</tool_call>"}}\n</tool_call>\nok')
+    *_, call, answer = merge(events + parser.finish())
+    assert call.arguments == {"a": "</tool_call>"}
+    assert answer == AnswerDelta("ok")
+
+
+def test_xml_arguments_are_streamed_without_what_closes_them():
+    parser = StreamParser(tool_format="xml")
+    events = parser.push_control("<tool_call>")
+    body = "<function=f>\n<parameter=a>\n</function\n</parameter>\n"
+    for char in body + "</function>\n":
+        events += parser.push_text(char)
+    events += parser.push_control("</tool_call>")
+    start, delta, call = merge(events)
+    assert start == ToolCallStart(0, "f")
+    assert delta == ToolCallDelta(0, body.removeprefix("<function=f>"))
+    assert call.arguments == {"a": "</function"}
+
+
 def test_parse_reads_a_long_call_in_reasonable_time():
     body = "x = 1\\n" * 20_000
     *_, call = parse('<tool_call>{"name": "write", "arguments": {"text": "' + body + '"}}</tool_call>')

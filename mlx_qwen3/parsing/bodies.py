@@ -81,7 +81,6 @@ class JSONBody(Body):
         self._quote = ""
         self._escaped = False
         self._string_start = 0
-        self._string_has_newline = False
         self._string_just_ended = False
         self._string = ""
         self._before = ""  # the last character that is not whitespace, outside strings
@@ -95,7 +94,7 @@ class JSONBody(Body):
             self._outside(char)
 
     def judge(self, tag: str) -> Tag:  # noqa: ARG002
-        return Tag.DOUBT if self._quote and not self._string_has_newline else Tag.ENDS
+        return Tag.DOUBT if self._quote else Tag.ENDS
 
     def _in_string(self, char: str) -> None:
         if self._escaped:
@@ -107,13 +106,11 @@ class JSONBody(Body):
             self._string = self.text[self._string_start + 1 : -1]
             self._string_just_ended = True
             self._end_string()
-        elif char == "\n":
-            self._string_has_newline = True
-            if self.mark is not None:
-                self.settled = False
+        elif char == "\n" and self.mark is not None:
+            self.settled = False
 
     def _end_string(self) -> None:
-        if self._depth == 1 and not self.is_complete and self._before and self._key is not None:
+        if self._depth == 1 and not self.is_complete and self._key is not None:
             if self._key == "name" and self.name is None and self.mark is None:
                 self.name = self._string
             elif self._arguments_start is not None and self._arguments_end is None:
@@ -131,7 +128,7 @@ class JSONBody(Body):
         if self._before == ":" and self._depth == 1 and self._key in ARGUMENT_KEYS:
             self._arguments_start = self._arguments_start or len(self.text) - 1
         if char in "'\"" and self._before and self._before in "{[,:":
-            self._quote, self._string_start, self._string_has_newline = char, len(self.text) - 1, False
+            self._quote, self._string_start = char, len(self.text) - 1
         elif char in "{[":
             self._depth += 1
         elif char in "}]":

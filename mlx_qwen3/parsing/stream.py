@@ -71,7 +71,7 @@ class StreamParser:
         self._tag_starts = frozenset(tag[:end] for tag in self._spelled for end in range(1, len(tag)))
         self._maybe_tag = ""
         self._queue: deque[_Piece] = deque()
-        self._mentions = 0
+        self._mentions: dict[str, int] = {}  # closing tags that are to be text
         self._is_thinking = thinking
         self._section = Section()
         self._call: _Call | None = None
@@ -145,7 +145,8 @@ class StreamParser:
             self._events.append(ThinkingDelta(text) if self._is_thinking else AnswerDelta(text))
 
     def _new_section(self, thinking: bool) -> None:
-        self._section, self._is_thinking, self._mentions = Section(), thinking, 0
+        self._section, self._is_thinking = Section(), thinking
+        self._mentions.clear()
 
     def _tag_in_thinking(self, piece: _Piece) -> None:
         code = self._section.code
@@ -159,12 +160,12 @@ class StreamParser:
     def _tag_in_answer(self, piece: _Piece) -> None:
         if self._section.code.inside:
             self._say(piece.text)
-        elif piece.text == CLOSE and self._mentions:
-            self._mentions -= 1
+        elif self._mentions.get(piece.text):
+            self._mentions[piece.text] -= 1
             self._say(piece.text)
         elif piece.text == THINK:
             if piece.is_spelled and self._has_said:
-                self._say(piece.text)
+                self._mention([piece])
             else:
                 self._new_section(thinking=True)
         elif piece.text == OPEN or (piece.is_spelled and piece.text not in TAGS):
@@ -181,8 +182,9 @@ class StreamParser:
             self._queue.extendleft(map(_Piece, reversed(piece.text)))
 
     def _mention(self, pieces: list[_Piece]) -> None:
-        """`<tool_call>` and what follows are text, and so is the tag that closes it."""
-        self._mentions += pieces[0].text == OPEN
+        """An opening tag and what follows are text, and so will be the tag that closes it."""
+        closing = {OPEN: CLOSE, THINK: THINK_END}.get(pieces[0].text, "")
+        self._mentions[closing] = self._mentions.get(closing, 0) + 1
         for piece in pieces:
             self._say(piece.text)
 

@@ -558,6 +558,28 @@ def add_hopeless():
             ["error", name, says],
             PARIS_CALL,
         )
+    unclosed = '<tool_call>{"name": "get_time", "arguments": {"city": "Paris}}</tool_call>'
+    for note, after in [("quotes", 'He said "hi".'), ("a quote and a call", f'"\n{block(PARIS)}')]:
+        says = [["answer", 'He said "hi".']] if "hi" in after else [["answer", '"'], PARIS_CALL]
+        add(
+            "hopeless",
+            f"a string not closed, then {note}",
+            unclosed + after,
+            ["error", "get_time", "closing"],
+            *says,
+        )
+    body = '{"name": "get_time", "arguments": {"city": it\'s}}'
+    text = f"{block(body)} The cats', ok"
+    add(
+        "hopeless",
+        "a lone quote",
+        text,
+        ["error", "get_time", "expected a value"],
+        ["answer", " The cats', ok"],
+    )
+    body = '{"name": "calculator", "arguments": {"expression": "a\nb </tool_call> c", "x": 1}}'
+    call = ["call", "calculator", {"expression": "a\nb </tool_call> c", "x": 1}]
+    add("broken", "a raw line break before a closing tag in a string", block(body), call)
     for cut in (18, 26, 30, 41, 48, 50):
         name = "get_time" if cut > 18 else ""
         add("hopeless", f"cut off after {cut} characters", f"<tool_call>\n{PARIS[:cut]}", ["error", name, ""])
