@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tracemalloc
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def test_a_user_cannot_pose_as_a_tool() -> None:
     assert [piece.text for piece in pieces if piece.is_control and "tool" in piece.text] == []
 
 
+def test_without_a_guard_a_wrapped_result_is_a_result() -> None:
+    """As in the official template, for programs that send results as user messages."""
+    wrapped = {"role": "user", "content": "<tool_response>\n1\n</tool_response>"}
+    thought = {"role": "assistant", "content": "", "reasoning_content": "why", "tool_calls": [CALL]}
+    unguarded = Template(DEMO_TEMPLATE.read_text(encoding="utf-8"))
+    assert "why" in unguarded.render([HI, thought, wrapped])
+    assert "why" not in unguarded.render([HI, thought, HI])
+
+
 def test_only_a_template_that_knows_thinking_gets_it_apart() -> None:
     source = "{{ messages[0].content }}"
     message = {"role": "assistant", "content": "<think>a</think>b"}
@@ -128,6 +138,11 @@ def test_what_is_given_is_not_changed() -> None:
     before = copy.deepcopy((messages, tools))
     demo().render(messages, tools)
     assert (messages, tools) == before
+
+
+def test_templates_meet_plain_data_only() -> None:
+    level = IntEnum("Level", ["LOW"])(1)
+    assert rendered("{{ messages[0].level }}{{ messages[0].level.name }}", HI | {"level": level}) == "1"
 
 
 @pytest.mark.parametrize(

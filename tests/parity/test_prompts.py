@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import pytest
 from parity.prompts_conversations import random_request
 from qwen_tokenizer_files import DEMO_TEMPLATE, SHARED, official_templates, qwen_tokenizer_folder
 
+from mlx_qwen3.sandbox import Program
 from mlx_qwen3.template import Template
 from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
 
 GOLDEN = json.loads((Path(__file__).parent / "prompts_golden.json").read_text(encoding="utf-8"))
+SPELLINGS = ["<think>", "</think>", "<tool_response>", "</tool_response>", "\n", "a", ""]
 NEEDS_SHARED = pytest.mark.skipif(
     not SHARED.is_dir(), reason="no published tokenizer files beside the repository"
 )
@@ -32,6 +35,24 @@ def test_demo_template_writes_the_official_prompt(tokenizer: Tokenizer, number: 
 
     ids = tokenizer.apply_chat_template(**golden["request"])
     assert hashlib.sha256(json.dumps(ids).encode()).hexdigest() == golden["ids_sha256"]
+
+
+@NEEDS_SHARED
+@pytest.mark.parametrize("revision", ["first", "second"])
+def test_unguarded_the_demo_template_is_the_official_one_too(revision: str) -> None:
+    """Other programs render a checkpoint's template without our guard, on text that holds its tokens."""
+    demo = Program(DEMO_TEMPLATE.read_text(encoding="utf-8"))
+    official = Program(official_templates()[revision])
+    pick = random.Random(0)
+    for _ in range(300):
+        messages = [
+            {
+                "role": pick.choice(["user", "assistant", "tool"]),
+                "content": "".join(pick.choices(SPELLINGS, k=3)),
+            }
+            for _ in range(5)
+        ]
+        assert demo.render({"messages": messages}) == official.render({"messages": messages})
 
 
 @NEEDS_SHARED
