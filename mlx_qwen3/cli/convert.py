@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mlx_qwen3.cli.progress import DownloadBar, progress_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -51,8 +51,8 @@ def convert(
         "dtype": dtype,
     }
     output = output or _default_output(source, bits)
-    with _bars() as bars:
-        settings["on_download"] = _Download(bars)
+    with progress_bars() as bars:
+        settings["on_download"] = DownloadBar(bars)
         result: Plan | Report
         if dry_run:
             result = conversion.plan(source, **settings)
@@ -74,39 +74,6 @@ def _summary(result: Plan | Report) -> str:
     parameters = f"{result.num_parameters / 1e6:,.1f}M parameters"
     files = f"{result.num_files} file{'s' if result.num_files > 1 else ''}"
     return f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
-
-
-@contextmanager
-def _bars() -> Iterator[Bars]:
-    """Rich's progress bars on stderr, gone when the work is done; silent where nobody looks."""
-    from rich import progress
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
-        yield bars
-
-
-class _Download:
-    """Shows what comes from the hub."""
-
-    def __init__(self, bars: Bars):
-        self._bars = bars
-        self._task: Any = None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._bars.add_task("downloading", total=total)
-        self._bars.update(self._task, completed=done, total=total)
 
 
 class _Conversion:
