@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,9 +13,10 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.find import OnDownload, resolve
 from mlx_qwen3.config import ModelConfig, read_json
 from mlx_qwen3.conversion.metadata import CONFIG, write_metadata
-from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, make_plan
+from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, Step, make_plan
 from mlx_qwen3.conversion.recipes import quantization_for, uniform
-from mlx_qwen3.conversion.staging import staged
+from mlx_qwen3.conversion.resume import Ledger
+from mlx_qwen3.conversion.staging import LOCK, staged, sync_one
 from mlx_qwen3.conversion.stream import run_step
 from mlx_qwen3.conversion.writer import ShardWriter
 from mlx_qwen3.errors import ConversionError
@@ -84,7 +86,9 @@ def convert(
     bits: 2, 3, 4, 5, 6 or 8 per weight, None leaves weights unquantized. group_size: weights that
     share a scale, None is the mode's own (64 for affine). mode: affine, mxfp4, mxfp8 or nvfp4.
     dtype: float16, bfloat16 or float32 for what is not quantized; None is what the source says.
-    force: replace a checkpoint at `output`. Memory stays at some hundred MB, whatever the model.
+    force: replace a checkpoint at `output`. Files finished by a conversion that was killed are kept,
+    if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some hundred
+    MB, whatever the model.
     Raises ConversionError, CheckpointError, ConfigError; then nothing of the output is left.
     """
     started = time.monotonic()
@@ -113,19 +117,31 @@ def convert(
 
 
 def _write_weights(todo: Plan, folder: Path, on_progress: Callable[[Progress], None] | None) -> None:
+    """Every shard of `todo` into `folder`; those finished before are only counted."""
     done, total = 0, todo.source_size
 
-    def advance(num_bytes: int) -> None:
+    def advance(step: Step, num_bytes: int) -> None:
         nonlocal done
         done += num_bytes
         if on_progress is not None:
             on_progress(Progress(step.name, done, total))
 
+    ledger = Ledger(folder, todo)
+    ledger.clear_all_else(keep=LOCK)
     for index, shard in enumerate(todo.shards):
-        outputs = [output for step in shard for output in step.outputs]
-        with ShardWriter(folder / todo.shard_name(index), outputs) as writer:
-            for step in shard:
-                run_step(step, writer.write, advance)
+        if (name := todo.shard_name(index)) in ledger:
+            advance(shard[-1], sum(step.source_bytes for step in shard))
+        else:
+            _write_shard(shard, folder / name, advance)
+            ledger.add(name)
+    ledger.close()
+
+
+def _write_shard(shard: tuple[Step, ...], path: Path, advance: Callable[[Step, int], None]) -> None:
+    with ShardWriter(path, [output for step in shard for output in step.outputs]) as writer:
+        for step in shard:
+            run_step(step, writer.write, partial(advance, step))
+    sync_one(path)
 
 
 def _dtype(asked: str | None, folder: Path) -> mx.Dtype | None:

@@ -20,7 +20,8 @@ SPARE_BYTES = 100 * 10**6
 def staged(output: Path, size: int, force: bool) -> Iterator[Path]:
     """Yield a folder to fill, which becomes `output` when the block ends, and vanishes if it raises.
 
-    A killed process leaves `.<name>.partial`, which the next one removes. size: bytes to be written.
+    A killed process leaves `.<name>.partial`, which the next one is given as it is. size: bytes the
+    weights come to, those already there included.
     force: replace the checkpoint at `output`, which stays until the new one is whole.
     Raises ConversionError when that cannot work, or when the disk fails.
     """
@@ -28,16 +29,16 @@ def staged(output: Path, size: int, force: bool) -> Iterator[Path]:
     try:
         _recover(output, old)
         _check_output(output, force)
-        _clear(partial, output)
-        _check_space(output, size)
-        with _locked(partial):
+        _check_space(output, size - _size(partial))
+        with _locked(partial, output):
             try:
                 yield partial
                 _sync(partial)
                 (partial / LOCK).unlink()
                 _swap(partial, output, old)
-            finally:
+            except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
+                raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConversionError(f"{output} could not be written: {reason}; nothing was left behind") from error
@@ -69,14 +70,9 @@ def _is_checkpoint(folder: Path) -> bool:
     return (folder / "config.json").exists() and any(folder.glob("*.safetensors")) and not has_folders
 
 
-def _clear(partial: Path, output: Path) -> None:
-    """Remove what a killed process left, unless its maker is alive."""
-    if not partial.exists():
-        return
-    with (partial / LOCK).open("a") as lock:
-        if not _lock(lock.fileno()):
-            raise ConversionError(f"another conversion to {output} is running; wait for it to finish")
-    shutil.rmtree(partial)
+def _size(partial: Path) -> int:
+    """Bytes a killed process left: they are used again, or make room."""
+    return sum(file.stat().st_size for file in partial.glob("*.safetensors"))
 
 
 def _check_space(output: Path, size: int) -> None:
@@ -90,11 +86,12 @@ def _check_space(output: Path, size: int) -> None:
 
 
 @contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Make the folder, marked as being in use for as long as this process lives."""
-    partial.mkdir()
-    with (partial / LOCK).open("w") as lock:
-        _lock(lock.fileno())
+def _locked(partial: Path, output: Path) -> Iterator[None]:
+    """Make or take over the folder, marked as in use for as long as this process lives."""
+    partial.mkdir(exist_ok=True)
+    with (partial / LOCK).open("a") as lock:
+        if not _lock(lock.fileno()):
+            raise ConversionError(f"another conversion to {output} is running; wait for it to finish")
         yield
 
 
@@ -109,10 +106,11 @@ def _lock(descriptor: int) -> bool:
 def _sync(folder: Path) -> None:
     """Everything in `folder` to the disk, so that after the rename nothing can be half there."""
     for path in (*folder.iterdir(), folder):
-        _sync_one(path)
+        sync_one(path)
 
 
-def _sync_one(path: Path) -> None:
+def sync_one(path: Path) -> None:
+    """Make sure a file's bytes, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -124,5 +122,5 @@ def _swap(partial: Path, output: Path, old: Path) -> None:
     if output.exists():
         output.rename(old)
     partial.rename(output)
-    _sync_one(output.parent)
+    sync_one(output.parent)
     shutil.rmtree(old, ignore_errors=True)
