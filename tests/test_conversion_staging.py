@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
-from tiny_checkpoints import DENSE, write_checkpoint
+from tiny_checkpoints import DENSE, published_tensors, save_shards, write_checkpoint
 
 import mlx_qwen3.conversion.writer
 from mlx_qwen3 import load_model
@@ -126,6 +127,17 @@ class TestFailures:
 
         with pytest.raises(CheckpointError, match=r"model.safetensors ends within model\."):
             convert(source, output, on_progress=cut)
+        assert traces(output) == []
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+    def test_weights_that_are_no_numbers(self, source, output, value, dtype):
+        name = "model.layers.1.mlp.up_proj.weight"
+        tensors = published_tensors(DENSE, dtype)
+        tensors[name][255, 127] = value
+        save_shards(source, tensors)
+        with pytest.raises(CheckpointError, match=f"safetensors: {name} holds NaN or infinity"):
+            convert(source, output)
         assert traces(output) == []
 
     def test_ctrl_c(self, source, output):

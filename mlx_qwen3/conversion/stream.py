@@ -24,14 +24,21 @@ def run_step(step: Step, write: Write, on_bytes: Callable[[int], None]) -> None:
     """Read, cast and quantize one parameter, and hand its bytes to `write`.
 
     Quantization looks at one group of a row at a time, so chunks of rows give what the whole matrix
-    would. on_bytes: called with the bytes read of each chunk. Raises CheckpointError.
+    would. on_bytes: called with the bytes read of each chunk. Raises CheckpointError, also for NaN and
+    infinities, which would spoil a whole group.
     """
     names = [output.name for output in step.outputs]
     for source in step.sources:
         for rows in read_rows(source):
             on_bytes(rows.nbytes)
+            _refuse_not_finite(rows, source)
             for name, array in zip(names, _converted(rows, step), strict=True):
                 write(name, to_bytes(array))
+
+
+def _refuse_not_finite(rows: mx.array, source: StoredTensor) -> None:
+    if not mx.isfinite(rows).all().item():
+        raise CheckpointError(f"{source.file}: {source.name} holds NaN or infinity; download it again")
 
 
 def _converted(rows: mx.array, step: Step) -> list[mx.array]:
