@@ -106,6 +106,17 @@ def test_calls_over_both_transports(both, name):
     assert len(call(both, f"{name}.big", size=3_000_000).text) == 3_000_000
 
 
+@pytest.mark.parametrize("name", ["pipe", "web"])
+def test_an_answer_too_large_is_refused_at_once(both, name):
+    begin = time.monotonic()
+    output = call(both, f"{name}.big", size=9_000_000)
+    assert output.is_error
+    assert time.monotonic() - begin < 5
+    assert output.text.endswith("the server's answer is larger than 8 MB")
+    assert "\n" not in output.text
+    assert call(both, f"{name}.add", a=1, b=1).text == "2"
+
+
 def test_environment_and_folder_are_the_configured_ones(both, monkeypatch):
     assert call(both, "pipe.read", name="COLOUR").text == "blue"
     assert call(both, "pipe.read", name="PYTEST_CURRENT_TEST").text == "(not set)"

@@ -141,6 +141,15 @@ def test_spelled_tags_that_are_talk_stay_where_the_tokenizer_has_no_tokens():
     ]
 
 
+@pytest.mark.parametrize(
+    "schema", [{}, {"type": 5}, {"type": [5, []]}, {"anyOf": 5}, {"oneOf": [5, {"anyOf": None}]}, 5, None]
+)
+def test_a_schema_may_be_anything(schema):
+    text = "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>"
+    *_, call = parse(text, tool_format="xml", tool_schemas={"f": {"properties": {"a": schema}}})
+    assert call.arguments == {"a": "1"}
+
+
 def test_a_closing_tag_spelled_out_closes_a_complete_call():
     parser = StreamParser()
     events = parser.push_control("<tool_call>")

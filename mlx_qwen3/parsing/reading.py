@@ -41,7 +41,7 @@ class Offer:
 
     def properties(self, name: str) -> Mapping[str, Any] | None:
         """The parameters of tool `name`, None if they are not known."""
-        properties = self.schemas.get(name, {}).get("properties")
+        properties = self.schemas[name].get("properties") if name in self.schemas else None
         return properties if isinstance(properties, Mapping) else None
 
 
@@ -162,60 +162,56 @@ def _read_xml(body: str, is_closed: bool, offer: Offer) -> list[Reading]:
     if not match:
         raise CallError("The tool call has no function name. " + HOW_XML)
     name, rest = match[1].strip(), body[match.end() :]
-    is_complete = FUNCTION_END in rest
-    if not (is_closed or is_complete):
-        raise CallError(f'The call of "{name}" was cut off. {HOW_XML}', name)
     if rest.lstrip().startswith("{"):
         return [_reading(name, loose_json.read(rest, is_whole=is_closed)[0], offer)]
     if offer.names is not None and name not in offer.names:
         raise CallError(_not_offered(name, offer.names), name)
     properties = offer.properties(name) or {}
-    try:
-        values = dict(_parameters(rest, name))
-    except CallError as error:
-        raise CallError(str(error), name) from error
+    parameters, end = _parameters(rest, name, is_closed)
+    if not (is_closed or FUNCTION_END in rest[end:]):
+        raise CallError(f'The call of "{name}" was cut off. {HOW_XML}', name)
+    values = dict(parameters)
     return [Reading(name, {key: _typed(text, properties.get(key)) for key, text in values.items()})]
 
 
-def _parameters(text: str, name: str) -> list[tuple[str, str]]:
-    """Each parameter and its value as text. Raises CallError if one is given twice."""
+def _parameters(text: str, name: str, is_closed: bool) -> tuple[list[tuple[str, str]], int]:
+    """Each parameter and its value as text, and where the last ends.
+
+    Raises CallError if one is given twice, or was cut off.
+    """
     found: list[tuple[str, str]] = []
     position = 0
     while match := PARAMETER.search(text, position):
-        value, position = _value(text, match.end())
+        end = _value_end(text, match.end(), is_closed)
+        if end is None:
+            raise CallError(f'The call of "{name}" was cut off inside "{match[1]}". {HOW_XML}', name)
+        value, position = text[match.end() : end].removeprefix("\n").removesuffix("\n"), end
         if match[1].strip() in dict(found):
             raise CallError(f'The parameter "{match[1]}" of "{name}" is given twice. {HOW_XML}', name)
         found.append((match[1].strip(), value))
-    return found
-
-
-def _value(text: str, start: int) -> tuple[str, int]:
-    """The value at `start`, up to its closing tag or, where that was forgotten, to what comes next."""
-    end = _value_end(text, start)
-    value = text[start:end].removeprefix("\n").removesuffix("\n")
-    return value, end
+    return found, position
 
 
 _VALUE_MARK = re.compile(f"{PARAMETER_END}|{FUNCTION_END}|{CLOSE}|{PARAMETER.pattern}|{FUNCTION.pattern}")
 
 
-def _value_end(text: str, start: int) -> int:
-    quoted, function_end = "", None
+def _value_end(text: str, start: int, is_closed: bool) -> int | None:
+    """Where the value at `start` ends: at its closing tag or, where that was forgotten, at the next
+    parameter, or at a `</function>` that ends a closed call. None if it was cut off."""
+    quoted = ""
     for match in _VALUE_MARK.finditer(text, start):
         mark = match[0]
         if quoted:
             quoted = "" if mark == quoted else quoted
         elif mark.startswith("<function"):
             quoted = quoted_until(text[start : match.start()])
-        elif mark == PARAMETER_END:
+        elif mark == PARAMETER_END or mark.startswith("<parameter") or _ends_call(match, is_closed):
             return match.start()
-        elif mark.startswith("<parameter"):
-            return match.start() if function_end is None else function_end
-        elif mark == FUNCTION_END:
-            function_end = match.start()
-    if function_end is None:
-        raise CallError(f"The tool call was cut off inside a parameter. {HOW_XML}")
-    return function_end
+    return None
+
+
+def _ends_call(mark: re.Match[str], is_closed: bool) -> bool:
+    return mark[0] == FUNCTION_END and is_closed and not mark.string[mark.end() :].strip()
 
 
 def _typed(text: str, schema: Any) -> Value:
@@ -234,8 +230,14 @@ def _types(schema: Any) -> set[str]:
     """Every type the schema allows at its top."""
     if not isinstance(schema, Mapping):
         return set()
-    named = schema.get("type", [])
-    types = {named} if isinstance(named, str) else {item for item in named if isinstance(item, str)}
-    for choice in [*schema.get("anyOf", []), *schema.get("oneOf", [])]:
-        types |= _types(choice)
+    named = schema.get("type")
+    types = {item for item in [named, *_list(named)] if isinstance(item, str)}
+    for key in ("anyOf", "oneOf"):
+        for choice in _list(schema.get(key)):
+            types |= _types(choice)
     return types
+
+
+def _list(value: Any) -> list[Any]:
+    """A list, or nothing: a server may write anything into its schema."""
+    return value if isinstance(value, list) else []

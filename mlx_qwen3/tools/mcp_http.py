@@ -58,7 +58,8 @@ class _BoundedStream(httpx2.AsyncByteStream):
         async for chunk in self._stream:
             size += len(chunk)
             if size > MAX_MESSAGE_BYTES:
-                raise httpx2.ReadError(f"the server's answer is larger than {MAX_MESSAGE_BYTES >> 20} MB")
+                # Of the errors there are, the one that fails this request and not the connection.
+                raise httpx2.StreamError(f"the server's answer is larger than {MAX_MESSAGE_BYTES >> 20} MB")
             yield chunk
 
     async def aclose(self) -> None:

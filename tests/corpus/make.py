@@ -750,6 +750,10 @@ def add_xml():
         PARIS_CALL,
         xml=True,
     )
+    for rest in ["", "\n</function>", "\nand so on"]:
+        text = f"<tool_call>\n<function=write_file>\n<parameter=content>\nWrite </function>{rest}"
+        error = ["error", "write_file", "cut off"]
+        add("hopeless", f"XML: cut off in a value that quotes a mark{rest!r}", text, error, xml=True)
     add(
         "hopeless",
         "XML: cut off in a value",
