@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -30,8 +31,9 @@ def main() -> None:
                 console.print("\n[bold]>[/] /thoughts")
                 console.print(printer.thoughts.strip(), style="dim")
             session.prepare()
-    picture = Path(__file__).parent / "chat.svg"
-    picture.write_text(console.export_svg(title="mlx-qwen3 chat"), encoding="utf-8")
+    picture = console.export_svg(title="mlx-qwen3 chat")
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # nothing is fetched to show it
+    (Path(__file__).parent / "chat.svg").write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":
