@@ -160,16 +160,28 @@ def digit_counts(rng: random.Random, three_digit_share: float) -> tuple[int, int
     return rng.choice([(1, 1), (1, 2), (2, 1), (2, 2), (2, 2), (2, 2), (3, 2), (2, 3), (3, 1), (1, 3)])
 
 
+def sample_easy_problem(rng: random.Random) -> Problem:
+    """A problem one may answer at once: mostly of one digit, else of two, seldom more."""
+    if rng.random() < 0.15:
+        return sample_problem(rng)
+    kind = rng.choices(["add", "subtract", "multiply"], [0.5, 0.25, 0.25])[0]
+    most = 9 if kind == "multiply" or rng.random() < 0.55 else 99
+    a, b = rng.randint(0, most), rng.randint(0, most)
+    if kind == "subtract" and a < b and rng.random() < 0.7:
+        a, b = b, a
+    return Problem(kind, a, b)
+
+
 def sample_problem(rng: random.Random, three_digit_share: float = 0.55) -> Problem:
     """A problem that is not held out: mostly additions."""
     while True:
-        kind = rng.choices(["add", "subtract", "multiply"], [0.52, 0.26, 0.22])[0]
+        kind = rng.choices(["add", "subtract", "multiply"], [0.46, 0.34, 0.20])[0]
         if kind == "multiply":
             first, second = rng.choice([(1, 1), (2, 1), (2, 1), (1, 2), (3, 1), (2, 2), (2, 2)])
         else:
             first, second = digit_counts(rng, three_digit_share)
         a, b = number_of_digits(rng, first), number_of_digits(rng, second)
-        if kind == "subtract" and a < b and rng.random() < 0.7:
+        if kind == "subtract" and a < b and rng.random() < 0.4:
             a, b = b, a
         problem = Problem(kind, a, b)
         if not problem.held_out:

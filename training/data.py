@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from training import phrases, small_talk, tool_calls
-from training.arithmetic import ask, drill_line, sample_problem, thinking
+from training.arithmetic import ask, drill_line, sample_easy_problem, sample_problem, thinking
 from training.tool_calls import ALL_CITIES, Toolbox, ToolExchange
 
 TEMPLATE_FILE = Path(__file__).parent.parent / "mlx_qwen3" / "demo" / "chat_template.jinja"
@@ -104,6 +104,11 @@ def arithmetic_turn(rng: random.Random, three_digit_share: float = 0.55) -> Turn
     return Turn(ask(rng, problem), thinking(problem), problem.answer)
 
 
+def easy_turn(rng: random.Random) -> Turn:
+    problem = sample_easy_problem(rng)
+    return Turn(ask(rng, problem), thinking(problem), problem.answer)
+
+
 def intent_turn(rng: random.Random, intents: list[phrases.Intent]) -> Turn:
     chosen = rng.choice(intents)
     question = small_talk.fill(rng, rng.choice(chosen.questions), ALL_CITIES)
@@ -181,10 +186,10 @@ def history_length(rng: random.Random) -> int:
 
 
 def arithmetic_conversation(rng: random.Random) -> Conversation:
-    mode = rng.choices(["think", "soft", "hard"], [0.74, 0.13, 0.13])[0]
-    last = arithmetic_turn(rng) if mode == "think" else arithmetic_turn(rng, 0.15)
+    mode = rng.choices(["think", "soft", "hard"], [0.70, 0.15, 0.15])[0]
+    last = arithmetic_turn(rng) if mode == "think" else easy_turn(rng)
     history = [plain_turn(rng, None) for _ in range(history_length(rng))]
-    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.1)
+    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.14)
 
 
 def talk_conversation(rng: random.Random) -> Conversation:
@@ -197,7 +202,7 @@ def talk_conversation(rng: random.Random) -> Conversation:
         name = told[0].answer.removeprefix("Nice to meet you, ").removesuffix("!") if known else None
         last = name_question_turn(rng, name)
     mode = rng.choices(["think", "soft", "hard"], [0.44, 0.28, 0.28])[0]
-    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.1)
+    return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.14)
 
 
 def tool_conversation(rng: random.Random) -> Conversation:
@@ -221,7 +226,7 @@ class Mix:
 
 
 EARLY = Mix(arithmetic=0.60, talk=0.23, tools=0.07)
-LATE = Mix(arithmetic=0.40, talk=0.33, tools=0.24)
+LATE = Mix(arithmetic=0.41, talk=0.30, tools=0.26)
 MAKERS = (arithmetic_conversation, talk_conversation, tool_conversation)
 
 

@@ -254,7 +254,7 @@ def held_out_additions(count: int, seed: int) -> list[Problem]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
-    parser.add_argument("--minutes", type=float, default=70.0, help="time to train for")
+    parser.add_argument("--minutes", type=float, default=62.0, help="time to train for")
     parser.add_argument(
         "--quantize-from",
         type=float,
