@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from mlx_qwen3.events import Done, Event, Stats, ToolCall, ToolResult
@@ -27,9 +29,9 @@ class AgentOptions:
     max_steps: int
 
 
-def allow(request: ApprovalRequest) -> Decision:  # noqa: ARG001  # the signature of every `Approve`
-    """Allows every call: for functions the program itself offers."""
-    return Decision(True)
+def allow_own(request: ApprovalRequest) -> Decision:
+    """Allows the functions that the program itself offers, and nothing that a server brought."""
+    return Decision(request.tool.server is None, "Nobody was there to allow this tool call.")
 
 
 def run_agent(
@@ -57,13 +59,26 @@ def run_agent(
         broken = broken + 1 if calls and all(call.arguments is None for call in calls) else 0
         if done.finish_reason != "tool_calls" or step == options.max_steps or broken > MOST_BROKEN_STEPS:
             break
-        results = options.toolbox.run(calls, options.approve, is_cancelled=is_cancelled)
+        results = run_calls(calls, options, is_cancelled)
         answer_calls(results)
         yield from results
         if is_cancelled():
             done = replace(done, finish_reason="cancelled")
             break
     yield replace(done, stats=reduce(add_stats, figures))
+
+
+def run_calls(
+    calls: Sequence[ToolCall], options: AgentOptions, is_cancelled: Callable[[], bool]
+) -> list[ToolResult]:
+    """Run `calls` on this thread; where an event loop already runs on it, as in a notebook, on another."""
+    run = partial(options.toolbox.run, calls, options.approve, is_cancelled=is_cancelled)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 def add_stats(first: Stats, second: Stats) -> Stats:

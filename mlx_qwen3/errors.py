@@ -10,6 +10,7 @@
     |- SamplingError        a sampling parameter out of its range
     |- CacheError           a cache asked for what it cannot do, or that does not fit the model
     |- ConversionError      a conversion that cannot start or finish
+    |- ToolError            a tool, a tool server or their configuration cannot be used
     `- EngineError          the engine was closed, or its thread died
 
 A message is one line: what was wrong, where, and what to do about it.
@@ -54,6 +55,10 @@ class CacheError(Qwen3Error):
 
 class ConversionError(Qwen3Error):
     """A conversion cannot start, or stopped before its output was whole."""
+
+
+class ToolError(Qwen3Error):
+    """A tool, a tool server or their configuration cannot be used."""
 
 
 class EngineError(Qwen3Error):

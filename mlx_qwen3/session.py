@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.agent import AgentOptions, allow, assistant_message, result_messages, run_agent
+from mlx_qwen3.agent import AgentOptions, allow_own, assistant_message, result_messages, run_agent
 from mlx_qwen3.cache.prompt import PromptCache, common_prefix
 from mlx_qwen3.conversation import Conversation
 from mlx_qwen3.decode import prefill
@@ -63,8 +63,8 @@ class Session:
     values that differ from Qwen's preset for the mode.
 
     tools: what the model may call: typed functions, tools, or a ToolBox. approve: asked before each
-    call; by default all are allowed, since the program itself offered them. max_steps: how often in
-    one turn it may call tools and read what they return.
+    call; by default the program's own functions are allowed and the tools of MCP servers are not.
+    max_steps: how often in one turn it may call tools and read what they return.
 
     One turn runs at a time; sessions of one engine take turns. What makes a turn (`send`, `retry`,
     `edit`, `compact`) raises MessageError if the conversation is too long for the model's context,
@@ -80,7 +80,7 @@ class Session:
         thinking_budget: int | None = None,
         sampling: SamplingParams | Mapping[str, Any] | None = None,
         tools: ToolBox | Iterable[Tool | Callable[..., Any]] = (),
-        approve: Approve = allow,
+        approve: Approve = allow_own,
         max_steps: int = 10,
     ):
         if thinking_budget is not None and thinking_budget < 0:
@@ -392,13 +392,16 @@ def ignore(item: object) -> None:
 
 
 def _collect(events: Iterator[Event]) -> Reply:
-    thinking, answer, calls = "", "", []
+    thinking, answer, seen = "", "", 0
+    calls: list[ToolCall] = []
     for event in events:
         match event:
             case ThinkingDelta():
                 thinking += event.text
             case AnswerDelta():
-                answer += event.text
+                # What is said before and after a call are paragraphs of one answer.
+                answer += ("\n\n" if answer and len(calls) > seen else "") + event.text
+                seen = len(calls)
             case ToolCall():
                 calls.append(event)
             case Done():

@@ -88,6 +88,7 @@ class Turn:
         self._generated = self._thinking_tokens = self._answer_tokens = 0
         self._first_token_at = self._prefill_seconds = 0.0
         self._cached = 0
+        self._called = False  # a call came after the latest word
 
     def run(self) -> Iterator[list[Event]]:
         """Yield the events of each chunk and each token (often none), ending with Done.
@@ -188,9 +189,12 @@ class Turn:
             if isinstance(event, ThinkingDelta):
                 self.thinking += event.text
             elif isinstance(event, AnswerDelta):
-                self.answer += event.text
+                # What is said before and after a call are paragraphs of one answer.
+                self.answer += ("\n\n" if self.answer and self._called else "") + event.text
+                self._called = False
             elif isinstance(event, ToolCall):
                 self.tool_calls.append(event)
+                self._called = True
         return events
 
     def _stats(self) -> Stats:

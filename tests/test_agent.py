@@ -11,7 +11,7 @@ from test_session import engine, script  # noqa: F401  # the fixture
 
 from mlx_qwen3 import Engine
 from mlx_qwen3.events import AnswerDelta, Done, ToolCall, ToolResult
-from mlx_qwen3.tools import Decision
+from mlx_qwen3.tools import Decision, ToolBox
 
 CALL = '<tool_call>\n{"name": "double", "arguments": {"n": %s}}\n</tool_call>'
 
@@ -158,3 +158,26 @@ def test_async_turns_run_tools_too(engine: Engine) -> None:  # noqa: F811
     events = asyncio.run(talk())
     assert any(isinstance(e, ToolResult) and e.text == "10" for e in events)
     assert isinstance(events[-1], Done)
+
+
+def test_words_around_a_call_are_paragraphs(engine: Engine) -> None:  # noqa: F811
+    script(engine, "Let me see.\n" + CALL % 21, "It is 42.")
+    assert engine.session(tools=[double], thinking=False).ask("go").answer == "Let me see.\n\nIt is 42."
+
+
+def test_a_servers_tools_need_somebody_to_allow_them(engine: Engine) -> None:  # noqa: F811
+    box = ToolBox([double])
+    box.tools["double"].server = "stranger"
+    script(engine, (CALL % 21).replace("double", next(iter(box.names))), "No.")
+    session = engine.session(tools=box, thinking=False)
+    session.ask("go")
+    assert "Nobody was there" in session.messages[2]["content"]
+
+
+def test_tools_run_where_an_event_loop_runs_already(engine: Engine) -> None:  # noqa: F811
+    script(engine, CALL % 21, "42")
+
+    async def in_a_notebook() -> str:
+        return engine.session(tools=[double], thinking=False).ask("go").answer
+
+    assert asyncio.run(in_a_notebook()) == "42"

@@ -7,13 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_qwen3.errors import Qwen3Error
+from mlx_qwen3.errors import ToolError as ToolError
 
 MAX_RESULT_CHARACTERS = 20_000
-
-
-class ToolError(Qwen3Error):
-    """A tool, a tool server or their configuration cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
