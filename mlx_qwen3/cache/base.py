@@ -6,17 +6,26 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+from mlx_qwen3.cache.rows import Rows
+
 
 class Cache(Protocol):
     """The keys and values of one layer. B batch, H heads, L new tokens, S tokens held, D head size."""
 
     offset: int
-    """Position of the next token: how many have been seen. Reading it changes nothing."""
+    """The position that the next token is rotated for. Reading it changes nothing."""
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        """Append keys and values (B, H, L, D), already rotated; return all rows (B, H, S + L, D).
+    @property
+    def tokens(self) -> int:
+        """How many tokens have been seen, taken-back ones not counted."""
+        ...
 
-        Mutates the cache and moves `offset` on by L.
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
+        """Append keys and values (B, H, L, D), already rotated; return all rows the L may look at.
+
+        Rows are arrays (B, H, S + L, D), or QuantizedRows. Mutates the cache and moves `offset` on
+        by L; a rotating cache may then move all positions back together. Raises CacheError if the
+        rows cannot be stored.
         """
         ...
 
@@ -24,7 +33,8 @@ class Cache(Protocol):
         """The mask for `length` new rows, asked before they are appended.
 
         None where nothing is hidden, "causal" where plain causality is enough (an array even then
-        if `return_array`), else a boolean array (L, S + L), true where a row may look.
+        if `return_array`), else a boolean array (L, S + L), true where a row may look, its columns
+        in the order of the rows that `update_and_fetch` returns.
         """
         ...
 

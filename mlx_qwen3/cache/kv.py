@@ -1,40 +1,80 @@
-"""KVCache: keeps the keys and values of every token."""
+"""KVCache and QuantizedKVCache: keep the keys and values of every token."""
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import mlx.core as mx
 
+from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
+from mlx_qwen3.cache.rows import Rows
+from mlx_qwen3.errors import CacheError
 
-class KVCache:
-    """Keeps every row, in buffers that grow by doubling so that appending costs no copy on average."""
+
+class StoredCache:
+    """What all caches share: a buffer of keys, one of values, and the position of the next token."""
+
+    _keys: Buffer
+    _values: Buffer
+    offset: int
+
+    @property
+    def keys(self) -> Rows | None:
+        """All the room for keys, (B, H, capacity, D), written or not; None before the first token."""
+        return self._keys.rows
+
+    @property
+    def values(self) -> Rows | None:
+        """All the room for values; see `keys`."""
+        return self._values.rows
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens have been seen, taken-back ones not counted."""
+        return self.offset
+
+    @property
+    def meta_state(self) -> str:
+        """Nothing: `state` says it all."""
+        return ""
+
+    @meta_state.setter
+    def meta_state(self, value: str) -> None:
+        if value:
+            raise CacheError(f"a {type(self).__name__} has no meta state, got {value!r}")
+
+    @property
+    def nbytes(self) -> int:
+        return self._keys.nbytes + self._values.nbytes
+
+    def empty(self) -> bool:
+        return self._keys.rows is None
+
+
+class KVCache(StoredCache):
+    """Keeps every row, in buffers that grow by a quarter so that appending costs no copy on average."""
 
     # The first buffer, and the unit buffers are rounded to, in tokens.
     step = 256
 
     def __init__(self) -> None:
-        self.keys: mx.array | None = None  # (B, H, capacity, D)
-        self.values: mx.array | None = None
+        self._keys, self._values = DenseBuffer(), DenseBuffer()
         self.offset = 0
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
         """Append keys and values (B, H, L, D); return every row so far (B, H, S + L, D)."""
         start, self.offset = self.offset, self.offset + keys.shape[2]
-        self.keys = _write(self._room(self.keys, keys, start), keys, start)
-        self.values = _write(self._room(self.values, values, start), values, start)
-        return self.keys[..., : self.offset, :], self.values[..., : self.offset, :]
+        for buffer, rows in ((self._keys, keys), (self._values, values)):
+            encoded = buffer.encode(rows)
+            if buffer.capacity < self.offset:
+                # Growing by a quarter keeps copying rare without holding twice what is needed.
+                capacity = max(self.offset, start + start // 4)
+                buffer.reserve(-(-capacity // self.step) * self.step, encoded, used=start)
+            buffer.write(encoded, start)
+        return self._held()
 
-    def _room(self, buffer: mx.array | None, rows: mx.array, start: int) -> mx.array:
-        """`buffer` with room for `rows` at `start`; what lies beyond `start` is not kept."""
-        if buffer is not None and buffer.shape[2] >= self.offset:
-            return buffer
-        # Growing by a quarter keeps copying rare without holding twice what is needed.
-        capacity = max(self.offset, start + start // 4)
-        capacity = -(-capacity // self.step) * self.step
-        B, H, _, D = rows.shape
-        if buffer is None:
-            return mx.zeros((B, H, capacity, D), rows.dtype)
-        empty = mx.zeros((B, H, capacity - start, D), buffer.dtype)
-        return mx.concatenate([buffer[..., :start, :], empty], axis=2)
+    def _held(self) -> tuple[Rows, Rows]:
+        return self._keys.read(0, self.offset), self._values.read(0, self.offset)
 
     def make_mask(
         self, length: int, return_array: bool = False, window_size: int | None = None
@@ -50,40 +90,27 @@ class KVCache:
         return mask if window_size is None else mask & (queries < keys + window_size)
 
     @property
-    def state(self) -> tuple[mx.array, mx.array] | list[mx.array]:
-        """Keys and values held, each (B, H, offset, D); an empty list before the first token."""
-        if self.keys is None or self.values is None:
-            return []
-        return self.keys[..., : self.offset, :], self.values[..., : self.offset, :]
+    def state(self) -> tuple[Any, ...]:
+        """Keys held, values held, each (B, H, offset, D) or None before the first token; the offset."""
+        keys, values = (None, None) if self.empty() else self._held()
+        return keys, values, self.offset
 
     @state.setter
-    def state(self, value: tuple[mx.array, mx.array] | list[mx.array]) -> None:
-        self.keys, self.values = value if value else (None, None)
-        self.offset = 0 if self.keys is None else self.keys.shape[2]
-
-    @property
-    def meta_state(self) -> str:
-        """Nothing: `state` says it all."""
-        return ""
-
-    @meta_state.setter
-    def meta_state(self, value: str) -> None:
-        if value:
-            raise ValueError(f"a KVCache has no meta state, got {value!r}")
+    def state(self, value: tuple[Any, ...]) -> None:
+        keys, values, self.offset = value
+        self._keys.hold(keys)
+        self._values.hold(values)
 
     @classmethod
-    def from_state(cls, state: tuple[mx.array, mx.array] | list[mx.array]) -> KVCache:
-        """A cache holding `state`, as saved; called by `mlx_lm.models.cache.load_prompt_cache`."""
+    def from_state(cls, state: tuple[Any, ...]) -> Self:
+        """A cache holding `state`, as saved; mlx-lm's caches of the same name have the same."""
         cache = cls()
         cache.state = state
         return cache
 
-    @property
-    def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in (self.keys, self.values) if buffer is not None)
-
-    def empty(self) -> bool:
-        return self.keys is None
+    def copy(self) -> Self:
+        """Another cache with the same content. Shares memory until either is written to."""
+        return self.from_state(self.state)
 
     def size(self) -> int:
         """Tokens held."""
@@ -97,8 +124,45 @@ class KVCache:
         self.offset -= n
         return n
 
+    def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedKVCache:
+        """The same rows, quantized. Raises CacheError for a layout that cannot be."""
+        quantized = QuantizedKVCache(group_size, bits)
+        if not self.empty():
+            keys, values = self.plain()
+            quantized.update_and_fetch(keys, values)
+        return quantized
 
-def _write(buffer: mx.array, rows: mx.array, start: int) -> mx.array:
-    """`buffer` with `rows` at `start`: in place where nothing else holds it."""
-    buffer[..., start : start + rows.shape[2], :] = rows
-    return buffer
+    def plain(self) -> tuple[mx.array, mx.array]:
+        """Keys and values held, as plain rows (B, H, offset, D). Raises CacheError if there are none."""
+        if self.empty():
+            raise CacheError("the cache is empty")
+        keys, values = self._held()
+        return self._keys.decode(keys), self._values.decode(values)
+
+
+class QuantizedKVCache(KVCache):
+    """KVCache with rows of 4 or 8 bits a value. `update_and_fetch` returns QuantizedRows."""
+
+    def __init__(self, group_size: int = 64, bits: int = 8) -> None:
+        self._keys, self._values = QuantizedBuffer(group_size, bits), QuantizedBuffer(group_size, bits)
+        self.group_size, self.bits = group_size, bits
+        self.offset = 0
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """As of KVCache, each of the rows (packed, scales, biases); then group size and bits."""
+        keys, values = (None, None) if self.empty() else self._held()
+        return keys, values, self.offset, self.group_size, self.bits
+
+    @state.setter
+    def state(self, value: tuple[Any, ...]) -> None:
+        keys, values, offset, group_size, bits = value
+        self.__init__(group_size, bits)  # type: ignore[misc]  # buffers are made for a layout
+        self._keys.hold(keys)
+        self._values.hold(values)
+        self.offset = offset
+
+    def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedKVCache:
+        if (group_size, bits) == (self.group_size, self.bits):
+            return self
+        return super().to_quantized(group_size, bits)

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache, Rotation
 
 
 class MakesCache(Protocol):
-    def make_cache(self) -> Sequence[Cache]: ...
+    def make_cache(self, **options: Any) -> Sequence[Cache]: ...
 
 
-def make_prompt_cache(model: MakesCache) -> list[Cache]:
-    """An empty cache for `model`, one entry a layer."""
-    return list(model.make_cache())
+def make_prompt_cache(
+    model: MakesCache,
+    max_size: int | None = None,
+    keep: int = 4,
+    bits: int | None = None,
+    group_size: int = 64,
+) -> list[Cache]:
+    """An empty cache for `model`, one entry a layer.
+
+    max_size: tokens held; the first `keep` and the latest others stay, without end. None keeps all.
+    bits: 4 or 8 quantizes keys and values, `group_size` (32, 64, 128) of them sharing a scale.
+    Raises CacheError for a window, bits or group size that cannot be.
+    """
+    if max_size is None and bits is None:
+        return list(model.make_cache())
+    return list(model.make_cache(max_size=max_size, keep=keep, bits=bits, group_size=group_size))
+
+
+def make_layer_cache(
+    max_size: int | None, keep: int, bits: int | None, group_size: int, rotation: Rotation
+) -> KVCache | RotatingKVCache:
+    """One layer's cache; see `make_prompt_cache`. rotation: the layer's rotary embedding."""
+    if max_size is None:
+        return KVCache() if bits is None else QuantizedKVCache(group_size, bits)
+    if bits is None:
+        return RotatingKVCache(max_size, keep, rotation)
+    return QuantizedRotatingKVCache(max_size, keep, rotation, group_size, bits)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -24,31 +50,83 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 class PromptCache:
-    """A model's cache together with the ids it holds, so that a new prompt pays only for what is new."""
+    """A model's cache together with the ids it stands for, so that a new prompt pays only for what is new.
 
-    def __init__(self, model: MakesCache):
-        self._model = model
-        self.layers = make_prompt_cache(model)
+    options: max_size, keep, bits, group_size of `make_prompt_cache`.
+    """
+
+    def __init__(self, model: MakesCache, **options: Any):
+        self._model, self._options = model, options
+        self.layers = make_prompt_cache(model, **options)
         self.ids: list[int] = []
+        """The ids that were fed and not taken back."""
+        self._skipped: list[int] = []
+        """The ids never fed, because they would have left the window: their place is after `keep`."""
+
+    @property
+    def max_size(self) -> int | None:
+        """Tokens held at most; None where all are."""
+        size: int | None = self._options.get("max_size")
+        return size
+
+    @property
+    def _keep(self) -> int:
+        return int(self._options.get("keep", 4))
+
+    def begin(self, ids: Sequence[int]) -> list[int]:
+        """Cut the cache back to what the prompt `ids` can use of it; return the ids to feed, one at least.
+
+        They are the end of the prompt. With a window they are never more than the window holds: of
+        a prompt that would overflow it, what would be pushed out is left out. A window that tokens
+        were pushed out of cannot be cut back, so where the prompt is not what was fed and more
+        (Qwen3's template drops old thinking), the window is fed anew behind the first tokens.
+        """
+        held = self._cut(self._usable(ids))
+        skipped = self._skipped if held > self._keep else []
+        feed = list(ids[held + len(skipped) :])
+        if self.max_size is not None and len(feed) > self.max_size - self._keep:
+            held, skipped = self._cut(min(held, self._keep)), []
+            room = self.max_size - held
+            if len(ids) - held > room:
+                first, last = list(ids[held : self._keep]), self.max_size - self._keep
+                skipped, feed = list(ids[self._keep : -last]), first + list(ids[-last:])
+        self._skipped = skipped
+        return feed
 
     def reuse(self, ids: Sequence[int]) -> int:
-        """Cut the cache back to what it shares with the prompt `ids`; return how many tokens that is.
+        """`begin`, but return how many of `ids` need not be fed."""
+        return len(ids) - len(self.begin(ids))
 
-        At least one token of the prompt is left over: it must be fed to get the next one.
-        """
-        shared = min(common_prefix(self.ids, ids), len(ids) - 1)
-        surplus = len(self.ids) - shared
+    def extend(self, ids: Sequence[int]) -> None:
+        """Note that `ids` were fed. What the layers do not hold (a cancelled step) is left out."""
+        self.ids = (self.ids + list(ids))[: self.layers[0].tokens]
+
+    def _usable(self, ids: Sequence[int]) -> int:
+        """How many of the ids fed are also the prompt's; at least one of the prompt is left over."""
+        whole = self.ids[: self._keep] + self._skipped + self.ids[self._keep :] if self._skipped else self.ids
+        shared = min(common_prefix(whole, ids), len(ids) - 1)
+        behind_gap = shared - len(self._skipped)
+        return behind_gap if behind_gap > self._keep else min(shared, self._keep if self._skipped else shared)
+
+    def _cut(self, count: int) -> int:
+        """Keep the first `count` ids fed, or as many of them as can be; return how many that is."""
+        surplus = len(self.ids) - count
         if surplus and all(layer.is_trimmable() for layer in self.layers):
             for layer in self.layers:
                 layer.trim(surplus)
         elif surplus:
-            self.layers, shared = make_prompt_cache(self._model), 0
-        self.ids = list(ids[:shared])
-        return shared
+            count = self._restart() if count >= self._keep > 0 else 0
+            if count == 0:
+                self.layers = make_prompt_cache(self._model, **self._options)
+        self.ids = self.ids[:count]
+        return count
 
-    def extend(self, ids: Sequence[int]) -> None:
-        """Note that `ids` were fed. What the layers do not hold (a cancelled step) is left out."""
-        self.ids = (self.ids + list(ids))[: self.layers[0].offset]
+    def _restart(self) -> int:
+        """Go back to the first tokens, which a window still holds; return how many, 0 if it does not."""
+        windows = [layer for layer in self.layers if isinstance(layer, RotatingKVCache)]
+        for window in windows:
+            window.restart()
+        return self._keep if windows else 0
 
     @property
     def nbytes(self) -> int:

@@ -6,10 +6,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.rows import Rows
 from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.attend import Mask, attend
 from mlx_qwen3.model.rope import make_rope
-
-Mask = mx.array | str | None  # "causal", an additive or boolean (.., L, S + L) array, or nothing to hide
 
 
 class Attention(nn.Module):
@@ -41,10 +41,11 @@ class Attention(nn.Module):
         offset = cache.offset if cache is not None else 0
         queries = self.rope(self.q_norm(queries).swapaxes(1, 2), offset=offset)  # (B, H, L, D)
         keys = self.rope(self.k_norm(keys).swapaxes(1, 2), offset=offset)
+        rows: tuple[Rows, Rows] = (keys, values)
         if cache is not None:
-            keys, values = cache.update_and_fetch(keys, values)  # (B, H, S + L, D)
+            rows = cache.update_and_fetch(keys, values)  # (B, H, S + L, D), or quantized
 
-        output = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
+        output = attend(queries, *rows, self.scale, mask)
         return self.o_proj(output.swapaxes(1, 2).reshape(B, L, -1))
 
     def _heads(self, x: mx.array, count: int) -> mx.array:

@@ -10,8 +10,11 @@ import mlx.nn as nn
 
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.cache.prompt import make_layer_cache
+from mlx_qwen3.cache.rotating import RotatingKVCache
 from mlx_qwen3.config import ModelConfig
-from mlx_qwen3.model.attention import Attention, Mask
+from mlx_qwen3.model.attend import Mask
+from mlx_qwen3.model.attention import Attention
 from mlx_qwen3.model.mlp import make_mlp
 
 EXPERT_KEY = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.((?:gate|up|down)_proj\.\w+)")
@@ -81,9 +84,13 @@ class Model(nn.Module):
     def layers(self) -> list[TransformerBlock]:
         return self.model.layers
 
-    def make_cache(self) -> list[KVCache]:
-        """An empty cache that keeps everything, one entry a layer."""
-        return [KVCache() for _ in self.layers]
+    def make_cache(
+        self, max_size: int | None = None, keep: int = 4, bits: int | None = None, group_size: int = 64
+    ) -> list[KVCache | RotatingKVCache]:
+        """An empty cache, one entry a layer; see `make_prompt_cache`."""
+        return [
+            make_layer_cache(max_size, keep, bits, group_size, layer.self_attn.rope) for layer in self.layers
+        ]
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """A published checkpoint's tensors under this module's names and shapes.

@@ -25,6 +25,12 @@ class RoPE(nn.Module):
         """Rotate x (B, H, L, D); its first row stands at position `offset`, or offset[b] of row b."""
         return mx.fast.rope(x, self.head_dim, traditional=False, base=self.theta, scale=1.0, offset=offset)
 
+    def shift(self, x: mx.array, by: int) -> mx.array:
+        """Move rotated rows x (B, H, L, D) `by` positions further on, back if negative."""
+        B, H, L, D = x.shape
+        # As rows of their own, all at position `by`: rotations add up.
+        return self(x.reshape(B, H * L, 1, D), offset=by).reshape(x.shape)
+
 
 class YarnRoPE(nn.Module):
     """RoPE whose slow frequencies are interpolated and whose fast ones are kept (YaRN).
@@ -41,8 +47,17 @@ class YarnRoPE(nn.Module):
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
         """Rotate and scale x (B, H, L, D); its first row stands at position `offset`."""
+        return self._rotate(x * self.attention_factor, offset)
+
+    def shift(self, x: mx.array, by: int) -> mx.array:
+        """Move rotated rows x (B, H, L, D) `by` positions further on, back if negative."""
+        B, H, L, D = x.shape
+        # As rows of their own, all at position `by`: rotations add up. They are scaled already.
+        return self._rotate(x.reshape(B, H * L, 1, D), by).reshape(x.shape)
+
+    def _rotate(self, x: mx.array, offset: int | mx.array) -> mx.array:
         return mx.fast.rope(
-            x * self.attention_factor,
+            x,
             self.head_dim,
             traditional=False,
             base=None,
