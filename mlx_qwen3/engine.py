@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from mlx_qwen3.checkpoint import OnDownload, load_model, resolve
-from mlx_qwen3.errors import EngineError
+from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.model.qwen3 import Model
 from mlx_qwen3.session import Session
@@ -25,18 +25,38 @@ from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
 
 T = TypeVar("T")
 
+ENDLESS = 2**31  # tokens
+SMALLEST_WINDOW = 64
+
 
 class Engine:
     """A loaded model and the thread that runs it. Close it, or use it in a `with` block.
 
     model: a folder, a short name, `demo`, or a hub id. context: tokens the conversation may need;
-    above the model's native length positions are scaled (YaRN). on_download: called with the bytes
+    above the model's native length positions are scaled (YaRN). max_kv_size: tokens each session's
+    cache holds, the first few and the latest; then a conversation has no end. kv_bits: 4 or 8 stores
+    the cache quantized. on_download: called with the bytes
     downloaded and the bytes there are, on the engine's thread. Raises what loading raises.
     """
 
     def __init__(
-        self, model: str = "demo", *, context: int | None = None, on_download: OnDownload | None = None
+        self,
+        model: str = "demo",
+        *,
+        context: int | None = None,
+        max_kv_size: int | None = None,
+        kv_bits: int | None = None,
+        on_download: OnDownload | None = None,
     ):
+        options = {"max_size": max_kv_size, "bits": kv_bits}
+        if max_kv_size is not None and max_kv_size < SMALLEST_WINDOW:
+            raise CacheError(
+                f"a cache of {max_kv_size} tokens holds no conversation; use {SMALLEST_WINDOW} or more"
+            )
+        if kv_bits not in (None, 4, 8):
+            raise CacheError(f"a cache can have 4 or 8 bits, not {kv_bits}")
+        self.cache_options = {name: value for name, value in options.items() if value is not None}
+        """What each session's PromptCache is made with."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
         ready: Future[tuple[Model, Tokenizer]] = Future()
@@ -53,8 +73,8 @@ class Engine:
 
     @property
     def context(self) -> int:
-        """The most tokens a conversation may have."""
-        return self.model.args.context_length
+        """The most tokens a conversation may have; with a window it has no end."""
+        return ENDLESS if "max_size" in self.cache_options else self.model.args.context_length
 
     def session(self, **options: Any) -> Session:
         """A new conversation; see Session for the options."""

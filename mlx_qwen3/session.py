@@ -358,9 +358,7 @@ class Session:
         """Feed what every next prompt starts with."""
         ids = self._certain_prefix()
         with self._own_cache() as cache:
-            done = cache.reuse([*ids, -1])
-            rest = ids[done:]
-            done = 0
+            rest, done = cache.begin([*ids, -1])[:-1], 0
             for processed in prefill(self._engine.model, rest, cache.layers):
                 cache.extend(rest[done:processed])
                 done = processed
@@ -378,7 +376,7 @@ class Session:
     @contextmanager
     def _own_cache(self) -> Iterator[PromptCache]:
         """The session's cache; dropped if a step fails half way and leaves layers of different lengths."""
-        cache = self._cache or PromptCache(self._engine.model)
+        cache = self._cache or PromptCache(self._engine.model, **self._engine.cache_options)
         self._cache = cache
         try:
             yield cache

@@ -101,8 +101,8 @@ class Turn:
                 f"{self.request.context:,}; start anew with /clear, or shorten the message"
             )
         mx.reset_peak_memory()
-        self._cached = self._cache.reuse(self.request.prompt_ids)
-        feed = self.request.prompt_ids[self._cached :]
+        feed = self._cache.begin(self.request.prompt_ids)
+        self._cached = len(self.request.prompt_ids) - len(feed)
         yield from self._prefill(feed)
         feed = feed[-1:]
         while self.finish_reason is None:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Encoder
 
 import mlx_qwen3
 from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.cache.rotating import RotatingKVCache
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.turn import EARLY_END
@@ -73,7 +74,9 @@ class ScriptedModel:
             for text in (opening, opening + "<think>\n\n</think>\n\n")
         ]
 
-    def make_cache(self) -> list[KVCache]:
+    def make_cache(self, **options: Any) -> list[Any]:
+        if "max_size" in options:
+            return [RotatingKVCache(options["max_size"]) for _ in range(self.args.num_hidden_layers)]
         return [KVCache() for _ in range(self.args.num_hidden_layers)]
 
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:

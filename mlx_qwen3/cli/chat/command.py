@@ -34,6 +34,10 @@ def chat(
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens to make room for; beyond the native length uses YaRN.")
     ] = None,
+    max_kv_size: Annotated[
+        int | None, typer.Option(min=1, help="Hold this many tokens, the first and the latest: no end.")
+    ] = None,
+    kv_bits: Annotated[int | None, typer.Option(help="Store the cache in 4 or 8 bits.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of one turn.")] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 takes the likeliest token; Qwen advises 0.6 and 0.7.")
@@ -60,7 +64,13 @@ def chat(
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling = {name: value for name, value in chosen.items() if value is not None}
     with progress_bars() as bars:
-        engine = Engine(model, context=context, on_download=DownloadBar(bars))
+        engine = Engine(
+            model,
+            context=context,
+            max_kv_size=max_kv_size,
+            kv_bits=kv_bits,
+            on_download=DownloadBar(bars),
+        )
     with engine, closing(ChatTools(tools, mcp, allow or ())) as chat_tools:
         session = engine.session(
             system=system,

@@ -298,7 +298,10 @@ def model(state: ChatState, argument: str) -> None:
         state.say(f"{state.model} · context {state.engine.context:,}")
         return
     state.say(f"loading {argument} ...")
-    engine = Engine(argument)  # raises before anything is changed
+    options = state.engine.cache_options
+    engine = Engine(  # raises before anything is changed
+        argument, max_kv_size=options.get("max_size"), kv_bits=options.get("bits")
+    )
     state.session = state.session.move_to(engine)
     state.engine.close()
     state.engine, state.model = engine, argument

@@ -102,7 +102,7 @@ class ChatLoop:
         state = self.state
         size = state.engine.model.args.num_parameters
         shown = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-        title = f"{state.model} · {shown} parameters · context {state.engine.context:,}"
+        title = f"{state.model} · {shown} parameters · {_context(state.engine)}"
         state.console.print(title, style="bold", markup=False)
         if state.model == "demo":
             state.say(DEMO_NOTE)
@@ -116,8 +116,15 @@ class ChatLoop:
         mode = "thinking" if session.thinking else "no thinking"
         if session.thinking and session.thinking_budget is not None:
             mode += f" up to {session.thinking_budget:,}"
-        used = f"context {session.tokens:,} of {engine.context:,} ({session.tokens / engine.context:.0%})"
+        room = engine.cache_options.get("max_size") or engine.context
+        held = min(session.tokens, room)
+        used = f"context {held:,} of {room:,} ({held / room:.0%})"
         parts = [self.state.model, mode, used, f"{session.cache_bytes / 2**20:.0f} MiB"]
         if session.last_stats is not None:
             parts.append(f"{session.last_stats.tokens_per_second:.1f} tokens/s")
         return " " + " · ".join(parts)
+
+
+def _context(engine: Engine) -> str:
+    window = engine.cache_options.get("max_size")
+    return f"window {window:,}" if window else f"context {engine.context:,}"

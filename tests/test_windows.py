@@ -1,0 +1,49 @@
+"""Conversations in a window and in quantized caches, through the engine, on the demo."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlx_qwen3 import Engine
+from mlx_qwen3.errors import CacheError
+
+GREEDY = {"temperature": 0.0}
+
+
+def test_a_conversation_longer_than_its_window_goes_on_and_stays_right() -> None:
+    with Engine("demo", max_kv_size=256) as engine:
+        session = engine.session(sampling=GREEDY)
+        for number in range(10, 22):
+            reply = session.ask(f"what is {number * 10 + 1}+{number * 20}?")
+            assert str(number * 30 + 1) in reply.answer
+            assert reply.finish_reason == "stop"
+            assert {layer.size() for layer in session._cache.layers} <= set(range(257))
+        assert len(session.prompt_ids()) > 256
+        assert reply.stats.prompt_tokens - reply.stats.cached_tokens <= 256
+
+
+@pytest.mark.parametrize("options", [{"kv_bits": 8}, {"kv_bits": 8, "max_kv_size": 512}])
+def test_a_quantized_cache_still_adds(options: dict[str, int]) -> None:
+    with Engine("demo", **options) as engine:
+        session = engine.session(sampling=GREEDY)
+        session.ask("hello")
+        assert "632" in session.ask("what is 347+285?").answer
+        plain = engine.model.make_cache()
+        assert type(session._cache.layers[0]) is not type(plain[0])
+
+
+def test_a_window_that_is_never_full_changes_nothing() -> None:
+    answers = []
+    for options in ({}, {"max_kv_size": 2048}):
+        with Engine("demo", **options) as engine:
+            session = engine.session(sampling=GREEDY)
+            answers.append([session.ask(text).answer for text in ("hello", "what is 5+6?", "bonjour")])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"max_kv_size": 3}, "64 or more"), ({"kv_bits": 5}, "4 or 8 bits")]
+)
+def test_impossible_caches_are_refused(options: dict[str, int], said: str) -> None:
+    with pytest.raises(CacheError, match=said):
+        Engine("demo", **options)
