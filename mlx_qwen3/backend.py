@@ -12,6 +12,7 @@ a tile of output rows at a time whenever it is multiplied with.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,9 +250,9 @@ class _Experts:
         """Whether MLX's gathered product is as fast for so many rows."""
         return rows < ROWS_PER_EXPERT * self.weight.shape[0]  # type: ignore[attr-defined]
 
+    @abstractmethod
     def _expert(self, index: int) -> mx.array:
         """The matrix (out, in) of one expert, in fp32."""
-        raise NotImplementedError
 
 
 class CpuSwitchLinear(_Experts, _Dense, SwitchLinear):
