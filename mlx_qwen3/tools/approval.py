@@ -8,11 +8,8 @@ again, and so is one a trusted server adds later. What a tool says of itself dec
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from mlx_qwen3.files import write_atomically
 from mlx_qwen3.tools.base import Tool, ToolError
 
 
@@ -206,12 +204,6 @@ def _is_well_formed(scopes: Any) -> bool:
 def _write(file: Path, text: str) -> None:
     """Replace `file` at once, readable by its owner only."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".approvals")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        Path(name).replace(file)
+        write_atomically(file, text)
     except OSError as error:
-        with contextlib.suppress(OSError, UnboundLocalError):
-            Path(name).unlink()
         raise ToolError(f"cannot keep the permission in {file}: {error}") from error
