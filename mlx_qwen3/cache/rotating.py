@@ -283,8 +283,6 @@ class RotatingKVCache(StoredCache):
 
     def restart(self) -> None:
         """Forget all but the first `keep` tokens, which are where they were."""
-        if not self.empty():
-            self._move_first(0)
         self.offset = min(self.offset, self.keep)
         self._moved_back = self._turn = 0
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache, to_rotating
 from mlx_qwen3.cache.rows import Layout, dequantize, layout_of, quantize
+from mlx_qwen3.config import RopeScaling
 from mlx_qwen3.model import attend as attend_module
 from mlx_qwen3.model.attend import attend
-from mlx_qwen3.model.rope import RoPE
+from mlx_qwen3.model.rope import RoPE, YarnRoPE
 
 D, HEADS, KEY_HEADS = 32, 4, 2
 ROPE = RoPE(D, 10000.0)
@@ -242,3 +243,31 @@ def test_tiles_equal_all_scores_at_once(
         assert layout_of(stored[0], D) == layout
         head_by_head = attend_module._head_by_head(queries, *stored, D**-0.5, mask)
         assert_close(head_by_head, expected, 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
+def test_first_keys_that_followed_the_window_come_back_as_they_were(kind: str) -> None:
+    rows = random_rows(1, 80, seed=5)
+    cache, fresh = MAKERS[kind](), MAKERS[kind]()
+    run(cache, rows, [1] * 60)
+    assert cache.trim(1) == 0  # tokens were pushed out: there is no way back
+    copy = cache.copy()
+    run(fresh, rows, [1] * 60)
+    expected = run(fresh, rows, [1] * 8, start=60)
+    assert_close(run(copy, rows, [1] * 8, start=60), expected, 1e-5)
+    cache.restart()
+    assert (cache.tokens, cache.offset) == (3, 3)
+    anew = MAKERS[kind]()
+    run(anew, rows, [3])
+    assert_close(run(cache, rows, [12], start=60), run(anew, rows, [12], start=60), 1e-5)
+
+
+@pytest.mark.parametrize("scaling", [None, RopeScaling(4.0, 64)], ids=["plain", "yarn"])
+@quick
+@given(position=st.integers(0, 300), by=st.integers(-300, 300), seed=st.integers(0, 99))
+def test_shifted_keys_are_those_of_the_other_position(
+    scaling: Any, position: int, by: int, seed: int
+) -> None:
+    rope = RoPE(D, 10000.0) if scaling is None else YarnRoPE(D, 10000.0, scaling)
+    keys = random_rows(2, 5, seed)[1]
+    assert_close(rope.shift(rope(keys, position), by), rope(keys, position + by), 1e-3)

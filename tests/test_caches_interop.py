@@ -1,0 +1,179 @@
+"""mlx-lm's tools run with our model and each of our caches; the window follows a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+
+import mlx.core as mx  # isort: skip
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_flatten
+from tiny_checkpoints import DENSE
+
+from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.prompt import PromptCache, make_prompt_cache
+from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.errors import CacheError
+from mlx_qwen3.model.qwen3 import Model
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "quantized": {"bits": 8, "group_size": 32},
+    "rotating": {"max_size": 12, "keep": 2},
+    "rotating quantized": {"max_size": 12, "keep": 2, "bits": 4, "group_size": 32},
+}
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    mx.random.seed(0)
+    model = Model(ModelConfig.from_dict(DENSE))
+    mx.eval(model.parameters())
+    return model
+
+
+def greedy(model: Model, cache: Any, ids: list[int], count: int) -> list[int]:
+    tokens: list[int] = []
+    for _ in range(count):
+        tokens.append(int(mx.argmax(model(mx.array([ids]), cache)[0, -1]).item()))
+        ids = tokens[-1:]
+    return tokens
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_mlx_lm_generates_the_same_tokens(model: Model, kind: str) -> None:
+    from mlx_lm.generate import generate_step
+
+    cache = make_prompt_cache(model, **OPTIONS[kind])
+    theirs = [
+        int(token) for token, _ in generate_step(mx.array(PROMPT), model, prompt_cache=cache, max_tokens=15)
+    ]
+    assert theirs == greedy(model, make_prompt_cache(model, **OPTIONS[kind]), PROMPT, 15)
+
+
+@pytest.mark.parametrize("kind", ["full", "rotating"])
+def test_mlx_lm_quantizes_ours_midway(model: Model, kind: str) -> None:
+    from mlx_lm.generate import generate_step
+
+    cache = make_prompt_cache(model, **OPTIONS[kind])
+    steps = generate_step(
+        mx.array(PROMPT),
+        model,
+        prompt_cache=cache,
+        max_tokens=15,
+        kv_bits=8,
+        kv_group_size=32,
+        quantized_kv_start=25,
+    )
+    assert len(list(steps)) == 15
+    assert all(isinstance(layer, QuantizedKVCache | QuantizedRotatingKVCache) for layer in cache)
+
+
+def test_mlx_lms_own_quantized_cache_runs_in_our_model(model: Model) -> None:
+    from mlx_lm.models.cache import QuantizedKVCache as TheirQuantizedKVCache
+
+    theirs = [TheirQuantizedKVCache(32, 8) for _ in model.layers]
+    ours = make_prompt_cache(model, bits=8, group_size=32)
+    for ids in (PROMPT, [7], [8]):
+        difference = model(mx.array([ids]), theirs) - model(mx.array([ids]), ours)
+        assert mx.abs(difference).max().item() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["full", "quantized", "rotating"])
+def test_mlx_lm_saves_ours_and_loads_its_own_of_that_name(model: Model, kind: str, tmp_path: Path) -> None:
+    from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
+
+    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    for layer in cache:
+        layer.rotation = None  # mlx-lm leaves the first tokens where they were
+    model(mx.array([PROMPT]), cache)
+    save_prompt_cache(str(tmp_path / "cache.safetensors"), cache)
+    loaded = load_prompt_cache(str(tmp_path / "cache.safetensors"))
+    ours = [type(layer).from_state(theirs.state) for layer, theirs in zip(cache, loaded, strict=True)]
+    for token in range(16):
+        logits = [model(mx.array([[token]]), each) for each in (cache, loaded, ours)]
+        assert mx.abs(logits[0] - logits[1]).max().item() < 1e-4
+        assert mx.abs(logits[0] - logits[2]).max().item() < 1e-4
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_mlx_lm_trims_ours_unless_tokens_were_pushed_out(model: Model, kind: str) -> None:
+    from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+
+    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    model(mx.array([PROMPT[:9]]), cache)
+    assert trim_prompt_cache(cache, 3) == 3
+    assert cache[0].offset == 6
+    model(mx.array([PROMPT]), cache)
+    assert can_trim_prompt_cache(cache) == ("max_size" not in OPTIONS[kind])
+
+
+@pytest.mark.parametrize("kind", ["full", "rotating"])
+def test_a_lora_step_trains_on_what_a_cache_holds(kind: str) -> None:
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
+    tuned = Model(ModelConfig.from_dict(DENSE))
+    tuned.freeze()
+    linear_to_lora_layers(tuned, 2, {"rank": 4, "scale": 1.0, "dropout": 0.0})
+    cache: Any = make_prompt_cache(tuned, **OPTIONS[kind])
+    tuned(mx.array([PROMPT]), cache)
+
+    def loss(model: Model) -> mx.array:
+        logits = model(mx.array([[5]]), [layer.copy() for layer in cache])
+        return nn.losses.cross_entropy(logits[0, -1], mx.array(7))
+
+    _, gradients = nn.value_and_grad(tuned, loss)(tuned)
+    assert any(mx.abs(gradient).max().item() > 0 for _, gradient in tree_flatten(gradients))
+
+
+def test_kinds_of_caches_and_what_they_refuse(model: Model) -> None:
+    kinds = [type(make_prompt_cache(model, **options)[0]) for options in OPTIONS.values()]
+    assert kinds == [KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache]
+    with pytest.raises(CacheError, match="4 or 8 bits"):
+        make_prompt_cache(model, bits=3)
+    with pytest.raises(CacheError, match="keep fewer"):
+        make_prompt_cache(model, max_size=4, keep=4)
+    with pytest.raises(CacheError, match="does not divide heads of 32"):
+        model(mx.array([[1]]), make_prompt_cache(model, bits=4, group_size=64))
+
+
+def feed(model: Model, cache: PromptCache, ids: list[int]) -> list[int]:
+    pending = cache.begin(ids)
+    model(mx.array([pending]), cache.layers)
+    cache.extend(pending)
+    return pending
+
+
+@pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
+def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Model, kind: str) -> None:
+    cache = PromptCache(model, **OPTIONS[kind])
+    assert feed(model, cache, PROMPT) == [*PROMPT[:2], *PROMPT[-10:]]
+    longer = [*PROMPT, 11, 12]
+    assert feed(model, cache, longer) == [11, 12]  # only more: the window goes on
+    changed = [*PROMPT[:15], 13, 14, 15]
+    assert feed(model, cache, changed) == changed[-10:]  # the first two are still held
+    fresh = PromptCache(model, **OPTIONS[kind])
+    feed(model, fresh, changed)
+    following = [model(mx.array([[6]]), held.layers) for held in (cache, fresh)]
+    assert mx.abs(following[0] - following[1]).max().item() < 1e-4
+    other = [99, *changed]
+    assert feed(model, cache, other) == [*other[:2], *other[-10:]]
+    assert feed(model, cache, [1, 2, 3]) == [1, 2, 3]
+    assert feed(model, cache, [1, 2, 3, 4]) == [4]
+    assert feed(model, cache, [1, 2, 9, 4]) == [9, 4]
+
+
+def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_only(model: Model) -> None:
+    cache = PromptCache(model, max_size=12, keep=2)
+    feed(model, cache, PROMPT)  # 2 first, 8 left out, 10 last
+    changed = [*PROMPT[:9], 50, 51]
+    assert feed(model, cache, changed) == changed[2:]
+    fresh = PromptCache(model, max_size=12, keep=2)
+    feed(model, fresh, changed)
+    following = [model(mx.array([[6]]), held.layers) for held in (cache, fresh)]
+    assert mx.abs(following[0] - following[1]).max().item() < 1e-4
