@@ -95,6 +95,16 @@ class Terminal:
         self._child.setwinsize(lines, columns)
         self._screen.resize(lines, columns)
 
+    def leave(self) -> int:
+        """Press Ctrl-D until the program has ended; its exit code. A key pressed in the moment between
+        an answer and the next prompt may not be heard, as at any terminal."""
+        deadline = time.monotonic() + 20
+        while self._child.isalive():
+            assert time.monotonic() < deadline, f"still running:\n{self.text()}"
+            self._child.send("\x04")
+            self.read(0.5)
+        return self.wait_for_end()
+
     def wait_for_end(self, seconds: float = 15) -> int:
         """Wait until the program has ended by itself; its exit code."""
         deadline = time.monotonic() + seconds

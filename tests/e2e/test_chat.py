@@ -112,8 +112,7 @@ def test_a_conversation_at_the_terminal(tmp_path: Path) -> None:
         screen = terminal.wait("tokens/s", since=before)
         assert " thinking" not in screen[before:]
         assert "cached" in screen[before:]
-        terminal.press("\x04")
-        assert terminal.wait_for_end() == 0
+        assert terminal.leave() == 0
 
 
 def test_commands(tmp_path: Path) -> None:
@@ -195,8 +194,7 @@ def test_the_first_run_offers_what_fits_and_remembers(tmp_path: Path) -> None:
         terminal.type("no idea")
         terminal.type("0")
         terminal.wait("/help for help")
-        terminal.press("\x04")
-        terminal.wait_for_end()
+        terminal.leave()
     with Terminal(tmp_path, "") as terminal:
         assert "Which model?" not in terminal.wait("/help for help")
 
@@ -260,8 +258,7 @@ def test_history_is_kept_across_runs_for_its_user_alone(tmp_path: Path) -> None:
         terminal.wait("/help for help")
         before = terminal.type("hello there")
         terminal.wait("tokens/s", since=before)
-        terminal.press("\x04")
-        terminal.wait_for_end()
+        terminal.leave()
     with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
         terminal.wait("/help for help")
         terminal.press("\x1b[A")

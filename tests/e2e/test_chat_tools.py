@@ -103,5 +103,4 @@ def test_an_mcp_server_is_listed_and_closed(tmp_path: Path) -> None:
         terminal.wait("error: there is no MCP server", since=before)
         before = terminal.type("/mcp dance")
         terminal.wait("error: /mcp takes nothing", since=before)
-        terminal.press("\x04")
-        assert terminal.wait_for_end() == 0
+        assert terminal.leave() == 0

@@ -55,6 +55,8 @@ class ChatLoop:
         while not self.state.is_over:
             try:
                 text = self._prompt.prompt("> ", default=self.state.take_draft())
+                if text.strip():
+                    self._handle(text)
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -62,9 +64,6 @@ class ChatLoop:
                     return
                 pressed_at = time.monotonic()
                 self.state.say("Ctrl-C again or Ctrl-D leaves")
-                continue
-            if text.strip():
-                self._handle(text)
 
     def _handle(self, text: str) -> None:
         state = self.state
