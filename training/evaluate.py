@@ -207,32 +207,39 @@ def cut_thinking(checkpoint: Checkpoint, rng: random.Random) -> str:
     return f"{share(formed)} well-formed; right when cut in the last tenth: {share(late)}"
 
 
-def tool_use(thinking: bool) -> Callable[[Checkpoint, random.Random], str]:
+def tool_use(thinking: bool, real_places: bool = False) -> Callable[[Checkpoint, random.Random], str]:
     """The right call as valid JSON, then the result in the answer."""
 
     def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
-        cases = []
-        while len(cases) < 100:
-            toolbox = tool_calls.sample_toolbox(rng)
-            exchange = tool_calls.sample_tool_exchange(rng, toolbox)
-            if (
-                exchange.second_thought.startswith("The tools answered")
-                or exchange.second_thought == "The tool answered."
-            ):
-                cases.append((toolbox.tools, exchange))
+        cases = tool_cases(rng, 100, real_places)
         prompts = [checkpoint.prompt([user(e.question)], thinking, tools) for tools, e in cases]
         replies = checkpoint.complete(prompts, thinking)
         called = [calls_in(reply) == e.calls for (_, e), reply in zip(cases, replies, strict=True)]
-        prompts = []
-        for tools, e in cases:
-            prompts.append(
-                checkpoint.prompt([user(e.question), *tool_calls_as_messages(e, thinking)], thinking, tools)
-            )
+        histories = [[user(e.question), *tool_calls_as_messages(e, thinking)] for _, e in cases]
+        prompts = [
+            checkpoint.prompt(h, thinking, tools) for h, (tools, _) in zip(histories, cases, strict=True)
+        ]
         answers = [answer_of(reply) for reply in checkpoint.complete(prompts, thinking)]
         used = [answer == e.answer for (_, e), answer in zip(cases, answers, strict=True)]
         return f"{share(called)} calls right; {share(used)} answers use the result"
 
     return measure
+
+
+def tool_cases(
+    rng: random.Random, count: int, real_places: bool
+) -> list[tuple[list[dict], tool_calls.ToolExchange]]:
+    """Tools offered and a question for them whose calls succeed; three places in ten are invented words."""
+    known = {*tool_calls.ALL_CITIES, *tool_calls.ZONES}
+    cases = []
+    while len(cases) < count:
+        toolbox = tool_calls.sample_toolbox(rng)
+        exchange = tool_calls.sample_tool_exchange(rng, toolbox)
+        places = [v for call in exchange.calls for k, v in call["arguments"].items() if k != "expression"]
+        is_wanted = known.issuperset(places) or not real_places
+        if is_wanted and exchange.second_thought in ("The tool answered.", "The tools answered."):
+            cases.append((toolbox.tools, exchange))
+    return cases
 
 
 def tool_calls_as_messages(exchange: tool_calls.ToolExchange, thinking: bool) -> list[Message]:
@@ -304,8 +311,10 @@ MEASURES = {
     "the same in phrasings not trained on": unseen_phrasings,
     "unknowable questions refused": unknown_questions,
     "answers after thinking was cut short": cut_thinking,
-    "tool calls, thinking": tool_use(True),
-    "tool calls, not thinking": tool_use(False),
+    "tool calls, thinking, existing places": tool_use(True, real_places=True),
+    "tool calls, not thinking, existing places": tool_use(False, real_places=True),
+    "tool calls, thinking, three in ten places invented": tool_use(True),
+    "tool calls, not thinking, three in ten places invented": tool_use(False),
     "no call where none is needed": no_needless_calls,
     "time asked without a tool": time_without_tool,
 }
