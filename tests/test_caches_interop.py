@@ -177,3 +177,16 @@ def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_on
     feed(model, fresh, changed)
     following = [model(mx.array([[6]]), held.layers) for held in (cache, fresh)]
     assert mx.abs(following[0] - following[1]).max().item() < 1e-4
+
+
+def test_mlx_lms_window_with_a_chunks_surplus_goes_on_in_ours(model: Model) -> None:
+    from mlx_lm.models.cache import RotatingKVCache as TheirRotatingKVCache
+
+    theirs: Any = [TheirRotatingKVCache(12, keep=2) for _ in model.layers]
+    model(mx.array([PROMPT[:7]]), theirs)
+    model(mx.array([PROMPT]), theirs)
+    assert theirs[0].keys.shape[2] > 12
+    ours = [RotatingKVCache.from_state(layer.state) for layer in theirs]
+    for token in range(16):
+        difference = model(mx.array([[token]]), theirs) - model(mx.array([[token]]), ours)
+        assert mx.abs(difference).max().item() < 1e-4
