@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -199,11 +200,12 @@ def test_headers_are_sent(one):
     seen = []
 
     def serve(listener: socket.socket) -> None:
-        while True:
-            connection, _ = listener.accept()
-            seen.append(connection.recv(65536).decode())
-            connection.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            connection.close()
+        with suppress(OSError):  # the listener is closed when the test is done
+            while True:
+                connection, _ = listener.accept()
+                seen.append(connection.recv(65536).decode())
+                connection.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=[listener], daemon=True).start()
