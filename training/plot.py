@@ -32,13 +32,14 @@ def draw(rows: list[Row], out: Path) -> None:
     accuracy.set_ylim(-3, 103)
     accuracy.set_ylabel("held-out additions right, %")
     accuracy.set_xlabel("million tokens")
-    rounded = [token for token, row in zip(tokens, rows, strict=True) if row["rounding"]]
     for axis in (loss, accuracy):
         axis.grid(alpha=0.3)
-        if rounded:
-            axis.axvspan(rounded[0], rounded[-1], alpha=0.12, label="weights rounded to 4 bits")
-    if rounded:
-        loss.legend()
+        rounding = [bool(row["rounding"]) for row in rows]
+        span = axis.get_xaxis_transform()
+        axis.fill_between(
+            tokens, 0, 1, rounding, transform=span, alpha=0.15, label="weights rounded to 4 bits"
+        )
+    loss.legend()
     figure.tight_layout()
     figure.savefig(out, dpi=110)
 

@@ -206,7 +206,7 @@ class Trainer:
         source = batches(self.tokenizer, seed, self.tokens_per_micro_batch, self.mix)
         is_new = not (self.folder / "log.csv").exists()
         log_file = (self.folder / "log.csv").open("a", newline="")
-        log = csv.writer(log_file)
+        log = csv.writer(log_file, lineterminator="\n")
         if is_new:
             log.writerow(["step", "tokens", "seconds", "loss", "accuracy", "rounding"])
         next_report, next_check = self.progress.seconds, self.progress.seconds + check_every / 2
