@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 
@@ -84,18 +84,42 @@ RANGES = {
 }
 
 
-class Sampler:
-    """Chooses tokens for one turn. Lazy: nothing is evaluated, so decoding can run ahead."""
+class Constraint(Protocol):
+    """Says which tokens may come next, for output that must have a form.
 
-    def __init__(self, params: SamplingParams, vocab_size: int):
+    Told of each token once it is surely part of the output: one that was sampled ahead and thrown away
+    is never accepted.
+    """
+
+    def mask(self) -> mx.array | None:
+        """True (V,) where a token may come next; None while every token may."""
+
+    def accept(self, token: int) -> None:
+        """`token` was taken."""
+
+    def rollback(self, count: int) -> None:
+        """Take the latest `count` accepted tokens back."""
+
+
+class Sampler:
+    """Chooses tokens for one turn. Lazy: nothing is evaluated, so decoding can run ahead.
+
+    With a constraint, the mask of what may come is found on the CPU while the device is at the logits.
+    """
+
+    def __init__(self, params: SamplingParams, vocab_size: int, constraint: Constraint | None = None):
         self.params = params
+        self.constraint = constraint
         seed = time.time_ns() if params.seed is None else params.seed
         self._keys = key_stream(seed)
         self._counts = mx.zeros((vocab_size,), mx.int32) if params.has_penalties else None
+        self._observed: list[mx.array] = []  # and not yet told to the constraint
 
     def __call__(self, logits: mx.array) -> mx.array:
         """logits (V,) -> the id of the next token, a scalar array."""
         params = self.params
+        if self.constraint is not None:
+            logits = self._constrain(logits, self.constraint)
         if self._counts is not None:
             logits = penalize(logits, self._counts, params)
         if params.temperature == 0:
@@ -108,6 +132,16 @@ class Sampler:
         """Count `token` as said in this turn."""
         if self._counts is not None:
             self._counts = self._counts.at[token].add(1)
+        if self.constraint is not None:
+            self._observed.append(token)
+
+    def _constrain(self, logits: mx.array, constraint: Constraint) -> mx.array:
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]
+        for token in self._observed:
+            constraint.accept(int(token.item()))  # type: ignore[arg-type]  # item() is typed complex too
+        self._observed.clear()
+        mask = constraint.mask()
+        return logits if mask is None else mx.where(mask, logits, -mx.inf)
 
 
 def key_stream(seed: int) -> Callable[[], mx.array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import mlx.core as mx
 import pytest
@@ -85,3 +86,26 @@ def test_the_sampler_is_told_of_each_token_before_it_chooses_the_next(model: Scr
     tokens = decode(model, [1], model.make_cache(), recorder)
     taken = [next(tokens) for _ in range(3)]
     assert recorder.log == ["choose", taken[0], "choose", taken[1], "choose", taken[2], "choose"]
+
+
+def test_a_constraint_has_accepted_exactly_the_tokens_yielded(model: ScriptedModel) -> None:
+    class Evens:
+        accepted: ClassVar[list[int]] = []
+
+        def mask(self) -> mx.array:
+            return mx.arange(model.args.vocab_size) % 2 == 0
+
+        def accept(self, token: int) -> None:
+            self.accepted.append(token)
+
+        def rollback(self, count: int) -> None:
+            del self.accepted[-count:]
+
+    sampler = Sampler(SamplingParams(), model.args.vocab_size, Evens())
+    said = []
+    for ids in ([5, 6, 7], [8]):  # the second as after a thinking budget: one sampled token is dropped
+        tokens = decode(model, ids, model.make_cache(), sampler)
+        said += [next(tokens) for _ in range(4)]
+        tokens.close()
+    assert Evens.accepted == said
+    assert all(token % 2 == 0 for token in said)

@@ -165,3 +165,54 @@ def test_presets_are_qwens() -> None:
 def test_bad_values_are_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(SamplingError, match=name):
         SamplingParams().with_values(**{name: value})
+
+
+class Cycle:
+    """A constraint: only the next of `ids` may come, over and over, after `free` tokens without limits."""
+
+    def __init__(self, ids: list[int], free: int = 0):
+        self.ids, self.free = ids, free
+        self.accepted: list[int] = []
+
+    def mask(self) -> mx.array | None:
+        place = len(self.accepted) - self.free
+        return None if place < 0 else mx.arange(VOCABULARY) == self.ids[place % len(self.ids)]
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+    def rollback(self, count: int) -> None:
+        del self.accepted[len(self.accepted) - count :]
+
+
+@pytest.mark.parametrize(
+    "params", [*SETTINGS, SamplingParams(temperature=0, repetition_penalty=1.5)], ids=str
+)
+def test_a_constraint_has_the_last_word(params: SamplingParams) -> None:
+    constraint = Cycle([3, 499, 0], free=2)
+    sampler = Sampler(params, VOCABULARY, constraint)
+    said = []
+    for row in np.random.default_rng(1).standard_normal((11, VOCABULARY)) * 20:
+        token = sampler(mx.array(row))
+        sampler.observe(token)
+        said.append(int(token.item()))
+    assert said[2:] == [3, 499, 0] * 3
+
+
+def test_a_constraint_is_told_what_was_taken_and_nothing_else() -> None:
+    constraint = Cycle([7])
+    sampler = Sampler(SamplingParams(), VOCABULARY, constraint)
+    first = sampler(mx.zeros(VOCABULARY))
+    sampler(mx.zeros(VOCABULARY))  # ran ahead, and was thrown away
+    assert constraint.accepted == []
+    sampler.observe(first)
+    sampler(mx.zeros(VOCABULARY))
+    assert constraint.accepted == [7]
+
+
+def test_without_limits_a_constraint_changes_nothing() -> None:
+    logits = [mx.array(row) for row in np.random.default_rng(3).standard_normal((20, VOCABULARY)) * 5]
+    plain, free = (
+        Sampler(SamplingParams(seed=4), VOCABULARY, constraint) for constraint in (None, Cycle([0], free=99))
+    )
+    assert [int(plain(row).item()) for row in logits] == [int(free(row).item()) for row in logits]
