@@ -63,9 +63,9 @@ def run_agent(
         answer_calls(results)
         yield from results
         if is_cancelled():
-            done = replace(done, finish_reason="cancelled")
+            figures[-1] = replace(done.stats, finish_reason="cancelled")
             break
-    yield replace(done, stats=reduce(add_stats, figures))
+    yield Done(reduce(add_stats, figures))
 
 
 def run_calls(
@@ -82,7 +82,7 @@ def run_calls(
 
 
 def add_stats(first: Stats, second: Stats) -> Stats:
-    """The figures of two model turns that make one: counts of both, speed and memory of the later."""
+    """The figures of two model turns that make one: counts of both, speed and ending of the later."""
     return replace(
         second,
         thinking_tokens=first.thinking_tokens + second.thinking_tokens,

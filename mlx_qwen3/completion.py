@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt import make_prompt_cache
 from mlx_qwen3.decode import decode, prefill
+from mlx_qwen3.delivery import listen
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta
 from mlx_qwen3.jobs import Job, Steps
@@ -27,16 +27,8 @@ def complete(engine: Engine, ids: list[int], params: SamplingParams) -> Iterator
         raise MessageError("the prompt is empty; there is nothing to complete")
     if len(ids) >= engine.context:
         raise MessageError(f"the prompt has {len(ids):,} tokens and the context holds {engine.context:,}")
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    job = engine.submit(lambda job: _steps(job, engine, ids, params), inbox.put)
-    try:
-        while (item := inbox.get()) is not job.END:
-            if isinstance(item, BaseException):
-                raise item
-            yield item.text
-    finally:
-        job.cancel()
-        job.wait()
+    for event in listen(lambda sink: engine.submit(lambda job: _steps(job, engine, ids, params), sink)):
+        yield event.text
 
 
 def _steps(job: Job, engine: Engine, ids: list[int], params: SamplingParams) -> Steps:

@@ -81,6 +81,7 @@ class Stats:
 
     prompt_tokens: the whole prompt; cached_tokens of it were in the cache. thinking_tokens leaves
     out the tags and the sentence that ends a thinking budget. ttft: from asking to first token.
+    finish_reason: why the turn ended.
     """
 
     prompt_tokens: int
@@ -91,6 +92,7 @@ class Stats:
     prompt_tokens_per_second: float
     tokens_per_second: float
     peak_memory: int
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,10 @@ class Done:
     """The turn is over."""
 
     stats: Stats
-    finish_reason: FinishReason
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.stats.finish_reason
 
 
 Event = (

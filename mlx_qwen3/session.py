@@ -1,33 +1,22 @@
-"""A conversation on an engine: its prompt cache, how it thinks; each turn a stream of events."""
+"""A conversation on an engine: what was said, how the model thinks; each turn a stream of events."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.agent import AgentOptions, allow_own, assistant_message, result_messages, run_agent
-from mlx_qwen3.cache.prompt import PromptCache, common_prefix
+from mlx_qwen3.cache.prompt import common_prefix
 from mlx_qwen3.conversation import Conversation
-from mlx_qwen3.decode import prefill
+from mlx_qwen3.delivery import Dispatch, Reply, call_back, collect, ignore, listen, listen_async
 from mlx_qwen3.errors import EngineError, MessageError
-from mlx_qwen3.events import (
-    AnswerDelta,
-    Done,
-    Event,
-    FinishReason,
-    Stats,
-    ThinkingDelta,
-    ToolCall,
-    ToolResult,
-)
+from mlx_qwen3.events import Done, Event, Stats, ToolResult
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.sampling import SamplingParams
+from mlx_qwen3.slot import Slot
 from mlx_qwen3.tools.base import Tool
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
 from mlx_qwen3.turn import Turn, TurnRequest
@@ -35,23 +24,14 @@ from mlx_qwen3.turn import Turn, TurnRequest
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
 
+__all__ = ["Reply", "Session"]
+
 SUMMARISE = (
     "Summarise our conversation so far for your own use: what I want, what was decided, and every name, "
     "number, file and open question that matters. Write the summary alone."
 )
 SUMMARY = "A summary of our conversation so far:\n\n{}"
 GO_ON = "Thank you. Let us go on from there."
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A whole turn: what `Session.ask` returns."""
-
-    thinking: str
-    answer: str
-    stats: Stats
-    finish_reason: FinishReason
-    tool_calls: list[ToolCall] = field(default_factory=list)
 
 
 class Session:
@@ -93,7 +73,7 @@ class Session:
         toolbox = tools if isinstance(tools, ToolBox) else ToolBox(tools)
         self._agent = AgentOptions(toolbox, approve, max_steps)
         self._engine = engine
-        self._cache: PromptCache | None = None  # touched on the engine's thread only
+        self._slot = Slot(engine)
         self._job: Job | None = None
         self._stop = threading.Event()  # of the turn under way
 
@@ -109,12 +89,10 @@ class Session:
 
     async def asend(self, text: str) -> AsyncIterator[Event]:
         """`send` for asyncio: the loop is never blocked, and tools run on a thread of their own."""
-        loop, inbox, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
-        events = self._converse(text, stop)
-        _pump(events, lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item), stop)
+        stop = threading.Event()
         try:
-            while (item := await inbox.get()) is not Job.END:
-                yield _event_or_raise(item)
+            async for event in listen_async(self._converse(text, stop), stop):
+                yield event
         finally:
             self._cancel(stop)
 
@@ -123,29 +101,20 @@ class Session:
         text: str,
         on_event: Callable[[Event], object],
         on_error: Callable[[Exception], object] | None = None,
-        dispatch: Callable[[Callable[[], object]], object] | None = None,
+        dispatch: Dispatch | None = None,
     ) -> None:
         """Say `text` and return at once; `on_event` is called with each event, Done last.
 
         dispatch: brings a call to the thread it belongs on, such as PyObjC's `callAfter`; without it
         the callbacks run on a thread of the turn's own. An error goes to `on_error`.
         """
-        bring = dispatch or (lambda call: call())
-        stop = threading.Event()
-
-        def sink(item: Any) -> None:
-            if isinstance(item, Exception):
-                if on_error is not None:
-                    bring(lambda: on_error(item))
-            elif item is not Job.END:
-                bring(lambda: on_event(item))
-
         self._refuse_if_busy()
-        _pump(self._converse(text, stop), sink, stop)
+        stop = threading.Event()
+        call_back(self._converse(text, stop), stop, on_event, on_error, dispatch)
 
     def ask(self, text: str) -> Reply:
         """Say `text` and wait for the whole turn."""
-        return _collect(self.send(text))
+        return collect(self.send(text))
 
     def retry(self) -> Iterator[Event]:
         """Take the latest turn back and answer the same message anew."""
@@ -176,7 +145,9 @@ class Session:
         without it; done now, the next turn reads the user's words only. Returns at once.
         """
         if self._job is not None and self._job.finished.is_set():
-            self._job = self._engine.submit(self._align, ignore, makes_way=True)
+            self._job = self._engine.submit(
+                lambda job: self._slot.align(job, self._certain_prefix), ignore, makes_way=True
+            )
 
     def cancel(self) -> None:
         """Stop the running turn, from any thread; the session stays usable."""
@@ -192,12 +163,12 @@ class Session:
     @property
     def tokens(self) -> int:
         """Tokens of the conversation that the cache holds."""
-        return len(self._cache.ids) if self._cache else 0
+        return self._slot.tokens
 
     @property
     def cache_bytes(self) -> int:
         """Bytes the cache takes."""
-        return self._cache.nbytes if self._cache else 0
+        return self._slot.nbytes
 
     def clear(self) -> None:
         """Forget the conversation, all but its system message."""
@@ -285,17 +256,15 @@ class Session:
     def _play(self, steps: Callable[[Job], Steps], stop: threading.Event) -> Iterator[Event]:
         """Run one turn of the model on the engine's thread and pass on its events."""
         self._refuse_if_busy()
-        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._stop = stop
-        self._job = job = self._engine.submit(steps, inbox.put)
-        if stop.is_set():
-            job.cancel()
-        try:
-            while (item := inbox.get()) is not job.END:
-                yield _event_or_raise(item)
-        finally:
-            job.cancel()
-            job.wait()
+
+        def start(sink: Sink) -> Job:
+            self._stop = stop
+            self._job = job = self._engine.submit(steps, sink)
+            if stop.is_set():
+                job.cancel()
+            return job
+
+        yield from listen(start)
 
     def _cancel(self, stop: threading.Event) -> None:
         stop.set()
@@ -323,7 +292,7 @@ class Session:
             if done.finish_reason != "cancelled" or turn.thinking or turn.answer or turn.tool_calls:
                 self.conversation.messages = [*messages, assistant_message(turn)]
 
-        return self._turn(job, messages, keep)
+        return self._slot.turn(job, lambda: self._request(job, messages), keep)
 
     def _summarise(self, job: Job) -> Steps:
         messages = [*self.messages, {"role": "user", "content": SUMMARISE}]
@@ -334,37 +303,18 @@ class Session:
                 summary = {"role": "user", "content": SUMMARY.format(turn.answer.strip())}
                 self.conversation.messages = [*system, summary, {"role": "assistant", "content": GO_ON}]
 
-        return self._turn(job, messages, keep)
+        return self._slot.turn(job, lambda: self._request(job, messages), keep)
 
-    def _turn(self, job: Job, messages: list[dict[str, Any]], keep: Callable[[Turn, Done], None]) -> Steps:
-        engine = self._engine
-        request = TurnRequest(
+    def _request(self, job: Job, messages: list[dict[str, Any]]) -> TurnRequest:
+        return TurnRequest(
             prompt_ids=self.prompt_ids(messages),
             params=self.params(),
-            vocab_size=engine.model.args.vocab_size,
-            context=engine.context,
+            vocab_size=self._engine.model.args.vocab_size,
+            context=self._engine.context,
             asked_at=job.asked_at,
             thinking_budget=self.thinking_budget,
             tool_schemas=self._agent.toolbox.schemas,
         )
-        with self._own_cache() as cache:
-            turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled)
-            for events in turn.run():
-                if events and isinstance(events[-1], Done):
-                    keep(turn, events[-1])
-                yield events
-
-    def _align(self, job: Job) -> Steps:
-        """Feed what every next prompt starts with."""
-        ids = self._certain_prefix()
-        with self._own_cache() as cache:
-            rest, done = cache.begin([*ids, -1])[:-1], 0
-            for processed in prefill(self._engine.model, rest, cache.layers):
-                cache.extend(rest[done:processed])
-                done = processed
-                if job.is_cancelled():
-                    return
-                yield []
 
     def _certain_prefix(self) -> list[int]:
         """The ids that the next prompt starts with, whatever the user says."""
@@ -372,61 +322,3 @@ class Session:
             self.prompt_ids([*self.messages, {"role": "user", "content": text}]) for text in ("a", "b")
         )
         return one[: common_prefix(one, other)]
-
-    @contextmanager
-    def _own_cache(self) -> Iterator[PromptCache]:
-        """The session's cache; dropped if a step fails half way and leaves layers of different lengths."""
-        cache = self._cache or PromptCache(self._engine.model, **self._engine.cache_options)
-        self._cache = cache
-        try:
-            yield cache
-        except Exception:
-            self._cache = None
-            raise
-
-
-def ignore(item: object) -> None:
-    """A sink for work that nobody listens to."""
-
-
-def _collect(events: Iterator[Event]) -> Reply:
-    thinking, answer, seen = "", "", 0
-    calls: list[ToolCall] = []
-    for event in events:
-        match event:
-            case ThinkingDelta():
-                thinking += event.text
-            case AnswerDelta():
-                # What is said before and after a call are paragraphs of one answer.
-                answer += ("\n\n" if answer and len(calls) > seen else "") + event.text
-                seen = len(calls)
-            case ToolCall():
-                calls.append(event)
-            case Done():
-                done = event
-    return Reply(thinking, answer, done.stats, done.finish_reason, calls)
-
-
-def _pump(events: Iterator[Event], sink: Sink, stop: threading.Event) -> None:
-    """Iterate over `events` on a thread of its own; `sink` gets them, then the error or the end."""
-
-    def run() -> None:
-        try:
-            for event in events:
-                sink(event)
-        except Exception as error:  # noqa: BLE001  # whoever listens gets it
-            end: object = error
-        else:
-            end = Job.END
-        with suppress(Exception):  # whoever listened may have gone, with their event loop
-            sink(end)
-        stop.set()
-
-    threading.Thread(target=run, name="mlx_qwen3 turn", daemon=True).start()
-
-
-def _event_or_raise(item: Any) -> Event:
-    if isinstance(item, BaseException):
-        raise item
-    event: Event = item
-    return event

@@ -96,12 +96,8 @@ class Template:
         """Whether the checkpoint thinks. Raises TemplateError when the template does not work."""
         if "enable_thinking" in self._program.variables:
             return Thinking.HYBRID
-        return Thinking.ALWAYS if self.opens_thinking else Thinking.NEVER
-
-    @cached_property
-    def opens_thinking(self) -> bool:
-        """Whether a prompt ends inside `<think>`, so that the model's text starts there."""
-        return self.render([{"role": "user", "content": "hi"}]).rstrip().endswith("<think>")
+        prompt = self.render([{"role": "user", "content": "hi"}])
+        return Thinking.ALWAYS if prompt.rstrip().endswith("<think>") else Thinking.NEVER
 
     @cached_property
     def tool_format(self) -> ToolFormat | None:

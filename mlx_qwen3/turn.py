@@ -112,7 +112,7 @@ class Turn:
             feed = []
         if self.finish_reason == "stop" and self.tool_calls:
             self.finish_reason = "tool_calls"
-        yield [Done(self._stats(), self.finish_reason)]
+        yield [Done(self._stats(self.finish_reason))]
 
     def _prefill(self, ids: list[int]) -> Iterator[list[Event]]:
         """Feed all of `ids` but the last, which decoding needs."""
@@ -197,7 +197,7 @@ class Turn:
                 self._called = True
         return events
 
-    def _stats(self) -> Stats:
+    def _stats(self, finish_reason: FinishReason) -> Stats:
         now = time.perf_counter()
         first = self._first_token_at or now
         fresh = len(self.request.prompt_ids) - self._cached
@@ -211,6 +211,7 @@ class Turn:
             prompt_tokens_per_second=_rate(fresh - 1, self._prefill_seconds),
             tokens_per_second=_rate(self._generated - 1, now - first),
             peak_memory=mx.get_peak_memory(),
+            finish_reason=finish_reason,
         )
 
 

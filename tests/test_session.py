@@ -62,7 +62,7 @@ def test_a_conversation_keeps_to_the_template_and_feeds_only_what_is_new(engine:
         if not session.thinking:
             model.turns[0] = engine.tokenizer.encode(answer)
         prompt = session.prompt_ids([*session.messages, {"role": "user", "content": f"question {number}"}])
-        fed_before, cached = len(model.fed), list(session._cache.ids) if session._cache else []
+        fed_before, cached = len(model.fed), list(session._slot.cache.ids) if session._slot.cache else []
         reply = session.ask(f"question {number}")
         assert reply.answer == answer
         shared = next(
@@ -70,8 +70,8 @@ def test_a_conversation_keeps_to_the_template_and_feeds_only_what_is_new(engine:
         )
         assert reply.stats.cached_tokens == shared
         assert model.fed[fed_before : fed_before + len(prompt) - shared] == prompt[shared:]
-        assert session._cache.ids[: len(prompt)] == prompt
-        assert {layer.offset for layer in session._cache.layers} == {len(session._cache.ids)}
+        assert session._slot.cache.ids[: len(prompt)] == prompt
+        assert {layer.offset for layer in session._slot.cache.layers} == {len(session._slot.cache.ids)}
     assert [m["role"] for m in session.messages] == ["system", *["user", "assistant"] * 12]
 
 
@@ -249,7 +249,7 @@ def test_a_failure_between_layers_leaves_no_cache_of_two_lengths(engine: Engine)
         session.ask("two")
     model.between_layers = lambda: None
     assert session.ask("two").answer == "second"
-    assert {layer.offset for layer in session._cache.layers} == {len(session._cache.ids)}
+    assert {layer.offset for layer in session._slot.cache.layers} == {len(session._slot.cache.ids)}
 
 
 def test_a_prompt_too_long_is_refused_and_forgotten(engine: Engine) -> None:
@@ -297,7 +297,7 @@ def test_prepare_leaves_only_the_users_words_to_read(engine: Engine) -> None:
     session.ask("first")
     session.prepare()
     session._job.wait()
-    prefix = len(session._cache.ids)
+    prefix = len(session._slot.cache.ids)
     reply = session.ask("second")
     assert reply.stats.cached_tokens == prefix
     words = engine.tokenizer.encode("second<|im_end|>\n<|im_start|>assistant\n", control_tokens=True)

@@ -17,7 +17,7 @@ def test_a_conversation_longer_than_its_window_goes_on_and_stays_right() -> None
             reply = session.ask(f"what is {number * 10 + 1}+{number * 20}?")
             assert str(number * 30 + 1) in reply.answer
             assert reply.finish_reason == "stop"
-            assert {layer.size() for layer in session._cache.layers} <= set(range(257))
+            assert {layer.size() for layer in session._slot.cache.layers} <= set(range(257))
         assert len(session.prompt_ids()) > 256
         assert reply.stats.prompt_tokens - reply.stats.cached_tokens <= 256
 
@@ -29,7 +29,7 @@ def test_a_quantized_cache_still_adds(options: dict[str, int]) -> None:
         session.ask("hello")
         assert "632" in session.ask("what is 347+285?").answer
         plain = engine.model.make_cache()
-        assert type(session._cache.layers[0]) is not type(plain[0])
+        assert type(session._slot.cache.layers[0]) is not type(plain[0])
 
 
 def test_a_window_that_is_never_full_changes_nothing() -> None:

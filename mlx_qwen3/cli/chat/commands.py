@@ -182,7 +182,7 @@ def stats(state: ChatState, _: str) -> None:
         state.say("nothing was said yet")
         return
     for name, value in asdict(state.session.last_stats).items():
-        shown = f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+        shown = {float: "{:.3f}", int: "{:,}", str: "{}"}[type(value)].format(value)
         state.say(f"  {name:<26} {shown}")
 
 
