@@ -10,10 +10,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from scripted import write_byte_tokenizer
-from tiny_checkpoints import DENSE, MOE, logits, write_checkpoint
+from tiny_checkpoints import DENSE, MOE, logits, read_tensors, write_checkpoint
 from typer.testing import CliRunner
 
-import mlx_qwen3.conversion.run
+import mlx_qwen3.conversion.originals
 import mlx_qwen3.conversion.stream
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
@@ -52,13 +52,6 @@ def source(tmp_path) -> Path:
     write_byte_tokenizer(tmp_path / "source")
     write_checkpoint(tmp_path / "source", DENSE)
     return tmp_path / "source"
-
-
-def read_tensors(folder: Path) -> dict[str, mx.array]:
-    tensors: dict[str, mx.array] = {}
-    for file in folder.glob("*.safetensors"):
-        tensors |= mx.load(str(file))
-    return tensors
 
 
 def mlx_lm_convert(source: Path, output: Path, settings: dict[str, Any]) -> None:
@@ -219,7 +212,7 @@ class TestFilesBesides:
         assert str(output.parent) not in card  # where it was made is nobody's business
 
     def test_card_of_a_model_from_the_hub(self, source, tmp_path, monkeypatch):
-        monkeypatch.setattr(mlx_qwen3.conversion.run, "resolve", lambda name, on_download: source)
+        monkeypatch.setattr(mlx_qwen3.conversion.originals, "resolve", lambda name, on_download: source)
         convert("Qwen/Qwen3-0.6B", tmp_path / "out")
         assert "base_model: Qwen/Qwen3-0.6B\n" in (tmp_path / "out" / "README.md").read_text()
 
@@ -287,6 +280,12 @@ class TestCommand:
         assert self.run(str(source), "--bits", "16", "--dtype", "bfloat16").exit_code == 0
         assert (tmp_path / "source-MLX-8bit" / "config.json").exists()
         assert "quantization" not in json.loads((tmp_path / "source-MLX" / "config.json").read_text())
+
+    def test_dequantizes(self, source, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        self.run(str(source), "-o", "small")
+        assert self.run("small", "--dequantize", "--dtype", "float16").exit_code == 0
+        assert load_model(tmp_path / "small-MLX").args.quantization is None
 
     def test_a_dry_run_writes_nothing(self, source, tmp_path):
         before = set(tmp_path.iterdir())

@@ -87,6 +87,14 @@ def save_shards(folder: Path, tensors: dict[str, mx.array], shards: int = 1) -> 
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
+def read_tensors(folder: Path) -> dict[str, mx.array]:
+    """Every tensor of a checkpoint's files."""
+    tensors: dict[str, mx.array] = {}
+    for file in folder.glob("*.safetensors"):
+        tensors |= mx.load(str(file))
+    return tensors
+
+
 def logits(model: Any) -> np.ndarray:
     """What `model` says of IDS: (L, V)."""
     return np.array(model(mx.array(IDS)).astype(mx.float32))[0]

@@ -74,12 +74,12 @@ def _quantized_layers(stored: Mapping[str, StoredTensor]) -> set[str]:
     for name, tensor in stored.items():
         path, _, leaf = name.rpartition(".")
         if leaf == "scales" or (leaf == "weight" and tensor.dtype == "U32"):
-            layers.add(_stacked(name).rpartition(".")[0])
+            layers.add(stacked_name(name).rpartition(".")[0])
             layers.add(path)
     return layers
 
 
-def _stacked(name: str) -> str:
+def stacked_name(name: str) -> str:
     """The name a per-expert tensor has once experts are stacked; any other name is returned as is."""
     match = EXPERT_KEY.fullmatch(name)
     return f"{match[1]}.switch_mlp.{match[3]}" if match else name
@@ -104,7 +104,7 @@ def check(folder: Path, model: Model, stored: Mapping[str, StoredTensor]) -> Non
 
 def _as_stored(expected: Expected, stored: Mapping[str, StoredTensor], num_experts: int) -> Expected:
     """`expected` with stacks of experts split up where the checkpoint stores them one by one."""
-    per_expert = {_stacked(name) for name in stored if EXPERT_KEY.fullmatch(name)}
+    per_expert = {stacked_name(name) for name in stored if EXPERT_KEY.fullmatch(name)}
     result: Expected = {}
     for name, (shape, dtype) in expected.items():
         if name in per_expert and name not in stored:

@@ -37,18 +37,23 @@ def convert(
         str | None,
         typer.Option(help="float16, bfloat16 or float32 for what is not quantized; else as the source."),
     ] = None,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Turn MLX-quantized weights back into numbers of --dtype.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
 ) -> None:
     """Convert a Qwen3 checkpoint into MLX weights, quantized to 4 bits unless told otherwise."""
     from mlx_qwen3 import conversion
 
-    bits = DEFAULT_BITS.get(mode, 4) if bits is None else bits
+    if bits is None:
+        bits = UNQUANTIZED if dequantize else DEFAULT_BITS.get(mode, 4)
     settings: dict[str, Any] = {
         "bits": None if bits == UNQUANTIZED else bits,
         "group_size": group_size,
         "mode": mode,
         "dtype": dtype,
+        "dequantize": dequantize,
     }
     output = output or _default_output(source, bits)
     with progress_bars() as bars:

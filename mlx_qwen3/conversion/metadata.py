@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import mlx.core as mx
 
 from mlx_qwen3.checkpoint.files import INDEX
 from mlx_qwen3.checkpoint.find import FAMILY, HUB_ID
-from mlx_qwen3.config import Quantization, read_json
+from mlx_qwen3.config import Quantization
+from mlx_qwen3.conversion.originals import CONFIG
 from mlx_qwen3.conversion.planning import Plan
 
-CONFIG, CARD = "config.json", "README.md"
-CARRIED = (".json", ".jinja", ".txt")  # tokenizer, chat template, generation settings, vocabulary
-LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+CARD = "README.md"
+LEFT_OUT = ("_name_or_path", "quantization", "quantization_config")
 
 
 def write_metadata(plan: Plan, folder: Path, title: str, source: str, dtype: mx.Dtype | None) -> None:
@@ -24,23 +23,16 @@ def write_metadata(plan: Plan, folder: Path, title: str, source: str, dtype: mx.
 
     title: the model's name. source: as the user named it. dtype: the format asked for, if any.
     """
-    _carry_over(plan.source, folder)
+    plan.original.write_files(folder)
     _write_json(folder / INDEX, _index(plan))
     (folder / CARD).write_text(_card(plan, title, source), encoding="utf-8")
-    _write_json(folder / CONFIG, _config(read_json(plan.source / CONFIG), plan, dtype))
+    _write_json(folder / CONFIG, _config(plan, dtype))
 
 
-def _carry_over(source: Path, folder: Path) -> None:
-    for file in sorted(source.iterdir()):
-        is_wanted = file.suffix in CARRIED or file.name in LICENSES
-        if file.is_file() and is_wanted and file.name != CONFIG and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, folder / file.name)
-
-
-def _config(raw: dict[str, Any], plan: Plan, dtype: mx.Dtype | None) -> dict[str, Any]:
+def _config(plan: Plan, dtype: mx.Dtype | None) -> dict[str, Any]:
     """The source's config.json as MLX tools read it, with the quantization."""
     config = plan.config
-    raw = {key: value for key, value in raw.items() if key != "_name_or_path"}
+    raw = {key: value for key, value in plan.original.raw_config.items() if key not in LEFT_OUT}
     # transformers 5 moved these; MLX tools look for them where they were.
     raw.setdefault("rope_theta", config.rope_theta)
     rope = raw.get("rope_parameters") or {}

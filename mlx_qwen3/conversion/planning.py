@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.expectation import build_model, check, parameters
-from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor, stored_tensors
+from mlx_qwen3.checkpoint.expectation import build_model, parameters
 from mlx_qwen3.config import ModelConfig, Quantization
+from mlx_qwen3.conversion.originals import Original
 from mlx_qwen3.conversion.recipes import Recipe
+from mlx_qwen3.conversion.sources import Source
 from mlx_qwen3.errors import ConversionError
 
 MAX_SHARD_BYTES = 5 * 10**9
@@ -40,7 +40,7 @@ class Step:
     """
 
     name: str
-    sources: tuple[StoredTensor, ...]
+    sources: tuple[Source, ...]
     dtype: mx.Dtype
     quantization: Quantization | None
     outputs: tuple[OutputTensor, ...]
@@ -60,9 +60,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole conversion. `shards` holds the steps of each file; sizes are bytes of weights."""
+    """A whole conversion. `shards` holds the steps of each file; sizes are bytes of weights.
 
-    source: Path
+    config: the new checkpoint's.
+    """
+
+    original: Original
     config: ModelConfig
     shards: tuple[tuple[Step, ...], ...]
 
@@ -98,39 +101,49 @@ class Plan:
 
 
 def make_plan(
-    source: Path,
-    config: ModelConfig,
+    original: Original,
     quantization: Quantization | None,
     recipe: Recipe | None,
     dtype: mx.Dtype | None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    dequantize: bool = False,
 ) -> Plan:
-    """Plan the conversion of the checkpoint folder `source`, checked whole.
+    """Plan the conversion of `original`.
 
     quantization: what config.json will give as the default, with what `recipe` decides otherwise as
     overrides; None for none. dtype: the format of what is not quantized; None keeps each tensor's.
-    Raises CheckpointError, ConversionError.
+    dequantize: the original is quantized, and what is made of it is not. Raises ConversionError.
     """
-    if config.quantization is not None:
-        raise ConversionError(
-            f"{source} is quantized already ({config.quantization.bits} bits); convert the original one"
-        )
-    stored = stored_tensors(source)
-    model = build_model(config)
-    check(source, model, stored)
+    _check_quantization(original, dequantize)
+    model = build_model(replace(original.config, quantization=None))
     quantizable = {path for path, module in model.named_modules() if hasattr(module, "to_quantized")}
     steps = [
         _step(name, sources, recipe if name.rpartition(".")[0] in quantizable else None, dtype)
-        for name, sources in _sources(parameters(model, mx.float32), stored, config.num_experts)
+        for name, sources in _sources(
+            parameters(model, mx.float32), original.sources, original.config.num_experts
+        )
     ]
     if quantization is not None:
         quantization = replace(quantization, overrides=_overrides(steps, quantization))
-    return Plan(source, replace(config, quantization=quantization), _shards(steps, max_shard_bytes))
+    return Plan(
+        original, replace(original.config, quantization=quantization), _shards(steps, max_shard_bytes)
+    )
+
+
+def _check_quantization(original: Original, dequantize: bool) -> None:
+    quantization = original.config.quantization
+    if quantization is not None and not dequantize:
+        raise ConversionError(
+            f"{original.path} is quantized already ({quantization.bits} bits); convert the original one, or "
+            "turn it back into 16 bits with dequantize (--dequantize)"
+        )
+    if quantization is None and dequantize:
+        raise ConversionError(f"{original.path} is not quantized; there is nothing to dequantize")
 
 
 def _sources(
-    names: Iterable[str], stored: Mapping[str, StoredTensor], num_experts: int
-) -> Iterable[tuple[str, tuple[StoredTensor, ...]]]:
+    names: Iterable[str], stored: Mapping[str, Source], num_experts: int
+) -> Iterable[tuple[str, tuple[Source, ...]]]:
     """Each of the model's parameters, with the tensors it is made of."""
     for name in names:
         if name in stored:
@@ -140,13 +153,11 @@ def _sources(
             yield name, tuple(stored[expert] for expert in experts)
 
 
-def _step(
-    name: str, sources: tuple[StoredTensor, ...], recipe: Recipe | None, dtype: mx.Dtype | None
-) -> Step:
+def _step(name: str, sources: tuple[Source, ...], recipe: Recipe | None, dtype: mx.Dtype | None) -> Step:
     path = name.rpartition(".")[0]
     shape = sources[0].shape if len(sources) == 1 else (len(sources), *sources[0].shape)
     quantization = recipe(path, shape[-1]) if recipe else None
-    dtype = dtype or DTYPES[sources[0].dtype]
+    dtype = dtype or sources[0].dtype
     if quantization is None:
         outputs: tuple[OutputTensor, ...] = (OutputTensor(name, shape, dtype),)
     else:

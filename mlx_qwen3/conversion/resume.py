@@ -67,15 +67,14 @@ class Ledger:
 
 def fingerprint(plan: Plan) -> str:
     """A hash of all that decides the output's bytes: source files, steps, shards and versions."""
-    files = sorted({source.file for step in plan.steps for source in step.sources})
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    versions = sorted({source.version for step in plan.steps for source in step.sources})
     shards = [[_described(step) for step in shard] for shard in plan.shards]
-    content = json.dumps([FORMAT, version("mlx"), stats, shards])
+    content = json.dumps([FORMAT, version("mlx"), versions, shards])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _described(step: Step) -> list[object]:
-    sources = [(source.name, source.file.name, source.offset, source.dtype) for source in step.sources]
+    sources = [source.described for source in step.sources]
     outputs = [(output.name, output.shape, str(output.dtype)) for output in step.outputs]
     how = step.quantization.settings() if step.quantization else None
     return [step.name, sources, str(step.dtype), how, outputs]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.find import OnDownload, resolve
-from mlx_qwen3.config import ModelConfig, read_json
-from mlx_qwen3.conversion.metadata import CONFIG, write_metadata
+from mlx_qwen3.checkpoint.find import OnDownload
+from mlx_qwen3.conversion.metadata import write_metadata
+from mlx_qwen3.conversion.originals import Original, open_original
 from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, Step, make_plan
 from mlx_qwen3.conversion.recipes import quantization_for, uniform
 from mlx_qwen3.conversion.resume import Ledger
@@ -52,19 +52,22 @@ def plan(
     group_size: int | None = None,
     mode: str = "affine",
     dtype: str | None = None,
+    dequantize: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_download: OnDownload | None = None,
 ) -> Plan:
     """What `convert` would do with the same arguments; reads headers only, writes nothing."""
+    if dequantize and bits is not None:
+        raise ConversionError(f"dequantizing gives no {bits} bits; ask for bits or dequantize, not for both")
     quantization = quantization_for(bits, group_size, mode)
-    folder = resolve(source, on_download)
+    original = open_original(source, on_download)
     return make_plan(
-        folder,
-        ModelConfig.from_file(folder / CONFIG),
+        original,
         quantization,
         uniform(quantization) if quantization else None,
-        _dtype(dtype, folder),
+        _dtype(dtype, original),
         max_shard_bytes,
+        dequantize,
     )
 
 
@@ -76,6 +79,7 @@ def convert(
     group_size: int | None = None,
     mode: str = "affine",
     dtype: str | None = None,
+    dequantize: bool = False,
     force: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_progress: Callable[[Progress], None] | None = None,
@@ -86,6 +90,8 @@ def convert(
     bits: 2, 3, 4, 5, 6 or 8 per weight, None leaves weights unquantized. group_size: weights that
     share a scale, None is the mode's own (64 for affine). mode: affine, mxfp4, mxfp8 or nvfp4.
     dtype: float16, bfloat16 or float32 for what is not quantized; None is what the source says.
+    dequantize: the source is MLX-quantized and is turned back into numbers of `dtype`; what rounding took
+    stays lost.
     force: replace a checkpoint at `output`. Files finished by a conversion that was killed are kept,
     if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some hundred
     MB, whatever the model.
@@ -98,11 +104,12 @@ def convert(
         group_size=group_size,
         mode=mode,
         dtype=dtype,
+        dequantize=dequantize,
         max_shard_bytes=max_shard_bytes,
         on_download=on_download,
     )
     output = Path(output).expanduser().resolve()
-    _refuse_own_source(todo.source.resolve(), output)
+    _refuse_own_source(todo.original.path.resolve(), output)
     with staged(output, todo.total_size, force) as folder:
         _write_weights(todo, folder, on_progress)
         write_metadata(todo, folder, output.name, str(source), FLOATS[dtype] if dtype else None)
@@ -144,11 +151,11 @@ def _write_shard(shard: tuple[Step, ...], path: Path, advance: Callable[[Step, i
     sync_one(path)
 
 
-def _dtype(asked: str | None, folder: Path) -> mx.Dtype | None:
+def _dtype(asked: str | None, original: Original) -> mx.Dtype | None:
     """The format asked for, else the config's `torch_dtype`; None keeps what each tensor has."""
     if asked is not None and asked not in FLOATS:
         raise ConversionError(f"dtype {asked!r} is unknown; use {', '.join(FLOATS)}")
-    return FLOATS.get(asked or str(read_json(folder / CONFIG).get("torch_dtype")))
+    return FLOATS.get(asked or str(original.raw_config.get("torch_dtype")))
 
 
 def _refuse_own_source(source: Path, output: Path) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor
 from mlx_qwen3.conversion.planning import Step
+from mlx_qwen3.conversion.sources import BIT_PATTERNS, Source
 from mlx_qwen3.errors import CheckpointError
 
 CHUNK_BYTES = 32 * 2**20
-# numpy has no bfloat16, so numbers travel as bit patterns of their size.
-BIT_PATTERNS = {1: (np.uint8, mx.uint8), 2: (np.uint16, mx.uint16), 4: (np.uint32, mx.uint32)}
 
 Write = Callable[[str, memoryview], None]
 """(tensor name, its next bytes): tensors are written from front to back, several in turns."""
@@ -30,13 +27,13 @@ def run_step(step: Step, write: Write, on_bytes: Callable[[int], None]) -> None:
     names = [output.name for output in step.outputs]
     for source in step.sources:
         for rows in read_rows(source):
-            on_bytes(rows.nbytes)
+            on_bytes(source.num_bytes * rows.shape[0] // source.num_rows)
             _refuse_not_finite(rows, source)
             for name, array in zip(names, _converted(rows, step), strict=True):
                 write(name, to_bytes(array))
 
 
-def _refuse_not_finite(rows: mx.array, source: StoredTensor) -> None:
+def _refuse_not_finite(rows: mx.array, source: Source) -> None:
     if not mx.isfinite(rows).all().item():
         raise CheckpointError(f"{source.file}: {source.name} holds NaN or infinity; download it again")
 
@@ -48,30 +45,17 @@ def _converted(rows: mx.array, step: Step) -> list[mx.array]:
     return list(mx.quantize(rows, **step.quantization.settings()))
 
 
-def read_rows(tensor: StoredTensor) -> Iterator[mx.array]:
+def read_rows(source: Source) -> Iterator[mx.array]:
     """The tensor as matrices (rows, last axis) of about CHUNK_BYTES. Raises CheckpointError."""
-    width = tensor.shape[-1]
-    dtype = DTYPES[tensor.dtype]
-    pattern, _ = BIT_PATTERNS[dtype.size]
-    rows_left = tensor.size // width
-    step = max(1, CHUNK_BYTES // (width * dtype.size))
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.offset)
-        while rows_left:
-            rows = min(step, rows_left)
-            rows_left -= rows
-            values = _read(file, pattern, rows * width, tensor)
-            yield mx.array(values.reshape(rows, width)).view(dtype)
+    for first, count in row_chunks(source):
+        yield source.read(first, count)
 
 
-def _read(file: BinaryIO, pattern: Any, count: int, tensor: StoredTensor) -> np.ndarray[Any, Any]:
-    try:
-        values = np.fromfile(file, pattern, count)
-    except OSError as error:
-        raise CheckpointError(f"{tensor.file} could not be read: {error.strerror or error}") from error
-    if values.size < count:
-        raise CheckpointError(f"{tensor.file} ends within {tensor.name}; download it again")
-    return values
+def row_chunks(source: Source) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each chunk of a tensor."""
+    step = max(1, CHUNK_BYTES // (source.shape[-1] * source.dtype.size))
+    for first in range(0, source.num_rows, step):
+        yield first, min(step, source.num_rows - first)
 
 
 def to_bytes(array: mx.array) -> memoryview:

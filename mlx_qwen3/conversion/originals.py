@@ -1,0 +1,65 @@
+"""What is converted: a checkpoint's config, its tensors, and the files that go along with them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlx_qwen3.checkpoint.expectation import build_model, check
+from mlx_qwen3.checkpoint.files import stored_tensors
+from mlx_qwen3.checkpoint.find import OnDownload, resolve
+from mlx_qwen3.config import ModelConfig, read_json
+from mlx_qwen3.conversion.sources import Source, sources_of
+
+CONFIG = "config.json"
+CARRIED = (".json", ".jinja", ".txt")  # tokenizer, chat template, generation settings, vocabulary
+LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+
+
+@dataclass(frozen=True)
+class Original:
+    """A checkpoint to be converted, checked whole.
+
+    path: its folder or file. raw_config: the content of config.json. sources: tensors by the names Qwen
+    publishes them under, experts one by one or stacked. write_files: writes tokenizer, template and
+    whatever else is carried over into a folder.
+    """
+
+    path: Path
+    raw_config: Mapping[str, Any]
+    config: ModelConfig
+    sources: Mapping[str, Source]
+    write_files: Callable[[Path], None]
+
+
+def open_original(source: str | Path, on_download: OnDownload | None = None) -> Original:
+    """The checkpoint called `source`: a folder, a hub id or a short name.
+
+    Reads headers only. Raises CheckpointError, ConfigError.
+    """
+    return open_folder(resolve(source, on_download))
+
+
+def open_folder(folder: Path) -> Original:
+    """The checkpoint in `folder`. Raises CheckpointError, ConfigError."""
+    config = ModelConfig.from_file(folder / CONFIG)
+    stored = stored_tensors(folder)
+    check(folder, build_model(config, stored), stored)
+    return Original(
+        path=folder,
+        raw_config=read_json(folder / CONFIG),
+        config=config,
+        sources=sources_of(stored, config.quantization),
+        write_files=partial(_carry_over, folder),
+    )
+
+
+def _carry_over(source: Path, folder: Path) -> None:
+    for file in sorted(source.iterdir()):
+        is_wanted = file.suffix in CARRIED or file.name in LICENSES
+        if file.is_file() and is_wanted and file.name != CONFIG and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, folder / file.name)
