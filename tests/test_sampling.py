@@ -5,9 +5,11 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_qwen3.errors import SamplingError
-from mlx_qwen3.sampling import Sampler, SamplingParams, filter_logits, penalize
+from mlx_qwen3.sampling import BLOCK, Sampler, SamplingParams, filter_logits, likeliest, penalize
 
 VOCABULARY = 500
 SETTINGS = [
@@ -58,6 +60,32 @@ def test_filters_leave_the_defined_distribution(params: SamplingParams, spread: 
     for _ in range(10):
         logits = (rng.standard_normal(VOCABULARY) * spread).astype(np.float32)
         np.testing.assert_allclose(distribution(logits, params), reference(logits, params), atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(1, 12 * BLOCK),
+    k=st.integers(1, 30),
+    different=st.integers(1, 2000),
+    hidden=st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_likeliest_are_the_largest_ties_and_hidden_ones_included(
+    size: int, k: int, different: int, hidden: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(0, different, size).astype(np.float32)
+    logits[rng.random(size) < hidden] = -np.inf
+    ids = np.array(likeliest(mx.array(logits), k))
+    assert len(set(ids.tolist())) == min(k, size)
+    np.testing.assert_array_equal(logits[ids], np.sort(logits)[::-1][:k])
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_likeliest_of_a_whole_vocabulary(dtype: mx.Dtype) -> None:
+    logits = mx.random.normal((151_936,), key=mx.random.key(1)).astype(dtype)
+    values = logits[likeliest(logits, 20)].astype(mx.float32)
+    np.testing.assert_array_equal(values, mx.sort(logits.astype(mx.float32))[::-1][:20])
 
 
 @pytest.mark.parity
