@@ -40,11 +40,16 @@ def convert(
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Turn MLX-quantized weights back into numbers of --dtype.")
     ] = False,
+    recipe: Annotated[
+        str,
+        typer.Option(help="plain, searched (less error at the same size) or mixed (see docs/conversion.md)."),
+    ] = "plain",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
 ) -> None:
     """Convert a Qwen3 checkpoint into MLX weights, quantized to 4 bits unless told otherwise."""
     from mlx_qwen3 import conversion
+    from mlx_qwen3.conversion.estimate import estimated_seconds
 
     if bits is None:
         bits = UNQUANTIZED if dequantize else DEFAULT_BITS.get(mode, 4)
@@ -54,6 +59,7 @@ def convert(
         "mode": mode,
         "dtype": dtype,
         "dequantize": dequantize,
+        "recipe": recipe,
     }
     output = output or _default_output(source, bits)
     with progress_bars() as bars:
@@ -61,11 +67,13 @@ def convert(
         result: Plan | Report
         if dry_run:
             result = conversion.plan(source, **settings)
+            ending = f", about {_duration(estimated_seconds(result))}; nothing was written"
         else:
+            ending = ""
             result = conversion.convert(
                 source, output, force=force, on_progress=_Conversion(bars), **settings
             )
-    typer.echo(f"{output}: {_summary(result)}{'; nothing was written' if dry_run else ''}")
+    typer.echo(f"{output}: {_summary(result)}{ending}")
 
 
 def _default_output(source: str, bits: int) -> Path:
@@ -79,6 +87,11 @@ def _summary(result: Plan | Report) -> str:
     parameters = f"{result.num_parameters / 1e6:,.1f}M parameters"
     files = f"{result.num_files} file{'s' if result.num_files > 1 else ''}"
     return f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class _Conversion:

@@ -68,6 +68,8 @@ def _card(plan: Plan, title: str, source: str) -> str:
     origin = f"Converted from {repository}" if is_public else "Converted"
     lines = ["---", *fields, "---", "", f"# {title}", ""]
     lines += [f"{origin} with mlx_qwen3: {_how(plan.config.quantization)}."]
+    if plan.recipe.searched:
+        lines += [f"Recipe `{plan.recipe.name}`: {plan.recipe.about}."]
     lines += [f"{plan.bits_per_weight:.2f} bits per weight, {plan.total_size:,} bytes of weights."]
     return "\n".join([*lines, ""])
 

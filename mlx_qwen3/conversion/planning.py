@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.expectation import build_model, parameters
 from mlx_qwen3.config import ModelConfig, Quantization
 from mlx_qwen3.conversion.originals import Original
-from mlx_qwen3.conversion.recipes import Recipe
+from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
 from mlx_qwen3.conversion.sources import Source
 from mlx_qwen3.errors import ConversionError
 
@@ -36,6 +36,7 @@ class Step:
     """One parameter of the model on its way: read, cast to `dtype`, quantized if it is to be.
 
     sources: the tensor as stored, or those of all experts in order, which are stacked.
+    searched: whether scales and offsets are searched for, where it is quantized.
     outputs: the tensor written, or for a quantized one its weight, scales and (affine) biases.
     """
 
@@ -44,6 +45,7 @@ class Step:
     dtype: mx.Dtype
     quantization: Quantization | None
     outputs: tuple[OutputTensor, ...]
+    searched: bool = False
 
     @property
     def num_parameters(self) -> int:
@@ -67,6 +69,7 @@ class Plan:
 
     original: Original
     config: ModelConfig
+    recipe: Recipe
     shards: tuple[tuple[Step, ...], ...]
 
     @property
@@ -103,7 +106,7 @@ class Plan:
 def make_plan(
     original: Original,
     quantization: Quantization | None,
-    recipe: Recipe | None,
+    recipe: Recipe,
     dtype: mx.Dtype | None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     dequantize: bool = False,
@@ -117,17 +120,18 @@ def make_plan(
     _check_quantization(original, dequantize)
     model = build_model(replace(original.config, quantization=None))
     quantizable = {path for path, module in model.named_modules() if hasattr(module, "to_quantized")}
+    choice = choice_of(recipe, quantization, original.config) if quantization else None
     steps = [
-        _step(name, sources, recipe if name.rpartition(".")[0] in quantizable else None, dtype)
+        _step(name, sources, choice if name.rpartition(".")[0] in quantizable else None, dtype)
         for name, sources in _sources(
             parameters(model, mx.float32), original.sources, original.config.num_experts
         )
     ]
     if quantization is not None:
         quantization = replace(quantization, overrides=_overrides(steps, quantization))
-    return Plan(
-        original, replace(original.config, quantization=quantization), _shards(steps, max_shard_bytes)
-    )
+    steps = [replace(step, searched=recipe.searched and step.quantization is not None) for step in steps]
+    config = replace(original.config, quantization=quantization)
+    return Plan(original, config, recipe, _shards(steps, max_shard_bytes))
 
 
 def _check_quantization(original: Original, dequantize: bool) -> None:
@@ -153,10 +157,10 @@ def _sources(
             yield name, tuple(stored[expert] for expert in experts)
 
 
-def _step(name: str, sources: tuple[Source, ...], recipe: Recipe | None, dtype: mx.Dtype | None) -> Step:
+def _step(name: str, sources: tuple[Source, ...], choice: Choice | None, dtype: mx.Dtype | None) -> Step:
     path = name.rpartition(".")[0]
     shape = sources[0].shape if len(sources) == 1 else (len(sources), *sources[0].shape)
-    quantization = recipe(path, shape[-1]) if recipe else None
+    quantization = choice(path, shape[-1]) if choice else None
     dtype = dtype or sources[0].dtype
     if quantization is None:
         outputs: tuple[OutputTensor, ...] = (OutputTensor(name, shape, dtype),)

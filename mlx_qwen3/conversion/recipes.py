@@ -1,19 +1,89 @@
-"""Which matrices are quantized, and how: a recipe answers for each of a model's modules."""
+"""Which matrices are quantized, and how: a recipe answers for each of a model's modules.
+
+Which recipe is good for what was measured: see docs/conversion.md.
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from mlx_qwen3.config import QUANTIZATION_MODES, Quantization
+from mlx_qwen3.config import QUANTIZATION_MODES, ModelConfig, Quantization
 from mlx_qwen3.errors import ConversionError
 
-Recipe = Callable[[str, int], Quantization | None]
+Choice = Callable[[str, int], Quantization | None]
 """(module path, row width) -> how its matrix is quantized, None to leave it as it is."""
 
 # A router decides which experts run: an error there is not averaged away, and it is tiny.
 ROUTER = "mlp.gate"
 ROUTER_BITS = 8
 ROUTER_GROUP_SIZES = (64, 32)
+
+# What `mixed` gives matrices that matter most: the next widths that MLX has.
+RAISED = {2: 3, 3: 4, 4: 6, 5: 6, 6: 8, 8: 8}
+LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named way to quantize. searched: scales and offsets are searched for (`rounding.py`), else they
+    are MLX's own. is_mixed: matrices that matter most get more bits."""
+
+    name: str
+    about: str
+    searched: bool = False
+    is_mixed: bool = False
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("plain", "what mlx_lm.convert writes, bit for bit"),
+        Recipe("searched", "plain's size, less error: scales and offsets are searched for", searched=True),
+        Recipe(
+            "mixed",
+            "searched, with more bits for embedding, output head, v_proj, and down_proj at both ends",
+            searched=True,
+            is_mixed=True,
+        ),
+    )
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe called `name`. Raises ConversionError, with the name that is nearest."""
+    if name in RECIPES:
+        return RECIPES[name]
+    nearest = difflib.get_close_matches(name, RECIPES, 1, 0)[0]
+    raise ConversionError(f"recipe {name!r} is unknown; did you mean {nearest}? There are {_list(RECIPES)}")
+
+
+def check_recipe(recipe: Recipe, quantization: Quantization | None) -> None:
+    """Raise ConversionError where `recipe` has nothing to work on."""
+    if recipe.searched and (quantization is None or quantization.mode != "affine"):
+        mode = "unquantized weights" if quantization is None else quantization.mode
+        raise ConversionError(f"recipe {recipe.name} is for affine quantization, not for {mode}; use plain")
+
+
+def choice_of(recipe: Recipe, quantization: Quantization, config: ModelConfig) -> Choice:
+    """How `recipe` treats each matrix of a model, with `quantization` as its default."""
+    if not recipe.is_mixed:
+        return uniform(quantization)
+    raised = uniform(replace(quantization, bits=RAISED[quantization.bits]))
+    default = uniform(quantization)
+    return lambda path, width: (raised if matters(path, config.num_hidden_layers) else default)(path, width)
+
+
+def matters(path: str, num_layers: int) -> bool:
+    """Whether errors of this matrix are felt most: it is read for every token, or feeds many others."""
+    match = LAYER.fullmatch(path)
+    if match is None:
+        return True  # embedding and output head
+    layer, name = int(match[1]), match[2]
+    is_edge = min(layer, num_layers - 1 - layer) < num_layers / 8
+    return name.endswith("v_proj") or (name.endswith("down_proj") and is_edge)
 
 
 def quantization_for(bits: int | None, group_size: int | None, mode: str) -> Quantization | None:
@@ -37,17 +107,17 @@ def quantization_for(bits: int | None, group_size: int | None, mode: str) -> Qua
     return Quantization(bits, group_size, mode)
 
 
-def uniform(quantization: Quantization) -> Recipe:
+def uniform(quantization: Quantization) -> Choice:
     """Everything alike, but routers at 8 bits; rows that groups do not divide stay unquantized."""
 
-    def recipe(path: str, width: int) -> Quantization | None:
+    def choice(path: str, width: int) -> Quantization | None:
         if width % quantization.group_size:
             return None
         if path.endswith(ROUTER):
             return _router(width)
         return quantization
 
-    return recipe
+    return choice
 
 
 def _router(width: int) -> Quantization | None:

@@ -77,7 +77,7 @@ def _described(step: Step) -> list[object]:
     sources = [source.described for source in step.sources]
     outputs = [(output.name, output.shape, str(output.dtype)) for output in step.outputs]
     how = step.quantization.settings() if step.quantization else None
-    return [step.name, sources, str(step.dtype), how, outputs]
+    return [step.name, sources, str(step.dtype), how, step.searched, outputs]
 
 
 def _hash(path: Path) -> str:

@@ -14,7 +14,7 @@ from mlx_qwen3.checkpoint.find import OnDownload
 from mlx_qwen3.conversion.metadata import write_metadata
 from mlx_qwen3.conversion.originals import Original, open_original
 from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, Step, make_plan
-from mlx_qwen3.conversion.recipes import quantization_for, uniform
+from mlx_qwen3.conversion.recipes import check_recipe, quantization_for, recipe_named
 from mlx_qwen3.conversion.resume import Ledger
 from mlx_qwen3.conversion.staging import LOCK, staged, sync_one
 from mlx_qwen3.conversion.stream import run_step
@@ -53,6 +53,7 @@ def plan(
     mode: str = "affine",
     dtype: str | None = None,
     dequantize: bool = False,
+    recipe: str = "plain",
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_download: OnDownload | None = None,
 ) -> Plan:
@@ -60,11 +61,13 @@ def plan(
     if dequantize and bits is not None:
         raise ConversionError(f"dequantizing gives no {bits} bits; ask for bits or dequantize, not for both")
     quantization = quantization_for(bits, group_size, mode)
+    chosen = recipe_named(recipe)
+    check_recipe(chosen, quantization)
     original = open_original(source, on_download)
     return make_plan(
         original,
         quantization,
-        uniform(quantization) if quantization else None,
+        chosen,
         _dtype(dtype, original),
         max_shard_bytes,
         dequantize,
@@ -80,6 +83,7 @@ def convert(
     mode: str = "affine",
     dtype: str | None = None,
     dequantize: bool = False,
+    recipe: str = "plain",
     force: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_progress: Callable[[Progress], None] | None = None,
@@ -92,6 +96,7 @@ def convert(
     dtype: float16, bfloat16 or float32 for what is not quantized; None is what the source says.
     dequantize: the source is MLX-quantized and is turned back into numbers of `dtype`; what rounding took
     stays lost.
+    recipe: how to quantize, by name; see `RECIPES` in conversion/recipes.py.
     force: replace a checkpoint at `output`. Files finished by a conversion that was killed are kept,
     if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some hundred
     MB, whatever the model.
@@ -105,6 +110,7 @@ def convert(
         mode=mode,
         dtype=dtype,
         dequantize=dequantize,
+        recipe=recipe,
         max_shard_bytes=max_shard_bytes,
         on_download=on_download,
     )

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.conversion.planning import Step
+from mlx_qwen3.conversion.rounding import quantize_searched
 from mlx_qwen3.conversion.sources import BIT_PATTERNS, Source
 from mlx_qwen3.errors import CheckpointError
 
@@ -29,7 +30,7 @@ def run_step(step: Step, write: Write, on_bytes: Callable[[int], None]) -> None:
         for rows in read_rows(source):
             on_bytes(source.num_bytes * rows.shape[0] // source.num_rows)
             _refuse_not_finite(rows, source)
-            for name, array in zip(names, _converted(rows, step), strict=True):
+            for name, array in zip(names, convert_rows(rows, step), strict=True):
                 write(name, to_bytes(array))
 
 
@@ -38,10 +39,13 @@ def _refuse_not_finite(rows: mx.array, source: Source) -> None:
         raise CheckpointError(f"{source.file}: {source.name} holds NaN or infinity; download it again")
 
 
-def _converted(rows: mx.array, step: Step) -> list[mx.array]:
+def convert_rows(rows: mx.array, step: Step) -> list[mx.array]:
+    """A few rows of a parameter, as its outputs hold them."""
     rows = rows.astype(step.dtype)
     if step.quantization is None:
         return [rows]
+    if step.searched:
+        return list(quantize_searched(rows, step.quantization))
     return list(mx.quantize(rows, **step.quantization.settings()))
 
 
