@@ -110,10 +110,12 @@ def batch_loss(model: Model, batch: Batch, total: int) -> mx.array:
 class Trainer:
     """One run: parameters, optimizer, data and log, in a folder."""
 
+    settings = SETTINGS
+
     def __init__(self, folder: Path, budget: float, quantize_from: float, tokens_per_step: int):
         self.folder, self.budget, self.quantize_from = folder, budget, quantize_from
         self.tokens_per_micro_batch = tokens_per_step // MICRO_BATCHES
-        self.model = Model(ModelConfig.from_dict(SETTINGS))
+        self.model = Model(ModelConfig.from_dict(self.settings))
         self.progress = Progress()
         self.stopping = False
         self.parameters = initial_parameters(self.model, self.progress.seed)
@@ -187,7 +189,7 @@ class Trainer:
             str(self.folder / "optimizer.safetensors"), dict(tree_flatten(self.optimizer.state))
         )
         (self.folder / "progress.json").write_text(json.dumps(asdict(self.progress)))
-        write_checkpoint(self.parameters, SETTINGS, self.folder / "checkpoint")
+        write_checkpoint(self.parameters, self.settings, self.folder / "checkpoint")
         write_tokenizer(self.tokenizer, self.folder / "checkpoint")
         shutil.copy(TEMPLATE_FILE, self.folder / "checkpoint")
 
@@ -251,10 +253,11 @@ def held_out_additions(count: int, seed: int) -> list[Problem]:
     return problems
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def train(kind: type[Trainer], description: str | None, minutes: float) -> None:
+    """Run `kind` with the settings of the command line; `minutes` is the default time."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
-    parser.add_argument("--minutes", type=float, default=62.0, help="time to train for")
+    parser.add_argument("--minutes", type=float, default=minutes, help="time to train for")
     parser.add_argument(
         "--quantize-from",
         type=float,
@@ -264,11 +267,9 @@ def main() -> None:
     parser.add_argument("--tokens-per-step", type=int, default=3072)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        arguments.out, arguments.minutes * 60, arguments.quantize_from, arguments.tokens_per_step
-    )
+    trainer = kind(arguments.out, arguments.minutes * 60, arguments.quantize_from, arguments.tokens_per_step)
     trainer.run()
 
 
 if __name__ == "__main__":
-    main()
+    train(Trainer, __doc__, minutes=62.0)
