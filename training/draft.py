@@ -1,8 +1,8 @@
 """Train the demo's draft model: `python -m training.draft --out DIR`.
 
 A quarter of the demo's size, taught to say what the demo would say: the loss is the cross-entropy to the
-demo's own distribution, on the demo's training texts. What counts is how often the demo accepts a token drafted
-from it, which is 1 minus half the summed difference of the two distributions.
+demo's own distribution, on the demo's training texts. What counts is how often the demo will accept its
+tokens: at best the probability that the two distributions share.
 """
 
 import mlx_qwen3  # noqa: F401  # isort: skip  # loads the fast BLAS before MLX

@@ -60,9 +60,23 @@ class Cache(Protocol):
         ...
 
     def is_trimmable(self) -> bool:
-        """Whether `trim` can take tokens back."""
+        """Whether `trim` can take back any number of tokens."""
+        ...
+
+    def keep_undo(self, rows: int) -> int:
+        """From now on, be able to take back the latest `rows` tokens; 0 ends that.
+
+        Returns how many it will be, fewer where the cache holds fewer.
+        """
+        ...
+
+    def undoable(self) -> int:
+        """How many of the latest tokens `trim` can take back."""
         ...
 
     def trim(self, n: int) -> int:
-        """Forget the latest min(n, offset) tokens; return how many. Later writes take their place."""
+        """Forget the latest min(n, offset) tokens, or none if they are more than `undoable`.
+
+        Returns how many. Later writes take their place.
+        """
         ...

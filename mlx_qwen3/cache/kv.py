@@ -119,6 +119,13 @@ class KVCache(StoredCache):
     def is_trimmable(self) -> bool:
         return True
 
+    def keep_undo(self, rows: int) -> int:
+        """Nothing to do: every token can be taken back."""
+        return rows
+
+    def undoable(self) -> int:
+        return self.offset
+
     def trim(self, n: int) -> int:
         n = max(0, min(n, self.offset))
         self.offset -= n

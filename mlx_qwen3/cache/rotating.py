@@ -9,6 +9,9 @@ model was trained on. So the first keys, kept as they came, are moved along: `st
 further whenever the ring has moved that far, which leaves no token further away than the window and
 a stride. The position a token is given when it comes does not depend on how the text was cut into
 chunks. (Why not the other ways: docs/memory.md.)
+
+A token that pushed out another can be taken back only while the row it overwrote is remembered, which
+`keep_undo` asks for: speculative decoding writes tokens that may not come true.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import mlx.core as mx
 
 from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache, StoredCache
-from mlx_qwen3.cache.rows import Rows, each, join, take
+from mlx_qwen3.cache.rows import Rows, each, join, length_of, take
+from mlx_qwen3.cache.undo import Overwritten, Undo
 from mlx_qwen3.errors import CacheError
 
 # How far the ring moves before the first keys are moved after it.
@@ -54,6 +58,7 @@ class RotatingKVCache(StoredCache):
         self._turn = 0  # by how many slots the ring is turned, for that reason or another
         self._first: Rows | None = None  # the first keys as they came, while the buffer's are moved
         self._shift = 0  # by how much the buffer's are moved
+        self._undo: Undo | None = None
 
     def _buffers(self) -> tuple[Buffer, Buffer]:
         return DenseBuffer(), DenseBuffer()
@@ -94,7 +99,10 @@ class RotatingKVCache(StoredCache):
     def _append(self, new: tuple[Rows, Rows], start: int) -> tuple[Rows, Rows]:
         """Rows that fit, or one that takes the oldest's slot: written, then all is returned."""
         self._move_first(self._shift_at(start))
-        slot = start if self.offset <= self.max_size else self._slot(start)
+        slot = start
+        if self.offset > self.max_size:
+            slot = self._slot(start)
+            new = self._remember(new, start)
         self._keys.write(new[0], slot)
         self._values.write(new[1], slot)
         held = self.size()
@@ -106,18 +114,20 @@ class RotatingKVCache(StoredCache):
         held, kept = min(start, self.max_size), min(start, self.keep)
         lead = self.keep - kept  # how many of the new rows are first ones
         fetched = []
-        for buffer, rows in zip((self._keys, self._values), new, strict=True):
+        kept_new = self._remember(new, start)
+        for buffer, rows, written in zip((self._keys, self._values), new, kept_new, strict=True):
             first = join([buffer.read(0, kept), take(rows, 0, lead)])
             copies = [
                 self._shifted(first, shift) if buffer is self._keys else first
                 for shift in self._shifts(start, length)
             ]
             fetched.append(join([*copies, buffer.read(kept, held), take(rows, lead, length)]))
-            self._store(buffer, rows, start, length)
+            self._store(buffer, written, start)
         return fetched[0], fetched[1]
 
-    def _store(self, buffer: Buffer, rows: Rows, start: int, length: int) -> None:
+    def _store(self, buffer: Buffer, rows: Rows, start: int) -> None:
         """Write what stays of a chunk: its first tokens, and its latest around the ring."""
+        length = length_of(rows)
         if start < self.keep:
             buffer.write(take(rows, 0, self.keep - start), start)
         done = max(0, self.keep - start, length - self.ring)
@@ -126,6 +136,34 @@ class RotatingKVCache(StoredCache):
             count = min(length - done, self.max_size - slot)
             buffer.write(take(rows, done, done + count), slot)
             done += count
+
+    def _remember(self, new: tuple[Rows, Rows], start: int) -> tuple[Rows, Rows]:
+        """Keep what `new` rows from `start` on will overwrite. Returns them, to be written only then."""
+        undo, length = self._undo, length_of(new[0])
+        if undo is None:
+            return new
+        if length > undo.limit:
+            undo.clear()
+            return new
+        # Multiplied to be copies, and made before the write, which then need not copy the buffer.
+        old = [each(lambda array: array * 1, self._around(buffer, start, length)) for buffer in self._both]
+        undo.record(Overwritten(start, start + length, old[0], old[1]))
+        keys, values = (each(after, rows, copy) for rows, copy in zip(new, old, strict=True))
+        return keys, values
+
+    def _around(self, buffer: Buffer, start: int, length: int) -> Rows:
+        """The rows in the slots of the positions from `start` on, no more than the ring has."""
+        slot = self._slot(start)
+        before_end = min(length, self.max_size - slot)
+        parts = [
+            buffer.read(slot, slot + before_end),
+            buffer.read(self.keep, self.keep + length - before_end),
+        ]
+        return join(parts)
+
+    @property
+    def _both(self) -> tuple[Buffer, Buffer]:
+        return self._keys, self._values
 
     def _slot(self, position: int) -> int:
         """Where the ring holds the token of `position`, which is not a first one."""
@@ -163,9 +201,18 @@ class RotatingKVCache(StoredCache):
 
     def _count_anew(self, rotation: Rotation) -> None:
         """Move all positions back as far as the window allows, by a whole number of strides."""
-        back = (self.offset - self.max_size - 1) // self.stride * self.stride
-        ring = self._keys.read(self.keep, self.max_size)
-        self._keys.write(self._keys.encode(rotation.shift(self._keys.decode(ring), -back)), self.keep)
+        # What may be taken back must leave the ring full, or slots would change their meaning.
+        spare = 0 if self._undo is None else self._undo.limit
+        back = (self.offset - spare - self.max_size - 1) // self.stride * self.stride
+        if back <= 0:
+            return
+
+        def moved(keys: Rows) -> Rows:
+            return self._keys.encode(rotation.shift(self._keys.decode(keys), -back))
+
+        self._keys.write(moved(self._keys.read(self.keep, self.max_size)), self.keep)
+        if self._undo is not None:
+            self._undo.move(-back, moved)
         self._move_first(0)
         self.offset -= back
         self._moved_back += back
@@ -272,19 +319,44 @@ class RotatingKVCache(StoredCache):
         return other
 
     def is_trimmable(self) -> bool:
-        """Only until the first token was pushed out: what is gone cannot be seen again."""
+        """Whether any number of tokens can be taken back: until the first was pushed out."""
         return self.offset <= self.max_size
 
+    def keep_undo(self, rows: int) -> int:
+        """From now on, remember what up to `rows` of the latest tokens push out; 0 ends that.
+
+        Returns how many tokens it will be: no more than the ring has slots.
+        """
+        rows = min(rows, self.ring)
+        self._undo = Undo(rows) if rows else None
+        return rows
+
+    def undoable(self) -> int:
+        """How many of the latest tokens can be taken back."""
+        if self.is_trimmable():
+            return self.offset
+        start = None if self._undo is None else self._undo.start
+        if start is None:
+            return 0
+        return self.offset if start <= self.max_size else self.offset - start
+
     def trim(self, n: int) -> int:
-        """Forget the latest min(n, offset) tokens; none if any was pushed out. Returns how many."""
-        n = max(0, min(n, self.offset)) if self.is_trimmable() else 0
+        """Forget the latest min(n, offset) tokens, or none if they cannot be. Returns how many."""
+        n = max(0, min(n, self.offset))
+        if n > self.undoable():
+            return 0
         self.offset -= n
+        for write in self._undo.take_back(self.offset) if self._undo is not None else ():
+            self._store(self._keys, write.keys, write.start)
+            self._store(self._values, write.values, write.start)
         return n
 
     def restart(self) -> None:
         """Forget all but the first `keep` tokens, which are where they were."""
         self.offset = min(self.offset, self.keep)
         self._moved_back = self._turn = 0
+        if self._undo is not None:
+            self._undo.clear()
 
     def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedRotatingKVCache:
         """The same window, quantized. Raises CacheError for a layout that cannot be."""
@@ -331,6 +403,12 @@ class QuantizedRotatingKVCache(RotatingKVCache):
         if (group_size, bits) == (self.group_size, self.bits):
             return self
         return super().to_quantized(group_size, bits)
+
+
+def after(new: mx.array, copy: mx.array) -> mx.array:
+    """`new`, which is not there before `copy` is."""
+    waiting: list[mx.array] = mx.depends([new], [copy])
+    return waiting[0]
 
 
 def to_rotating(
