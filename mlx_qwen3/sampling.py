@@ -2,12 +2,17 @@
 
 The order is transformers': penalties, temperature, top_k, top_p, min_p. With top_k first among the
 filters, everything after it works on k candidates and never on the whole vocabulary.
+
+A token is drawn by adding Gumbel noise to its candidates' logits and taking the greatest, which
+follows the softmax exactly. The noise is a function of the seed, the token's place in the turn and
+the candidate alone. So it does not matter who draws, or when: what a draft model draws for a place
+is mostly what the model itself draws there, and text is the same with speculation and without.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -106,59 +111,127 @@ class Constraint(Protocol):
 class Sampler:
     """Chooses tokens for one turn. Lazy: nothing is evaluated, so decoding can run ahead.
 
-    With a constraint, the mask of what may come is found on the CPU while the device is at the logits.
+    What it chooses depends on the logits, the seed and the tokens observed, and on nothing else: asked
+    twice, it says the same. With a constraint, the mask of what may come is found on the CPU while the
+    device is at the logits.
     """
 
     def __init__(self, params: SamplingParams, vocab_size: int, constraint: Constraint | None = None):
         self.params = params
         self.constraint = constraint
-        seed = time.time_ns() if params.seed is None else params.seed
-        self._keys = key_stream(seed)
+        self._keys = Keys(time.time_ns() if params.seed is None else params.seed)
         self._counts = mx.zeros((vocab_size,), mx.int32) if params.has_penalties else None
-        self._observed: list[mx.array] = []  # and not yet told to the constraint
+        self._observed = 0
+        self._unaccepted: list[mx.array] = []  # observed, and not yet told to the constraint
 
     def __call__(self, logits: mx.array) -> mx.array:
         """logits (V,) -> the id of the next token, a scalar array."""
-        params = self.params
+        return self.along(logits[None], NOTHING)[0]
+
+    def along(self, logits: mx.array, draft: mx.array) -> mx.array:
+        """The tokens (k + 1,) that come after none, one, ... all of a draft (k,) of the next tokens.
+
+        logits: (k + 1, V), the first of them for the next token. As far as it agrees with the draft,
+        the result is what would have been chosen one by one; after the first disagreement it means nothing.
+        """
         if self.constraint is not None:
-            logits = self._constrain(logits, self.constraint)
+            logits = self._constrain(logits, draft, self.constraint)
         if self._counts is not None:
-            logits = penalize(logits, self._counts, params)
-        if params.temperature == 0:
-            return mx.argmax(logits)
-        ids, candidates = filter_logits(logits, params)
-        choice = mx.random.categorical(candidates, key=self._keys())
-        return choice if ids is None else ids[choice]
+            logits = penalize(logits, counts_along(self._counts, draft), self.params)
+        return self._choose(logits, self._observed)
+
+    def guess(self, logits: mx.array, draft: mx.array) -> mx.array:
+        """The token (1,) that a draft model with `logits` (1, V) has come after a draft (k,)."""
+        if self._counts is not None:
+            logits = penalize(logits, counts_along(self._counts, draft)[-1:], self.params)
+        return self._choose(logits, self._observed + draft.size)
 
     def observe(self, token: mx.array) -> None:
         """Count `token` as said in this turn."""
+        self._observed += 1
         if self._counts is not None:
             self._counts = self._counts.at[token].add(1)
         if self.constraint is not None:
-            self._observed.append(token)
+            self._unaccepted.append(token)
 
-    def _constrain(self, logits: mx.array, constraint: Constraint) -> mx.array:
+    def _choose(self, logits: mx.array, place: int) -> mx.array:
+        """The tokens (R,) of the places from `place` on, from their logits (R, V)."""
+        if self.params.temperature == 0:
+            return mx.argmax(logits, axis=-1)
+        keys = self._keys.of(place, place + logits.shape[0])
+        if logits.shape[0] == 1:
+            return draw(logits[0], keys[0], self.params)[None]
+        tokens: mx.array = mx.vmap(lambda row, key: draw(row, key, self.params))(logits, keys)
+        return tokens
+
+    def _constrain(self, logits: mx.array, draft: mx.array, constraint: Constraint) -> mx.array:
         mx.async_eval(logits)  # type: ignore[no-untyped-call]
-        for token in self._observed:
+        for token in self._unaccepted:
             constraint.accept(int(token.item()))  # type: ignore[arg-type]  # item() is typed complex too
-        self._observed.clear()
-        mask = constraint.mask()
-        return logits if mask is None else mx.where(mask, logits, -mx.inf)
+        self._unaccepted.clear()
+        masks = masks_along(constraint, draft.tolist())  # type: ignore[arg-type]
+        if all(mask is None for mask in masks):
+            return logits
+        free = mx.ones(logits.shape[-1:], mx.bool_)
+        rows = [free if mask is None else mask for mask in masks]
+        rows += [free] * (logits.shape[0] - len(rows))
+        return mx.where(mx.stack(rows), logits, -mx.inf)
 
 
-def key_stream(seed: int) -> Callable[[], mx.array]:
-    """A function that returns a new random key each time, the same ones for the same seed."""
-    state = mx.random.key(seed & 0xFFFF_FFFF_FFFF_FFFF)
-    batch: list[mx.array] = []
+NOTHING = mx.zeros((0,), mx.uint32)
+"""No draft."""
 
-    def next_key() -> mx.array:
-        nonlocal state
-        if not batch:
-            state, *fresh = mx.random.split(state, KEYS_AT_ONCE)
-            batch.extend(reversed(fresh))
-        return batch.pop()
 
-    return next_key
+def masks_along(constraint: Constraint, draft: Sequence[int]) -> list[mx.array | None]:
+    """The masks after none, one, ... of the tokens of `draft`, up to the first that may not come."""
+    masks, accepted = [constraint.mask()], 0
+    for token in draft:
+        if (mask := masks[-1]) is not None and not mask[token].item():
+            break
+        constraint.accept(token)
+        accepted += 1
+        masks.append(constraint.mask())
+    if accepted:
+        constraint.rollback(accepted)
+    return masks
+
+
+def counts_along(counts: mx.array, draft: mx.array) -> mx.array:
+    """Uses of each token (k + 1, V) after none, one, ... all of a draft (k,), `counts` (V,) before it."""
+    used = draft[:, None] == mx.arange(counts.size)
+    return mx.concatenate([counts[None], counts + mx.cumsum(used.astype(counts.dtype), axis=0)])
+
+
+class Keys:
+    """A random key for each place of a turn, the same ones for the same seed."""
+
+    def __init__(self, seed: int):
+        self._state = mx.random.key(seed & 0xFFFF_FFFF_FFFF_FFFF)
+        self._blocks: list[mx.array] = []
+
+    def of(self, start: int, stop: int) -> mx.array:
+        """The keys (stop - start, 2) of these places."""
+        first, end = start // KEYS_AT_ONCE, -(-stop // KEYS_AT_ONCE)
+        while len(self._blocks) < end:
+            self._state, *keys = mx.random.split(self._state, KEYS_AT_ONCE + 1)
+            self._blocks.append(mx.stack(keys))
+        blocks = mx.concatenate(self._blocks[first:end])
+        return blocks[start - first * KEYS_AT_ONCE : stop - first * KEYS_AT_ONCE]
+
+
+def draw(logits: mx.array, key: mx.array, params: SamplingParams) -> mx.array:
+    """One token, a scalar array, from the distribution that `filter_logits` leaves of logits (V,)."""
+    ids, candidates = filter_logits(logits, params)
+    if ids is None:
+        return mx.argmax(candidates + mx.random.gumbel(candidates.shape, key=key))
+    return ids[mx.argmax(candidates + noise(ids, key))]
+
+
+def noise(ids: mx.array, key: mx.array) -> mx.array:
+    """Gumbel noise (K,) for the tokens `ids` (K,): each has its own, whichever others there are."""
+    own = mx.stack([mx.broadcast_to(key[0], ids.shape), key[1] + ids.astype(mx.uint32)], axis=-1)
+    values: mx.array = mx.vmap(lambda one: mx.random.gumbel(key=one))(own)
+    return values
 
 
 def filter_logits(logits: mx.array, params: SamplingParams) -> tuple[mx.array | None, mx.array]:

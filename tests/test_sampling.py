@@ -145,15 +145,41 @@ def test_sampler_counts_only_what_it_observed() -> None:
     assert sampler(logits).item() == 1
 
 
-def test_samples_follow_the_distribution() -> None:
-    params = SamplingParams(temperature=1.0, top_p=0.9, top_k=5, seed=3)
-    logits = np.array([2.0, 1.5, 1.0, 0.0, -1.0, -2.0, -3.0], np.float32)
-    expected, sampler = distribution(logits, params), Sampler(params, 7)
-    drawn = np.bincount([int(sampler(mx.array(logits)).item()) for _ in range(4000)], minlength=7)
+def chi_square(drawn: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
+    """The statistic and its degrees of freedom; rare tokens count as one."""
+    kept = np.sort(expected[expected > 0])[::-1] * drawn.sum()
+    seen = drawn[expected > 0][np.argsort(-expected[expected > 0])]
+    rare = kept < 10
+    if rare.any():
+        kept = np.append(kept[~rare], kept[rare].sum())
+        seen = np.append(seen[~rare], seen[rare].sum())
+    return float(((seen - kept) ** 2 / kept).sum()), len(kept) - 1
+
+
+@pytest.mark.parametrize("params", [SETTINGS[0], SETTINGS[2], SETTINGS[4], SETTINGS[6]], ids=str)
+def test_50_000_samples_follow_the_distribution(params: SamplingParams) -> None:
+    logits = (np.random.default_rng(5).standard_normal(VOCABULARY) * 2).astype(np.float32)
+    expected, sampler = distribution(logits, params), Sampler(params.with_values(seed=3), VOCABULARY)
+    rows = mx.broadcast_to(mx.array(logits), (5000, VOCABULARY))
+    drawn = np.zeros(VOCABULARY, int)
+    for _ in range(10):
+        tokens = sampler.along(rows, mx.zeros((4999,), mx.int32))
+        drawn += np.bincount(np.array(tokens), minlength=VOCABULARY)
+        for token in tokens:
+            sampler.observe(token)
+    assert drawn.sum() == 50_000
     assert drawn[expected == 0].sum() == 0
-    kept = expected > 0
-    chi_square = ((drawn - 4000 * expected)[kept] ** 2 / (4000 * expected[kept])).sum()
-    assert chi_square < 18.5  # 99.9 % point for 4 degrees of freedom
+    statistic, freedom = chi_square(drawn, expected)
+    assert statistic < freedom + 4 * (2 * freedom) ** 0.5 + 6  # beyond the 99.9 % point
+
+
+def test_neighbouring_places_are_independent() -> None:
+    sampler = Sampler(SamplingParams(top_k=0, top_p=1, temperature=1, seed=8), 4)
+    tokens = np.array(sampler.along(mx.zeros((20_000, 4)), mx.zeros((19_999,), mx.int32)))
+    pairs = np.bincount(4 * tokens[:-1] + tokens[1:], minlength=16)
+    statistic, freedom = chi_square(pairs, np.full(16, 1 / 16))
+    assert freedom == 15
+    assert statistic < 37.7  # 99.9 % point
 
 
 def test_a_seed_repeats_and_seeds_differ() -> None:
@@ -161,11 +187,72 @@ def test_a_seed_repeats_and_seeds_differ() -> None:
 
     def draw(seed: int | None) -> list[int]:
         sampler = Sampler(SamplingParams(top_k=0, top_p=1, seed=seed), 1000)
-        return [int(sampler(logits).item()) for _ in range(300)]
+        said = []
+        for _ in range(300):
+            token = sampler(logits)
+            assert sampler(logits).item() == token.item(), "asked twice, it says the same"
+            sampler.observe(token)
+            said.append(int(token.item()))
+        return said
 
     assert draw(5) == draw(5)
     assert draw(5) != draw(6)
     assert draw(None) != draw(None)
+    assert len(set(draw(5))) > 200
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        *SETTINGS,
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=0, repetition_penalty=1.7),
+        SamplingParams(presence_penalty=1.5, frequency_penalty=0.3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("constrained", [False, True])
+def test_along_a_draft_comes_what_comes_one_by_one(params: SamplingParams, constrained: bool) -> None:
+    """Whatever the draft, up to the first token that is not what would have come."""
+    rng = np.random.default_rng(11)
+    rows = mx.array(rng.standard_normal((7, VOCABULARY)).astype(np.float32)) * 4
+    params = params.with_values(seed=2)
+    limits = [Cycle(list(range(0, 300, 7)), free=2) if constrained else None for _ in range(2)]
+    stepwise, at_once = (Sampler(params, VOCABULARY, limit) for limit in limits)
+    for sampler in (stepwise, at_once):
+        sampler.observe(mx.array(42))
+    said = []
+    for row in rows:
+        token = stepwise(row)
+        stepwise.observe(token)
+        said.append(int(token.item()))
+    for wrong in range(7):
+        draft = [*said[:wrong], *[1 + token % 7 for token in said[wrong:6]]]
+        agreed = next((i for i, (a, b) in enumerate(zip(draft, said, strict=False)) if a != b), 6)
+        tokens = at_once.along(rows, mx.array(draft)).tolist()
+        assert tokens[: agreed + 1] == said[: agreed + 1]
+        for place in range(wrong):
+            guess = at_once.guess(rows[place : place + 1], mx.array(said[:place], mx.uint32))
+            assert constrained or guess.tolist() == [said[place]]
+        if constrained:
+            assert limits[1].accepted == [42]
+
+
+def test_what_a_draft_draws_is_what_would_have_come_as_often_as_can_be() -> None:
+    """Two samplers of one seed agree far oftener than two of different seeds; see docs/speculative.md."""
+    rng = np.random.default_rng(4)
+    params = SamplingParams(temperature=1, top_k=20, top_p=1, seed=1)
+    target = rng.standard_normal((4000, 50)).astype(np.float32) * 2
+    draft = target + rng.standard_normal((4000, 50)).astype(np.float32) * 0.7
+    nothing = mx.zeros((3999,), mx.int32)
+    same = Sampler(params, 50)
+    agreed = np.array(same.along(mx.array(target), nothing) == same.along(mx.array(draft), nothing)).mean()
+    other = Sampler(params.with_values(seed=2), 50)
+    chance = np.array(same.along(mx.array(target), nothing) == other.along(mx.array(draft), nothing)).mean()
+    p, q = (np.stack([distribution(row, params) for row in rows[:500]]) for rows in (target, draft))
+    best = np.minimum(p, q).sum(axis=1).mean()
+    assert best - 0.08 < agreed < best
+    assert agreed > 2.3 * chance
 
 
 def test_presets_are_qwens() -> None:
