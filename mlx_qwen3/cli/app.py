@@ -11,6 +11,7 @@ from mlx_qwen3.cli.chat.command import chat
 from mlx_qwen3.cli.convert import convert
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.models import models
+from mlx_qwen3.cli.verify import verify
 from mlx_qwen3.errors import Qwen3Error
 
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
@@ -26,6 +27,7 @@ app.command("chat")(chat)
 app.command("convert")(convert)
 app.command("generate")(generate)
 app.command("models")(models)
+app.command("verify")(verify)
 
 
 def main(arguments: list[str] | None = None) -> None:

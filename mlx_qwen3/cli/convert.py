@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlx_qwen3.cli.progress import DownloadBar, progress_bars
+from mlx_qwen3.cli.progress import DownloadBar, StageBars, progress_bars
+from mlx_qwen3.cli.verify import measured
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
-    from mlx_qwen3.conversion import Plan, Progress, Report
+    from mlx_qwen3.conversion import Plan, Report
 
 UNQUANTIZED = 16  # --bits 16: weights stay 16 bits wide, or whatever --dtype says
 DEFAULT_BITS = {"affine": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
@@ -46,6 +45,12 @@ def convert(
     ] = "plain",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare what was written with the source.")
+    ] = True,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a heat map of the error by layer and matrix (.html).")
+    ] = None,
 ) -> None:
     """Convert a Qwen3 checkpoint into MLX weights, quantized to 4 bits unless told otherwise."""
     from mlx_qwen3 import conversion
@@ -61,6 +66,10 @@ def convert(
         "dequantize": dequantize,
         "recipe": recipe,
     }
+    if report is not None:
+        conversion.check_report_path(report)
+        if dry_run or not verify:
+            raise typer.BadParameter("a report needs a conversion that is verified")
     output = output or _default_output(source, bits)
     with progress_bars() as bars:
         settings["on_download"] = DownloadBar(bars)
@@ -71,8 +80,12 @@ def convert(
         else:
             ending = ""
             result = conversion.convert(
-                source, output, force=force, on_progress=_Conversion(bars), **settings
+                source, output, force=force, verify=verify, on_progress=StageBars(bars), **settings
             )
+    if report is not None:
+        assert isinstance(result, conversion.Report)
+        assert result.verification is not None
+        conversion.write_report(report, output.resolve().name, result.verification)
     typer.echo(f"{output}: {_summary(result)}{ending}")
 
 
@@ -86,23 +99,11 @@ def _summary(result: Plan | Report) -> str:
     size = f"{result.total_size / 1e9:.2f} GB" if result.total_size >= 1e8 else f"{result.total_size:,} bytes"
     parameters = f"{result.num_parameters / 1e6:,.1f}M parameters"
     files = f"{result.num_files} file{'s' if result.num_files > 1 else ''}"
-    return f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
+    text = f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
+    found = getattr(result, "verification", None)
+    return f"{text}, relative error {found.error:.2%}, {measured(found)}" if found else text
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(max(1, round(seconds)), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-class _Conversion:
-    """Shows the tensor at work, and bytes read of those there are."""
-
-    def __init__(self, bars: Bars):
-        self._bars = bars
-        self._task: Any = None
-
-    def __call__(self, progress: Progress) -> None:
-        if self._task is None:
-            self._task = self._bars.add_task("converting", total=progress.total_bytes)
-        name = progress.tensor.removeprefix("model.").removesuffix(".weight")
-        self._bars.update(self._task, completed=progress.done_bytes, description=name)

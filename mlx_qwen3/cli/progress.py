@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from mlx_qwen3.conversion import Progress
+
 
 @contextmanager
 def progress_bars() -> Iterator[Bars]:
@@ -41,3 +43,21 @@ class DownloadBar:
         if self._task is None:
             self._task = self._bars.add_task("downloading", total=total)
         self._bars.update(self._task, completed=done, total=total)
+
+
+class StageBars:
+    """A bar for each stage of a conversion: the tensor at work, and bytes read of those there are."""
+
+    def __init__(self, bars: Bars):
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage not in self._tasks:
+            self._tasks[progress.stage] = self._bars.add_task(progress.stage, total=progress.total_bytes)
+        name = progress.tensor.removeprefix("model.").removesuffix(".weight")
+        self._bars.update(
+            self._tasks[progress.stage],
+            completed=progress.done_bytes,
+            description=f"{progress.stage} {name}".rstrip(),
+        )

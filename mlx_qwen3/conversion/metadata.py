@@ -13,20 +13,25 @@ from mlx_qwen3.checkpoint.find import FAMILY, HUB_ID
 from mlx_qwen3.config import Quantization
 from mlx_qwen3.conversion.originals import CONFIG
 from mlx_qwen3.conversion.planning import Plan
+from mlx_qwen3.conversion.verification import Verification
 
 CARD = "README.md"
 LEFT_OUT = ("_name_or_path", "quantization", "quantization_config")
 
 
-def write_metadata(plan: Plan, folder: Path, title: str, source: str, dtype: mx.Dtype | None) -> None:
-    """Everything but the weights, into `folder`.
-
-    title: the model's name. source: as the user named it. dtype: the format asked for, if any.
-    """
-    plan.original.write_files(folder)
+def write_index(plan: Plan, folder: Path) -> None:
+    """Which tensor is in which file."""
     _write_json(folder / INDEX, _index(plan))
-    (folder / CARD).write_text(_card(plan, title, source), encoding="utf-8")
+
+
+def write_config(plan: Plan, folder: Path, dtype: mx.Dtype | None) -> None:
+    """config.json, which makes a folder a checkpoint. dtype: the format asked for, if any."""
     _write_json(folder / CONFIG, _config(plan, dtype))
+
+
+def write_card(plan: Plan, folder: Path, title: str, source: str, verification: Verification | None) -> None:
+    """A README. title: the model's name. source: as the user named it."""
+    (folder / CARD).write_text(_card(plan, title, source, verification), encoding="utf-8")
 
 
 def _config(plan: Plan, dtype: mx.Dtype | None) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def _index(plan: Plan) -> dict[str, Any]:
     return {"metadata": sizes, "weight_map": dict(sorted(files.items()))}
 
 
-def _card(plan: Plan, title: str, source: str) -> str:
+def _card(plan: Plan, title: str, source: str, verification: Verification | None) -> str:
     """A short README, with the fields a hub page is built from."""
     repository = FAMILY[source].repository if source in FAMILY else source
     is_public = HUB_ID.fullmatch(repository) and not Path(source).exists()
@@ -71,7 +76,24 @@ def _card(plan: Plan, title: str, source: str) -> str:
     if plan.recipe.searched:
         lines += [f"Recipe `{plan.recipe.name}`: {plan.recipe.about}."]
     lines += [f"{plan.bits_per_weight:.2f} bits per weight, {plan.total_size:,} bytes of weights."]
+    lines += _measured(verification)
     return "\n".join([*lines, ""])
+
+
+def _measured(verification: Verification | None) -> list[str]:
+    """What the conversion cost, as far as it was measured."""
+    if verification is None:
+        return []
+    lines = ["", "## Measured loss", ""]
+    lines += [f"- relative error of the weights: {verification.error:.2%}"]
+    if verification.worst is not None:
+        lines += [f"- largest: {verification.worst.error:.2%}, in `{verification.worst.name}`"]
+    if (probe := verification.probe) is not None:
+        lines += [
+            f"- predictions for a text of {probe.tokens} tokens: divergence (KL) from the original's "
+            f"{probe.kl:.4f} nats a token, the same likeliest token for {probe.top1:.1%} of them"
+        ]
+    return [*lines, "", "`SHA256SUMS` lists the files; `mlx-qwen3 verify` compares them with the original."]
 
 
 def _how(quantization: Quantization | None) -> str:

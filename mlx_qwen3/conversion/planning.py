@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -12,7 +11,7 @@ from mlx_qwen3.checkpoint.expectation import build_model, parameters
 from mlx_qwen3.config import ModelConfig, Quantization
 from mlx_qwen3.conversion.originals import Original
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
-from mlx_qwen3.conversion.sources import Source
+from mlx_qwen3.conversion.sources import Source, parts_of
 from mlx_qwen3.errors import ConversionError
 
 MAX_SHARD_BYTES = 5 * 10**9
@@ -122,10 +121,13 @@ def make_plan(
     quantizable = {path for path, module in model.named_modules() if hasattr(module, "to_quantized")}
     choice = choice_of(recipe, quantization, original.config) if quantization else None
     steps = [
-        _step(name, sources, choice if name.rpartition(".")[0] in quantizable else None, dtype)
-        for name, sources in _sources(
-            parameters(model, mx.float32), original.sources, original.config.num_experts
+        _step(
+            name,
+            parts_of(name, original.sources, original.config.num_experts),
+            choice if name.rpartition(".")[0] in quantizable else None,
+            dtype,
         )
+        for name in parameters(model, mx.float32)
     ]
     if quantization is not None:
         quantization = replace(quantization, overrides=_overrides(steps, quantization))
@@ -143,18 +145,6 @@ def _check_quantization(original: Original, dequantize: bool) -> None:
         )
     if quantization is None and dequantize:
         raise ConversionError(f"{original.path} is not quantized; there is nothing to dequantize")
-
-
-def _sources(
-    names: Iterable[str], stored: Mapping[str, Source], num_experts: int
-) -> Iterable[tuple[str, tuple[Source, ...]]]:
-    """Each of the model's parameters, with the tensors it is made of."""
-    for name in names:
-        if name in stored:
-            yield name, (stored[name],)
-        else:
-            experts = (name.replace(".switch_mlp.", f".experts.{i}.") for i in range(num_experts))
-            yield name, tuple(stored[expert] for expert in experts)
 
 
 def _step(name: str, sources: tuple[Source, ...], choice: Choice | None, dtype: mx.Dtype | None) -> Step:

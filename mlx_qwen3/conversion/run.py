@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_qwen3.checkpoint.files import stored_tensors
 from mlx_qwen3.checkpoint.find import OnDownload
-from mlx_qwen3.conversion.metadata import write_metadata
-from mlx_qwen3.conversion.originals import Original, open_original
-from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, Step, make_plan
+from mlx_qwen3.conversion.checksums import write_sums
+from mlx_qwen3.conversion.comparison import TensorCheck
+from mlx_qwen3.conversion.metadata import write_card, write_config, write_index
+from mlx_qwen3.conversion.originals import Original, open_folder, open_original
+from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, make_plan
+from mlx_qwen3.conversion.progress import OnProgress
 from mlx_qwen3.conversion.recipes import check_recipe, quantization_for, recipe_named
-from mlx_qwen3.conversion.resume import Ledger
-from mlx_qwen3.conversion.staging import LOCK, staged, sync_one
-from mlx_qwen3.conversion.stream import run_step
-from mlx_qwen3.conversion.writer import ShardWriter
+from mlx_qwen3.conversion.resume import LEDGER, Ledger
+from mlx_qwen3.conversion.shards import write_shards
+from mlx_qwen3.conversion.sources import sources_of
+from mlx_qwen3.conversion.staging import LOCK, staged
+from mlx_qwen3.conversion.verification import Verification, run_probe
 from mlx_qwen3.errors import ConversionError
 
 FLOATS = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a conversion is: bytes read of `total_bytes`, and the tensor at work."""
-
-    tensor: str
-    done_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True)
 class Report:
-    """What a conversion made. total_size: bytes of weights. seconds: wall time."""
+    """What a conversion made. total_size: bytes of weights. seconds: wall time.
+
+    verification: how far it is from its source; None if that was not asked for.
+    """
 
     output: Path
     total_size: int
@@ -43,6 +40,7 @@ class Report:
     bits_per_weight: float
     num_files: int
     seconds: float
+    verification: Verification | None = None
 
 
 def plan(
@@ -86,7 +84,8 @@ def convert(
     recipe: str = "plain",
     force: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    on_progress: Callable[[Progress], None] | None = None,
+    verify: bool = True,
+    on_progress: OnProgress | None = None,
     on_download: OnDownload | None = None,
 ) -> Report:
     """Convert the checkpoint `source` (folder or hub id) into MLX weights in the folder `output`.
@@ -97,9 +96,10 @@ def convert(
     dequantize: the source is MLX-quantized and is turned back into numbers of `dtype`; what rounding took
     stays lost.
     recipe: how to quantize, by name; see `RECIPES` in conversion/recipes.py.
-    force: replace a checkpoint at `output`. Files finished by a conversion that was killed are kept,
-    if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some hundred
-    MB, whatever the model.
+    verify: read back what was written, compare it with the source, and say in the model card how far apart
+    they are. force: replace a checkpoint at `output`. Files finished by a conversion that was killed are
+    kept, if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some
+    hundred MB, whatever the model.
     Raises ConversionError, CheckpointError, ConfigError; then nothing of the output is left.
     """
     started = time.monotonic()
@@ -117,8 +117,17 @@ def convert(
     output = Path(output).expanduser().resolve()
     _refuse_own_source(todo.original.path.resolve(), output)
     with staged(output, todo.total_size, force) as folder:
-        _write_weights(todo, folder, on_progress)
-        write_metadata(todo, folder, output.name, str(source), FLOATS[dtype] if dtype else None)
+        ledger = Ledger(folder, todo)
+        ledger.clear_all_else(keep=LOCK)
+        checks = write_shards(todo, folder, ledger, verify, on_progress)
+        todo.original.write_files(folder)
+        write_index(todo, folder)
+        verification = _verification(todo, folder, checks, on_progress) if verify else None
+        write_card(todo, folder, output.name, str(source), verification)
+        write_config(todo, folder, FLOATS[dtype] if dtype else None)
+        open_folder(folder)  # it must load
+        write_sums(folder, ledger.hashes, leave_out=(LOCK, LEDGER))
+        ledger.close()
     return Report(
         output=output,
         total_size=todo.total_size,
@@ -126,35 +135,16 @@ def convert(
         bits_per_weight=todo.bits_per_weight,
         num_files=todo.num_files,
         seconds=time.monotonic() - started,
+        verification=verification,
     )
 
 
-def _write_weights(todo: Plan, folder: Path, on_progress: Callable[[Progress], None] | None) -> None:
-    """Every shard of `todo` into `folder`; those finished before are only counted."""
-    done, total = 0, todo.source_size
-
-    def advance(step: Step, num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        if on_progress is not None:
-            on_progress(Progress(step.name, done, total))
-
-    ledger = Ledger(folder, todo)
-    ledger.clear_all_else(keep=LOCK)
-    for index, shard in enumerate(todo.shards):
-        if (name := todo.shard_name(index)) in ledger:
-            advance(shard[-1], sum(step.source_bytes for step in shard))
-        else:
-            _write_shard(shard, folder / name, advance)
-            ledger.add(name)
-    ledger.close()
-
-
-def _write_shard(shard: tuple[Step, ...], path: Path, advance: Callable[[Step, int], None]) -> None:
-    with ShardWriter(path, [output for step in shard for output in step.outputs]) as writer:
-        for step in shard:
-            run_step(step, writer.write, partial(advance, step))
-    sync_one(path)
+def _verification(
+    todo: Plan, folder: Path, checks: list[TensorCheck], on_progress: OnProgress | None
+) -> Verification:
+    made = sources_of(stored_tensors(folder), todo.config.quantization)
+    probe = run_probe(replace(todo.original, path=folder, sources=made), todo.original, on_progress)
+    return Verification(tuple(checks), probe, has_checksums=True)
 
 
 def _dtype(asked: str | None, original: Original) -> mx.Dtype | None:

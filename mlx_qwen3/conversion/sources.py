@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,11 @@ class QuantizedMatrix(Source):
         return DTYPES[self.parts.scales.dtype] if self.parts.biases else mx.bfloat16
 
     def read(self, first: int, count: int) -> mx.array:
-        weight, scales, *biases = self.read_parts(first, count)
+        return self.dequantize(self.read_parts(first, count))
+
+    def dequantize(self, parts: Sequence[mx.array]) -> mx.array:
+        """The numbers that rows as stored stand for."""
+        weight, scales, *biases = parts
         return mx.dequantize(
             weight, scales, biases[0] if biases else None, **self.quantization.settings(), dtype=self.dtype
         )
@@ -155,3 +159,44 @@ def read_rows_of(tensor: StoredTensor, first: int, count: int) -> mx.array:
     if values.size < count * width:
         raise CheckpointError(f"{tensor.file} ends within {tensor.name}; download it again")
     return mx.array(values.reshape(count, width)).view(dtype)
+
+
+class Stack(Source):
+    """The matrices of all experts, one after the other along a first axis."""
+
+    def __init__(self, name: str, parts: Sequence[Source]):
+        self.name, self.parts = name, tuple(parts)
+        self.file = parts[0].file
+        self.shape = (len(parts), *parts[0].shape)
+        self.num_bytes = sum(part.num_bytes for part in parts)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        return self.parts[0].dtype
+
+    def read(self, first: int, count: int) -> mx.array:
+        rows = self.parts[0].num_rows
+        pieces = []
+        while count:
+            expert, start = divmod(first, rows)
+            length = min(count, rows - start)
+            pieces.append(self.parts[expert].read(start, length))
+            first, count = first + length, count - length
+        return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
+
+    @property
+    def described(self) -> list[Any]:
+        return [part.described for part in self.parts]
+
+
+def parameter(name: str, sources: Mapping[str, Source], num_experts: int) -> Source:
+    """The model's parameter `name`, whether its experts are stored as a stack or one by one."""
+    parts = parts_of(name, sources, num_experts)
+    return parts[0] if name in sources else Stack(name, parts)
+
+
+def parts_of(name: str, sources: Mapping[str, Source], num_experts: int) -> tuple[Source, ...]:
+    """The tensors the model's parameter `name` is made of: one, or one an expert."""
+    if name in sources:
+        return (sources[name],)
+    return tuple(sources[name.replace(".switch_mlp.", f".experts.{i}.")] for i in range(num_experts))

@@ -55,11 +55,12 @@ def read_rows(source: Source) -> Iterator[mx.array]:
         yield source.read(first, count)
 
 
-def row_chunks(source: Source) -> Iterator[tuple[int, int]]:
-    """First row and number of rows of each chunk of a tensor."""
+def row_chunks(source: Source, first: int = 0, count: int | None = None) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each chunk of a tensor, or of `count` rows of it from `first` on."""
     step = max(1, CHUNK_BYTES // (source.shape[-1] * source.dtype.size))
-    for first in range(0, source.num_rows, step):
-        yield first, min(step, source.num_rows - first)
+    end = source.num_rows if count is None else first + count
+    for start in range(first, end, step):
+        yield start, min(step, end - start)
 
 
 def to_bytes(array: mx.array) -> memoryview:

@@ -1,0 +1,42 @@
+"""How far a conversion or a verification is, for whoever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+CONVERTING, CHECKING, PROBING = "converting", "checking", "probing"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one stage of the work is: bytes read of `total_bytes`, and the tensor at work.
+
+    stage: `converting`, `checking` (what was written, against its source) or `probing` (predictions).
+    """
+
+    tensor: str
+    done_bytes: int
+    total_bytes: int
+    stage: str = CONVERTING
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Meter:
+    """Adds up the bytes of one stage and reports them."""
+
+    def __init__(self, stage: str, total: int, on_progress: OnProgress | None):
+        self._stage, self._total, self._on_progress = stage, total, on_progress
+        self._done = 0
+
+    def advance(self, tensor: str, num_bytes: int) -> None:
+        """`num_bytes` more of `tensor` are done."""
+        self._done = min(self._done + num_bytes, self._total)
+        if self._on_progress is not None:
+            self._on_progress(Progress(tensor, self._done, self._total, self._stage))
+
+    def finish(self) -> None:
+        """The stage is over, whatever was not needed."""
+        self.advance("", self._total)

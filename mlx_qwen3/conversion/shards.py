@@ -1,0 +1,67 @@
+"""Writes the files of a plan, each compared with its source before the next is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from mlx_qwen3.checkpoint.files import read_header
+from mlx_qwen3.conversion.comparison import TensorCheck, compare
+from mlx_qwen3.conversion.planning import Plan, Step
+from mlx_qwen3.conversion.progress import CHECKING, CONVERTING, Meter, OnProgress
+from mlx_qwen3.conversion.resume import Ledger
+from mlx_qwen3.conversion.sources import Stack, sources_of
+from mlx_qwen3.conversion.staging import sync_one
+from mlx_qwen3.conversion.stream import run_step
+from mlx_qwen3.conversion.writer import ShardWriter
+from mlx_qwen3.errors import ConversionError
+
+Check = Callable[[Sequence[Step], Path], list[TensorCheck]]
+
+
+def write_shards(
+    todo: Plan, folder: Path, ledger: Ledger, verify: bool, on_progress: OnProgress | None
+) -> list[TensorCheck]:
+    """Every shard of `todo` into `folder`; those finished before are only counted.
+
+    verify: read each back and compare it with its source. Returns what that found, nothing without it.
+    Raises ConversionError naming a tensor that is not its source, CheckpointError, OSError.
+    """
+    converting = Meter(CONVERTING, todo.source_size, on_progress)
+    checking = Meter(CHECKING, todo.source_size, on_progress)
+    checks = []
+    for index, shard in enumerate(todo.shards):
+        name = todo.shard_name(index)
+        if name in ledger:
+            converting.advance(shard[-1].name, sum(step.source_bytes for step in shard))
+        else:
+            _write_shard(shard, folder / name, converting)
+            ledger.add(name)
+        if verify:
+            checks += ledger.checks(name) or _checked(todo, shard, folder / name, checking)
+            ledger.add_checks(name, checks[-len(shard) :])
+    return checks
+
+
+def _write_shard(shard: tuple[Step, ...], path: Path, meter: Meter) -> None:
+    with ShardWriter(path, [output for step in shard for output in step.outputs]) as writer:
+        for step in shard:
+            run_step(step, writer.write, partial(meter.advance, step.name))
+    sync_one(path)
+
+
+def _checked(todo: Plan, shard: tuple[Step, ...], path: Path, meter: Meter) -> list[TensorCheck]:
+    """What is in the file at `path`, compared with its source."""
+    stored = {tensor.name: tensor for tensor in read_header(path)}
+    made = sources_of(stored, todo.config.quantization)
+    checks = []
+    for step in shard:
+        source = step.sources[0] if len(step.sources) == 1 else Stack(step.name, step.sources)
+        check = compare(made[step.name], source, partial(meter.advance, step.name))
+        if check.fault:
+            raise ConversionError(
+                f"{step.name} {check.fault}, as read back from the disk; check disk and memory, and try again"
+            )
+        checks.append(check)
+    return checks
