@@ -12,8 +12,13 @@ from mlx_qwen3.cache.rows import Rows
 class Cache(Protocol):
     """The keys and values of one layer. B batch, H heads, L new tokens, S tokens held, D head size."""
 
-    offset: int
-    """The position that the next token is rotated for. Reading it changes nothing."""
+    @property
+    def offset(self) -> int | mx.array:
+        """The position that the next token is rotated for; (B,) where texts of a batch differ.
+
+        Reading it changes nothing.
+        """
+        ...
 
     @property
     def tokens(self) -> int:
