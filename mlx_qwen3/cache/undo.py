@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.rows import Rows, take
+from mlx_qwen3.errors import CacheError
+
+
+def take_back(cache: Sequence[Cache], count: int) -> None:
+    """Take the latest `count` tokens back from every layer. Raises CacheError if one cannot."""
+    for layer in cache if count else ():
+        if layer.trim(count) != count:
+            raise CacheError(f"{count} tokens cannot be taken back from a cache of {layer.tokens}")
 
 
 class Overwritten(NamedTuple):
