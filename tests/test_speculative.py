@@ -9,6 +9,8 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 
 import mlx.core as mx  # isort: skip
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mlx.utils import tree_map
 from tiny_checkpoints import DENSE
 
@@ -18,7 +20,7 @@ from mlx_qwen3.decode import decode, prefill
 from mlx_qwen3.drafting import Drafter, ModelDrafter, TextDrafter
 from mlx_qwen3.model.qwen3 import Model
 from mlx_qwen3.pace import Pace
-from mlx_qwen3.sampling import Sampler, SamplingParams
+from mlx_qwen3.sampling import NOTHING, Sampler, SamplingParams
 from mlx_qwen3.speculative import Speculation
 
 CACHES: dict[str, dict[str, Any]] = {
@@ -107,3 +109,199 @@ def test_the_same_tokens_as_without(
     if kind == "model":
         assert 0 < speculation.accepted < speculation.drafted
         assert speculation.passes < 55
+
+
+@pytest.mark.parametrize("kind", ["text", "model"])
+@pytest.mark.parametrize("cache_kind", CACHES)
+@settings(max_examples=6, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 8), min_size=1, max_size=4).filter(any),
+    stops=st.lists(st.integers(1, 9), min_size=2, max_size=5),
+    forced=st.lists(st.integers(0, 299), min_size=1, max_size=20),
+    which=st.sampled_from(list(PARAMS)),
+)
+def test_stopped_anywhere_it_goes_on_as_plain_decoding_does(
+    model: Model,
+    small: Model,
+    cache_kind: str,
+    kind: str,
+    lengths: list[int],
+    stops: list[int],
+    forced: list[int],
+    which: str,
+) -> None:
+    """As where a thinking budget ends: some tokens, then others fed in place of what would have come."""
+    options, params = CACHES[cache_kind], PARAMS[which]
+    said = []
+    for drafts in (False, True):
+        cache, sampler = make_prompt_cache(model, **options), Sampler(params, 300)
+        drafter = make_drafter(kind, small, lengths, **options)
+        speculation = Speculation(model, cache, sampler, drafter)
+        following, taken, fed = feed(model, cache, drafter), [], len(PROMPT)
+        for stop in stops:
+            tokens = speculation.decode(following) if drafts else decode(model, following, cache, sampler)
+            taken += [next(tokens) for _ in range(stop)]
+            tokens.close()
+            following = forced
+            assert {layer.tokens for layer in cache} == {fed + len(taken)}
+            fed += len(forced)
+        said.append(taken)
+    assert said[1] == said[0]
+
+
+class Sparse:
+    """A constraint: after token t only t + 1, t + 3, t + 9 ... may come (modulo the vocabulary)."""
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []
+
+    def mask(self) -> mx.array | None:
+        if len(self.accepted) % 5 == 4:
+            return None
+        latest = self.accepted[-1] if self.accepted else 0
+        allowed = {(latest + step) % 300 for step in (1, 3, 9, 27, 81)}
+        return mx.array([token in allowed for token in range(300)])
+
+    def accept(self, token: int) -> None:
+        mask = self.mask()
+        assert mask is None or mask[token].item(), "a token that may not come must not be accepted"
+        self.accepted.append(token)
+
+    def rollback(self, count: int) -> None:
+        assert 0 < count <= len(self.accepted)
+        del self.accepted[len(self.accepted) - count :]
+
+
+@pytest.mark.parametrize("kind", ["text", "model"])
+@pytest.mark.parametrize("which", ["greedy", "hot", "penalties"])
+def test_a_constraint_holds_along_drafts(model: Model, small: Model, kind: str, which: str) -> None:
+    said = []
+    for drafts in (False, True):
+        constraint, cache = Sparse(), make_prompt_cache(model)
+        sampler = Sampler(PARAMS[which], 300, constraint)
+        drafter = make_drafter(kind, small, [3, 5])
+        ids = feed(model, cache, drafter)
+        if drafts:
+            tokens = Speculation(model, cache, sampler, drafter).decode(ids)
+        else:
+            tokens = decode(model, ids, cache, sampler)
+        said.append([next(tokens) for _ in range(40)])
+        tokens.close()
+        assert constraint.accepted == said[-1][: len(constraint.accepted)]
+    assert said[1] == said[0]
+
+
+def test_a_failing_model_is_not_made_worse(model: Model, small: Model) -> None:
+    cache, drafter = make_prompt_cache(model), make_drafter("model", small, [3])
+    calls = 0
+
+    def failing(inputs: mx.array, cache: Any) -> mx.array:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("out of memory")
+        return model(inputs, cache)
+
+    speculation = Speculation(failing, cache, Sampler(PARAMS["greedy"], 300), drafter)
+    tokens = speculation.decode(feed(model, cache, drafter))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(tokens)
+
+
+# The text as its own draft
+
+
+def longest_match(ids: list[int], shortest: int) -> int:
+    """The length of the longest suffix that occurs earlier, 0 if it is shorter than `shortest`."""
+    lengths = range(len(ids) - 1, shortest - 1, -1)
+    return next((n for n in lengths if any(ids[i : i + n] == ids[-n:] for i in range(len(ids) - n))), 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ids=st.lists(st.integers(0, 2), max_size=40), shortest=st.integers(1, 4), count=st.integers(1, 12))
+def test_text_drafts_what_followed_the_longest_match(ids: list[int], shortest: int, count: int) -> None:
+    drafter = TextDrafter(shortest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlx_qwen3.drafting.MATCHES", 1000)
+        list(drafter.begin(ids))
+        draft = drafter.draft(count, Sampler(SamplingParams(), 3)).tolist()
+    length = longest_match(ids, shortest)
+    assert drafter.expects() == bool(draft) == bool(length)
+    if not length:
+        return
+    # Some earlier place with that match is followed by the draft, and by itself beyond the text's end.
+    ends = [i + length for i in range(len(ids) - length) if ids[i : i + length] == ids[-length:]]
+    following = [(ids[end:] * count)[:count] for end in ends]
+    assert draft == following[-1]
+
+
+@given(first=st.lists(st.integers(0, 2), max_size=30), second=st.lists(st.integers(0, 2), max_size=30))
+def test_text_forgets_what_was_taken_back(first: list[int], second: list[int]) -> None:
+    changed, fresh = TextDrafter(2), TextDrafter(2)
+    for ids in (first, second):
+        list(changed.begin(ids))
+    list(fresh.begin(second))
+    assert vars(changed) | {"pace": None} == vars(fresh) | {"pace": None}
+
+
+# A model as the draft
+
+
+@pytest.mark.parametrize("cache_kind", ["full", "quantized"])
+def test_a_draft_models_cache_follows_the_text(model: Model, small: Model, cache_kind: str) -> None:
+    """After any turns, what it drafts is what a fresh one drafts."""
+    options, sampler = CACHES[cache_kind], Sampler(PARAMS["greedy"], 300)
+    used = make_drafter("model", small, [6], **options)
+    cache = make_prompt_cache(model, **options)
+    tokens = Speculation(model, cache, sampler, used).decode(feed(model, cache, used))
+    said = [next(tokens) for _ in range(13)]
+    tokens.close()
+    for prompt in ([*PROMPT, *said, 7, 8, 9], [*PROMPT, *said[:5], 1, 2], [*PROMPT[:20], 5, 5], [6]):
+        fresh = make_drafter("model", small, [6], **options)
+        drafts = []
+        for drafter in (used, fresh):
+            list(drafter.begin(prompt[:-1]))
+            drafter.extend(prompt[-1])
+            drafts.append(drafter.draft(6, sampler).tolist())
+            drafter.settle()
+        assert drafts[0] == drafts[1]
+
+
+# How much to draft
+
+
+def simulate(pace: Pace, acceptance: float, extra: float, tokens: int, seed: int = 0) -> float:
+    """Tokens a second, of 1 by plain passes, where each token drafted adds `extra` of a pass."""
+    import random
+
+    rng, said, seconds = random.Random(seed), 0, 0.0
+    while said < tokens:
+        drafted, accepted = pace.length(), 0
+        while accepted < drafted and rng.random() < acceptance:
+            accepted += 1
+        took = (1 + extra * drafted) * rng.uniform(0.9, 1.1)
+        pace.learn(drafted, accepted, took)
+        said, seconds = said + accepted + 1, seconds + took
+    return said / seconds
+
+
+@pytest.mark.parametrize("extra", [0.02, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("acceptance", [0.0, 0.3, 0.6, 0.9])
+def test_the_pace_is_near_the_best_and_never_much_below_plain(acceptance: float, extra: float) -> None:
+    def rate(length: int) -> float:
+        return sum(acceptance**i for i in range(length + 1)) / (1 + extra * length)
+
+    best = max(rate(length) for length in range(9))
+    reached = simulate(Pace(8), acceptance, extra, 2000)
+    assert reached > 0.96
+    assert reached > 0.9 * best
+
+
+def test_the_pace_notices_that_drafts_began_to_come_true() -> None:
+    pace = Pace(8)
+    assert simulate(pace, 0.0, 0.2, 3000) > 0.95
+    assert simulate(pace, 0.95, 0.2, 1500) > 1.9
+
+
+def test_an_empty_draft_is_a_plain_pass() -> None:
+    assert NOTHING.tolist() == TextDrafter().draft(5, Sampler(SamplingParams(), 9)).tolist() == []
