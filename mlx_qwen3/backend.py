@@ -7,13 +7,18 @@ values of parameters stay, so saving, LoRA and `isinstance` checks work as befor
 
 A matrix that fits the memory budget is held in fp32 (a quantized one besides its stored form, under
 `_dense`, which MLX does not count as a parameter). Any other stays as stored, and is turned to fp32
-a tile of output rows at a time whenever it is multiplied with.
+a tile of output rows at a time whenever it is multiplied with; so are the scales of a quantized one.
+
+How much memory there is, and what a Mac keeps from being swapped out, is asked and said here too.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ import mlx.nn as nn
 import psutil  # type: ignore[import-untyped]
 
 from mlx_qwen3.blas import is_plain
+from mlx_qwen3.errors import InsufficientMemoryError
 from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
 
 # How much of the memory that is free after loading may hold fp32 copies; the rest is for the KV
@@ -52,10 +58,36 @@ def compute_dtype(stored: mx.Dtype) -> mx.Dtype:
 
 
 def available_memory() -> int:
-    """Bytes this process may still take: free memory, or less where a container has a limit."""
-    free = psutil.virtual_memory().available
+    """Bytes that arrays of this process may still take.
+
+    What the user grants (`MLX_QWEN3_MEMORY=12GB`), else what a GPU's driver recommends, else the
+    memory that is free, or less where a container has a limit. Raises InsufficientMemoryError for a
+    grant that is no size.
+    """
+    if (granted := _granted_memory()) is not None:
+        return max(0, granted - mx.get_active_memory())
+    if not is_cpu() and (total := _gpu_memory()) is not None:
+        return max(0, total - mx.get_active_memory())
+    free = int(psutil.virtual_memory().available)
     limit, used = (_cgroup_bytes(f"memory.{name}") for name in ("max", "current"))
     return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _granted_memory() -> int | None:
+    text = os.environ.get("MLX_QWEN3_MEMORY", "").strip()
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text, re.IGNORECASE)
+    if match is None:
+        raise InsufficientMemoryError(f"MLX_QWEN3_MEMORY is a size such as 12GB, not {text!r}")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _gpu_memory() -> int | None:
+    """What Metal recommends to take at most, or the memory of another GPU."""
+    info = mx.device_info()
+    sizes = [info.get(key) for key in ("max_recommended_working_set_size", "total_memory", "memory_size")]
+    return next((int(size) for size in sizes if size), None)
 
 
 def _cgroup_bytes(name: str) -> int | None:
@@ -63,6 +95,16 @@ def _cgroup_bytes(name: str) -> int | None:
         return int((Path("/sys/fs/cgroup") / name).read_text())
     except (OSError, ValueError):  # no container, or "max": no limit
         return None
+
+
+def keep_resident(num_bytes: int) -> None:
+    """Have a Mac keep up to `num_bytes` of the model in memory: else it is read from the disk again
+    after other programs needed the memory. Does nothing elsewhere, or where macOS is too old for it."""
+    if is_cpu() or not mx.metal.is_available():
+        return
+    most = int(mx.device_info()["max_recommended_working_set_size"])
+    with suppress(RuntimeError, ValueError):
+        mx.set_wired_limit(min(num_bytes, most))
 
 
 def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
@@ -76,14 +118,33 @@ def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
     mx.eval(model.parameters())
     budget = int(available_memory() * DENSE_SHARE) if budget is None else budget
     for module in _leaves(model):
-        _cast_vectors(module)
         if kind := CPU_KINDS.get(type(module)):
             module.__class__ = kind  # in place: whoever holds the module holds the fast one
-            if _gains_from_dense(module, model):
-                budget -= module.make_dense(budget)
+            taken = module.make_dense(budget) if _gains_from_dense(module, model) else 0
+            budget -= taken or _cast_scales(module, budget)
+        _cast_vectors(module)
         mx.eval(module.state)
         mx.clear_cache()
     return model
+
+
+def wanted_copies(model: nn.Module, itemsize: int) -> int:
+    """The budget with which `prepare` would hold every matrix of `model` in fp32, where that pays.
+
+    itemsize: bytes of the numbers it is stored in. The weights need not be loaded.
+    """
+    if not is_cpu() or is_plain() or itemsize >= 4:
+        return 0
+    wanted = 0
+    for module in _leaves(model):
+        if not CPU_KINDS.get(type(module)):
+            continue
+        if _gains_from_dense(module, model):
+            is_packed = module.weight.dtype == mx.uint32
+            wanted += module.weight.size * (4 * 32 // module.bits if is_packed else 4 - itemsize)
+        else:
+            wanted += sum(module[name].size * (4 - itemsize) for name in _scales(module))
+    return wanted
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:
@@ -101,10 +162,33 @@ def _gains_from_dense(module: nn.Module, model: nn.Module) -> bool:
 
 
 def _cast_vectors(module: nn.Module) -> None:
-    """Norm weights, scales and biases to fp32; matrices are left to `make_dense`."""
+    """Norm weights and biases of sums to fp32; matrices are left to `make_dense`."""
     for name, value in module.parameters().items():
-        if isinstance(value, mx.array) and value.dtype in HALF and (name != "weight" or value.ndim < 2):
+        if isinstance(value, mx.array) and value.dtype in HALF and value.ndim < 2:
             module[name] = value.astype(mx.float32)
+
+
+def _scales(module: nn.Module) -> list[str]:
+    """The names of a quantized module's 16-bit scales and offsets."""
+    if module.get("scales") is None or module.scales.dtype == mx.uint8:
+        return []
+    return [name for name in ("scales", "biases") if module.get(name) is not None]
+
+
+def _cast_scales(module: nn.Module, budget: int) -> int:
+    """Scales to fp32, which else are cast whenever used, if that takes at most `budget` more bytes."""
+    names = [name for name in _scales(module) if module[name].dtype in HALF]
+    extra = sum(module[name].nbytes for name in names)
+    if extra > budget:
+        return 0
+    for name in names:
+        module[name] = module[name].astype(mx.float32)
+    return extra
+
+
+def _fp32(array: mx.array) -> mx.array:
+    """A 16-bit array in fp32, any other as it is."""
+    return array.astype(mx.float32) if array.dtype in HALF else array
 
 
 def _product(x: mx.array, weight: mx.array) -> mx.array:
@@ -119,7 +203,14 @@ def _product(x: mx.array, weight: mx.array) -> mx.array:
 def _tiled(x: mx.array, out: int, matrix: Callable[[slice], mx.array]) -> mx.array:
     """x (..., in) -> (..., out), with rows of the fp32 matrix (out, in) made a tile at a time."""
     step = max(1, TILE_BYTES // (4 * x.shape[-1]))
-    return _join(step, out, lambda tile: _product(x, matrix(tile)))
+    return _join(step, out, lambda tile: _finished(_product(x, matrix(tile))))
+
+
+def _finished(tile: mx.array) -> mx.array:
+    """`tile`, computed. MLX would take the memory of many matrices ahead of multiplying the first."""
+    with suppress(ValueError):  # being traced by mx.compile: nothing can be computed yet
+        mx.eval(tile)
+    return tile
 
 
 def _join(step: int, out: int, product: Callable[[slice], mx.array]) -> mx.array:
@@ -185,8 +276,8 @@ class _Quantized:
         biases = self.get("biases")  # type: ignore[attr-defined]
         return mx.dequantize(
             self.weight[rows],
-            self.scales[rows],
-            None if biases is None else biases[rows],
+            _fp32(self.scales[rows]),
+            None if biases is None else _fp32(biases[rows]),
             dtype=mx.float32,
             **self._settings(),
         )
@@ -199,6 +290,7 @@ class _Quantized:
         return self._dense if self.get("_dense_of") is self.weight else None  # type: ignore[attr-defined]
 
     def _multiply(self, x: mx.array) -> mx.array:
+        x = _fp32(x)
         if (dense := self._held()) is not None:
             return _product(x, dense)
         if x.size // x.shape[-1] > QUANTIZED_ROWS:
@@ -230,6 +322,7 @@ class _Experts:
 
     def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
         """x (M, 1, in), experts (M,) -> (M, 1, out)."""
+        x = _fp32(x)
         runs = self._runs(experts)
         if not runs:
             return super().__call__(x, experts, is_sorted)  # type: ignore[misc]

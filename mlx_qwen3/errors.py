@@ -9,6 +9,7 @@
     |- MessageError         a conversation the template cannot take (roles, missing content)
     |- SamplingError        a sampling parameter out of its range
     |- CacheError           a cache asked for what it cannot do, or that does not fit the model
+    |- InsufficientMemoryError  the model, with its cache, needs more memory than there is
     |- ConversionError      a conversion that cannot start or finish
     |- ToolError            a tool, a tool server or their configuration cannot be used
     `- EngineError          the engine was closed, or its thread died
@@ -51,6 +52,10 @@ class SamplingError(Qwen3Error):
 
 class CacheError(Qwen3Error):
     """A cache cannot do what was asked, or does not belong to this model."""
+
+
+class InsufficientMemoryError(Qwen3Error):
+    """A model and its cache need more memory than this machine has for them."""
 
 
 class ConversionError(Qwen3Error):

@@ -17,6 +17,7 @@ from parity.model_cases import DENSE, MOE, Raw
 
 from mlx_qwen3 import backend
 from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.errors import InsufficientMemoryError
 from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
 from mlx_qwen3.model.qwen3 import Model
 
@@ -109,7 +110,10 @@ def test_modules_and_parameters_keep_their_names_and_values(shape: str, kind: st
         assert mx.array_equal(new[name].astype(value.dtype), value), name
         # A table that is only looked up stays as stored: fp32 would cost memory and gain nothing.
         is_looked_up = name == "model.embed_tokens.weight" and "lm_head.weight" in old
-        is_cast = value.dtype == mx.bfloat16 and not is_looked_up
+        # Nor are scales of use in fp32 beside an fp32 copy of the whole matrix.
+        path, _, leaf = name.rpartition(".")
+        is_spare = leaf in ("scales", "biases") and "_dense" in dict(model.named_modules())[path]
+        is_cast = value.dtype == mx.bfloat16 and not is_looked_up and not is_spare
         assert new[name].dtype == (mx.float32 if is_cast else value.dtype), name
     frozen, still = dict(tree_flatten(before.trainable_parameters())), model.trainable_parameters()
     assert list(frozen) == [name for name, _ in tree_flatten(still)]
@@ -135,6 +139,41 @@ def test_copies_stay_within_the_budget(shape: str, kind: str) -> None:
         held = dense_bytes(backend.prepare(stored(SHAPES[shape], kind), budget))
         assert held <= budget
         assert held > 0 or budget == 0
+
+
+@pytest.mark.parametrize("kind", ["affine-4", "mxfp4", "bf16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_wanted_copies_are_what_an_unlimited_budget_takes(shape: str, kind: str) -> None:
+    model = stored(SHAPES[shape], kind)
+    norms = sum(value.nbytes for _, value in tree_flatten(model.parameters()) if value.ndim == 1)
+    wanted, before = backend.wanted_copies(model, itemsize=2), held_bytes(model)
+    assert wanted > 0
+    assert held_bytes(backend.prepare(model, 10**9)) - before == wanted + norms
+    assert backend.wanted_copies(model, itemsize=4) == 0
+    exact = backend.prepare(stored(SHAPES[shape], kind), wanted)
+    assert held_bytes(exact) - before == wanted + norms
+
+
+def held_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters, and of fp32 copies beside them."""
+    parameters = sum(value.nbytes for _, value in tree_flatten(model.parameters()))
+    copies = [module.get("_dense") for _, module in model.named_modules()]
+    return parameters + sum(copy.nbytes for copy in copies if copy is not None)
+
+
+@pytest.mark.parametrize("kind", ["affine-4", "bf16"])
+def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(backend, "TILE_BYTES", 2**18)
+    raw = {**SHAPES["tied"], "intermediate_size": 8192, "hidden_size": 512}
+    model = backend.prepare(stored(raw, kind), 0)
+    mx.eval(model(IDS[:, :4]))
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(model(IDS[:, :4]))
+    assert mx.get_peak_memory() - before < 2 * 2**20  # one matrix is 16 MiB in fp32
 
 
 def test_what_is_looked_up_and_quantized_experts_are_never_copied() -> None:
@@ -240,6 +279,56 @@ def test_available_memory_heeds_a_container_limit(monkeypatch: pytest.MonkeyPatc
     assert backend.available_memory() == 3 << 20
     monkeypatch.setattr(backend, "_cgroup_bytes", lambda name: None)
     assert backend.available_memory() > 3 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"), [("12GB", 12 * 10**9), ("9.3 gb", 93 * 10**8), ("500M", 5 * 10**8), ("4096", 4096)]
+)
+def test_the_user_may_grant_memory(monkeypatch: pytest.MonkeyPatch, text: str, bytes_: int) -> None:
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 96)
+    monkeypatch.setenv("MLX_QWEN3_MEMORY", text)
+    assert backend.available_memory() == bytes_ - 96
+
+
+def test_a_grant_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_QWEN3_MEMORY", "much")
+    with pytest.raises(InsufficientMemoryError, match="12GB, not 'much'"):
+        backend.available_memory()
+
+
+@pytest.fixture
+def mac(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A stand-in for a Mac of 16 GB; the wired limits that were set."""
+    limits: list[int] = []
+    monkeypatch.setattr(backend, "is_cpu", lambda: False)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 11_800_000_000})
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 800_000_000)
+    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
+    return limits
+
+
+def test_a_mac_gives_what_metal_recommends_and_keeps_the_model_resident(mac: list[int]) -> None:
+    assert backend.available_memory() == 11_000_000_000
+    backend.keep_resident(9_000_000_000)
+    backend.keep_resident(20_000_000_000)
+    assert mac == [9_000_000_000, 11_800_000_000]
+
+
+def test_a_mac_too_old_to_keep_memory_resident_still_runs(
+    monkeypatch: pytest.MonkeyPatch, mac: list[int]
+) -> None:
+    def refuse(limit: int) -> int:
+        raise ValueError("only on macOS 15 and later")
+
+    monkeypatch.setattr(mx, "set_wired_limit", refuse)
+    backend.keep_resident(9_000_000_000)
+    assert mac == []
+
+
+def test_nothing_is_wired_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx, "set_wired_limit", lambda limit: pytest.fail("there is nothing to wire"))
+    backend.keep_resident(1)
 
 
 def python(code: str, **env: str) -> str:

@@ -11,6 +11,21 @@ from mlx_qwen3.cache.rows import Rows
 from mlx_qwen3.errors import CacheError
 
 
+# The first buffer of a full cache, and the unit in which it grows, in tokens.
+STEP = 256
+
+
+def room_for(tokens: int) -> int:
+    """The rows a full cache of `tokens` has room for: up to a sixteenth more, which keeps copying rare.
+
+    The same however the tokens came, so that memory can be planned.
+    """
+    room = STEP
+    while room < tokens:
+        room += max(STEP, room // 16 // STEP * STEP)
+    return room
+
+
 class StoredCache:
     """What all caches share: a buffer of keys, one of values, and the position of the next token."""
 
@@ -52,10 +67,10 @@ class StoredCache:
 
 
 class KVCache(StoredCache):
-    """Keeps every row, in buffers that grow by a quarter so that appending costs no copy on average."""
+    """Keeps every row, in buffers that grow by a sixteenth so that appending costs few copies."""
 
-    # The first buffer, and the unit buffers are rounded to, in tokens.
-    step = 256
+    # As mlx-lm names it.
+    step = STEP
 
     def __init__(self) -> None:
         self._keys, self._values = DenseBuffer(), DenseBuffer()
@@ -67,9 +82,7 @@ class KVCache(StoredCache):
         for buffer, rows in ((self._keys, keys), (self._values, values)):
             encoded = buffer.encode(rows)
             if buffer.capacity < self.offset:
-                # Growing by a quarter keeps copying rare without holding twice what is needed.
-                capacity = max(self.offset, start + start // 4)
-                buffer.reserve(-(-capacity // self.step) * self.step, encoded, used=start)
+                buffer.reserve(room_for(self.offset), encoded, used=start)
             buffer.write(encoded, start)
         return self._held()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_qwen3.checkpoint.family import FAMILY
 from mlx_qwen3.errors import ModelNotFoundError
 
 DEMO = "demo"
@@ -16,38 +16,6 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 OnDownload = Callable[[int, int], None]
 """Called with the bytes downloaded so far, and the bytes there are as far as known."""
-
-
-@dataclass(frozen=True)
-class FamilyMember:
-    """An official Qwen3 checkpoint in MLX's 4-bit form. `num_bytes` counts its weights."""
-
-    name: str
-    repository: str
-    num_parameters: int
-    num_active_parameters: int
-    num_bytes: int
-
-
-# num_bytes of 1.7b, 8b and 14b is as published (groups of 128, 128 and 64); the others' is what 4 bits in
-# groups of 64 come to, and at most 6 % too much.
-FAMILY = {
-    member.name: member
-    for member in (
-        FamilyMember("0.6b", "Qwen/Qwen3-0.6B-MLX-4bit", 596_049_920, 596_049_920, 335_372_288),
-        FamilyMember("1.7b", "Qwen/Qwen3-1.7B-MLX-4bit", 1_720_574_976, 1_720_574_976, 914_237_440),
-        FamilyMember("4b", "Qwen/Qwen3-4B-MLX-4bit", 4_022_468_096, 4_022_468_096, 2_262_920_192),
-        FamilyMember("8b", "Qwen/Qwen3-8B-MLX-4bit", 8_190_735_360, 8_190_735_360, 4_351_780_864),
-        FamilyMember("14b", "Qwen/Qwen3-14B-MLX-4bit", 14_768_307_200, 14_768_307_200, 8_307_783_680),
-        FamilyMember("32b", "Qwen/Qwen3-32B-MLX-4bit", 32_762_123_264, 32_762_123_264, 18_429_667_328),
-        FamilyMember("30b-a3b", "Qwen/Qwen3-30B-A3B-MLX-4bit", 30_532_122_624, 3_353_032_704, 17_180_913_664),
-        FamilyMember(
-            "235b-a22b", "Qwen/Qwen3-235B-A22B-MLX-4bit", 235_093_634_560, 22_190_763_520, 132_265_958_400
-        ),
-    )
-}
-
-SHORT_NAMES = tuple(FAMILY)
 
 
 def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:

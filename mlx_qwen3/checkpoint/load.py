@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.backend import prepare
+from mlx_qwen3.backend import compute_dtype, keep_resident, prepare, wanted_copies
 from mlx_qwen3.checkpoint.context import config_for_context
 from mlx_qwen3.checkpoint.expectation import build_model, check
-from mlx_qwen3.checkpoint.files import stored_tensors
+from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor, stored_tensors
 from mlx_qwen3.checkpoint.find import resolve
+from mlx_qwen3.checkpoint.plan import Demand, Plan, make_plan
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import CheckpointError
+from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.model.qwen3 import Model
 
 
@@ -21,22 +25,55 @@ def load_config(path_or_hub_id: str | Path) -> ModelConfig:
     return ModelConfig.from_file(resolve(path_or_hub_id) / "config.json")
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its weights, the plan it was loaded by and the folder it came from."""
+
+    model: Model
+    plan: Plan
+    folder: Path
+
+
 def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
     """The model in a folder, of a short name (`14b`), a hub id (`org/name`) or `demo`.
 
     context: tokens to make room for; beyond the native length YaRN is switched on, just enough.
     Returns a module with all weights in memory: model(ids (B, L), cache=None) -> logits (B, L, V).
-    Raises ModelNotFoundError, ConfigError, or CheckpointError naming the file and tensor at fault.
+    Raises ModelNotFoundError, ConfigError, CheckpointError naming the file and tensor at fault, or
+    InsufficientMemoryError before a weight is read if the model does not fit with such a context.
     """
-    folder = resolve(path_or_hub_id)
+    return load(path_or_hub_id, context).model
+
+
+def load(name: str | Path, context: int | None = None, kind: CacheKind | None = None) -> Loaded:
+    """As `load_model`, planned for conversations in caches of `kind`, and returned with the plan."""
+    folder = resolve(name)
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     model = build_model(config, stored)
     check(folder, model, stored)
+    plan = make_plan(_demand(str(name), model, stored, context, kind or CacheKind()))
     _load_weights(model, sorted({tensor.file for tensor in stored.values()}))
     model.eval()
-    prepare(model)
-    return model
+    prepare(model, plan.copies)
+    keep_resident(plan.need.total)
+    return Loaded(model, plan, folder)
+
+
+def _demand(
+    name: str, model: Model, stored: Mapping[str, StoredTensor], context: int | None, kind: CacheKind
+) -> Demand:
+    needed = [tensor for tensor in stored.values() if tensor.name != "lm_head.weight" or "lm_head" in model]
+    dtype = DTYPES[stored["model.norm.weight"].dtype]
+    return Demand(
+        name=name,
+        config=model.args,
+        weights=sum(tensor.num_bytes for tensor in needed),
+        itemsize=compute_dtype(dtype).size,
+        kind=kind,
+        context=context,
+        copies=wanted_copies(model, dtype.size),
+    )
 
 
 def _load_weights(model: Model, files: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""`mlx-qwen3 models`: the family, what is downloaded, what fits this machine."""
+"""`mlx-qwen3 models`: the family, what is downloaded, what fits this machine and how far it reads there."""
 
 from __future__ import annotations
 
@@ -7,34 +7,46 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlx_qwen3.checkpoint import FamilyMember
 
+KV_BITS = (None, 8, 4)
+
 
 def models() -> None:
-    """List the Qwen3 family: sizes, what is downloaded, what fits this machine."""
-    import psutil  # type: ignore[import-untyped]
+    """List the Qwen3 family: sizes, what is downloaded, the longest context that fits this machine."""
     from rich.console import Console
     from rich.table import Table
 
+    from mlx_qwen3.backend import available_memory
     from mlx_qwen3.checkpoint import FAMILY
-    from mlx_qwen3.cli.chat.choose import SHARE_FOR_WEIGHTS
 
-    memory = int(psutil.virtual_memory().total)
+    room = available_memory()
     table = Table(box=None, pad_edge=False)
-    for column in ("model", "parameters", "active", "4-bit weights", "downloaded", "fits"):
+    titles = ("model", "size", "active", "weights", "on disk", "fits", "context")
+    for column in (*titles, "8-bit KV", "4-bit KV"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for member in FAMILY.values():
-        fits = member.num_bytes < memory * SHARE_FOR_WEIGHTS
+        contexts = [longest_context(member, bits, room) for bits in KV_BITS]
         table.add_row(
             member.name,
             f"{member.num_parameters / 1e9:.1f}B",
             f"{member.num_active_parameters / 1e9:.1f}B",
             f"{member.num_bytes / 1e9:.1f} GB",
             "yes" if is_downloaded(member) else "",
-            "yes" if fits else "",
+            "yes" if any(contexts) else "",
+            *(f"{context:,}" if context else "" for context in contexts),
         )
     console = Console()
     console.print(table)
-    share = f"{SHARE_FOR_WEIGHTS:.0%} of this machine's {memory / 2**30:.0f} GiB"
-    console.print(f"\nfits: the weights take at most {share}", style="dim", highlight=False)
+    note = f"\n4-bit weights; context: the longest that {room / 1e9:.1f} GB of memory hold beside the weights"
+    console.print(f"{note} (beyond 32,768 with YaRN)", style="dim", highlight=False)
+
+
+def longest_context(member: FamilyMember, bits: int | None, room: int) -> int:
+    """Tokens that fit `room` bytes beside the weights with such a cache; 0 if too few for a conversation."""
+    from mlx_qwen3.checkpoint.plan import LEAST_CONTEXT, family_demand
+    from mlx_qwen3.memory import CacheKind
+
+    longest = family_demand(member, CacheKind(bits=bits)).longest(room)
+    return longest if longest >= LEAST_CONTEXT else 0
 
 
 def is_downloaded(member: FamilyMember) -> bool:

@@ -12,11 +12,6 @@ from mlx_qwen3.files import write_atomically
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlx_qwen3.checkpoint import FamilyMember
-
-# Beside the weights: the cache of a longish conversation, working memory, and the system's own needs.
-SHARE_FOR_WEIGHTS = 0.65
-
 
 def remembered() -> str | None:
     """The model chosen before, if any."""
@@ -34,14 +29,18 @@ def remember(model: str) -> None:
 
 def choose(console: Console) -> str:
     """Ask which model to use, among those that fit this machine; Enter takes the largest of them."""
-    members, memory = _fitting()
+    from mlx_qwen3.backend import available_memory
+    from mlx_qwen3.checkpoint.plan import fitting
+
+    memory = available_memory()
+    members = fitting(memory)
     console.print("Which model? (--model names any other, /model changes it later)\n", style="bold")
     for number, member in enumerate(members, 1):
         console.print(
             f"  {number}  {member.name:<10} {member.num_bytes / 1e9:5.1f} GB to download", highlight=False
         )
     console.print("  0  demo         built in: a tiny model that does sums", highlight=False)
-    console.print(f"\nThis machine has {memory / 2**30:.0f} GiB of memory.", style="dim", highlight=False)
+    console.print(f"\n{memory / 1e9:.1f} GB of memory can be used here.", style="dim", highlight=False)
     answer = _ask(len(members))
     model = members[answer - 1].name if answer else "demo"
     remember(model)
@@ -54,17 +53,6 @@ def _ask(count: int) -> int:
         text = input(f"[0-{count}, Enter for {count}] ").strip() or str(count)
         if text.isdecimal() and int(text) <= count:
             return int(text)
-
-
-def _fitting() -> tuple[list[FamilyMember], int]:
-    """Family members whose weights fit, smallest first, and this machine's memory in bytes."""
-    import psutil  # type: ignore[import-untyped]
-
-    from mlx_qwen3.checkpoint import FAMILY
-
-    memory = int(psutil.virtual_memory().total)
-    fitting = [member for member in FAMILY.values() if member.num_bytes < memory * SHARE_FOR_WEIGHTS]
-    return sorted(fitting, key=lambda member: member.num_bytes), memory
 
 
 def _file() -> Path:

@@ -1,0 +1,102 @@
+"""What a model, its cache and its work take of memory, told before anything is loaded.
+
+Bytes follow from the shapes; how much a prompt's chunk takes at once was fitted to measurements
+(docs/memory.md has the table, `benchmarks/estimate.py` makes it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlx_qwen3.backend import is_cpu
+from mlx_qwen3.cache.kv import room_for
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.attend import TILE_QUERIES, TILE_SCORES
+
+# Tokens of a prompt that are fed at once, at most: as fast as a GPU is, and as slow as a CPU is.
+CPU_CHUNK, GPU_CHUNK = 256, 2048
+# Arrays of a chunk that are alive at once in attention (queries, keys, values, before and after
+# they are rotated, and what is added up) and in the feed-forward part (gate, up, their product).
+ATTENTION_ARRAYS, MLP_ARRAYS, HIDDEN_ARRAYS = 4.5, 3.0, 3.0
+# Tiles of fp32 scores alive at once on the CPU: scores, weights, what hides the future.
+SCORE_TILES = 3.0
+# fp32 rows of logits that a sampler works on.
+LOGIT_ROWS = 6
+
+
+@dataclass(frozen=True)
+class CacheKind:
+    """Which cache is meant; see `make_prompt_cache`."""
+
+    max_size: int | None = None
+    bits: int | None = None
+    group_size: int = 64
+
+    def nbytes(self, config: ModelConfig, tokens: int, itemsize: int) -> int:
+        """Bytes of a whole model's cache that holds `tokens`; itemsize: bytes of a number it computes in."""
+        rows = room_for(tokens) if self.max_size is None else self.max_size
+        heads = config.num_hidden_layers * config.num_key_value_heads
+        return 2 * heads * rows * self.row_bytes(config.head_dim, itemsize)
+
+    def row_bytes(self, head_dim: int, itemsize: int) -> int:
+        """Bytes of one head's key or value of one token."""
+        if self.bits is None:
+            return head_dim * itemsize
+        return head_dim * self.bits // 8 + 2 * itemsize * head_dim // self.group_size
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that running a model takes."""
+
+    weights: int
+    cache: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.workspace
+
+
+def needed(
+    config: ModelConfig,
+    weights: int,
+    tokens: int,
+    kind: CacheKind | None = None,
+    itemsize: int = 2,
+    chunk: int | None = None,
+) -> Need:
+    """What a conversation of `tokens` takes on MLX's default device.
+
+    weights: bytes of weights in memory. itemsize: bytes of the numbers computed with. chunk: tokens
+    of a prompt fed at once; None is what `prefill` comes to.
+    """
+    kind = kind or CacheKind()
+    cache = kind.nbytes(config, tokens, itemsize)
+    chunk = min(chunk or (CPU_CHUNK if is_cpu() else GPU_CHUNK), tokens)
+    return Need(weights, cache, workspace(config, tokens, cache, kind, itemsize, chunk))
+
+
+def workspace(
+    config: ModelConfig, tokens: int, cache: int, kind: CacheKind, itemsize: int, chunk: int
+) -> int:
+    """Bytes taken beyond weights and cache while a chunk of a prompt is fed, or a token decoded."""
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    attention = ATTENTION_ARRAYS * heads * config.head_dim
+    hidden = HIDDEN_ARRAYS * config.hidden_size
+    width = max(config.intermediate_size, config.num_experts_per_tok * config.moe_intermediate_size)
+    mlp = MLP_ARRAYS * width
+    of_chunk = chunk * itemsize * (hidden + max(attention, mlp) if is_cpu() else hidden + attention + mlp)
+    # While a full cache grows, a layer's old buffers are there beside the new ones.
+    growth = cache // config.num_hidden_layers if kind.max_size is None else 0
+    logits = 4 * LOGIT_ROWS * config.vocab_size
+    return int(of_chunk + max(_scores(config, tokens, kind, itemsize, chunk), growth, logits))
+
+
+def _scores(config: ModelConfig, tokens: int, kind: CacheKind, itemsize: int, chunk: int) -> float:
+    """What attention takes for scores on the CPU, and for rows unpacked on a GPU."""
+    if not is_cpu():
+        return 0 if kind.bits is None else 4 * tokens * config.head_dim * itemsize
+    first = 4 * config.num_attention_heads * chunk**2  # a prompt's first chunk has all its scores at once
+    tiles = SCORE_TILES * 4 * min(TILE_SCORES, config.num_attention_heads * TILE_QUERIES * tokens)
+    return max(first, tiles)

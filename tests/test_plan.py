@@ -1,0 +1,154 @@
+"""The plan before loading: what fits, what is refused, and with which way out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+
+import mlx.core as mx  # isort: skip
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_checkpoints import DENSE, write_checkpoint
+
+from mlx_qwen3 import backend, decode, memory
+from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.checkpoint import FAMILY, load_model
+from mlx_qwen3.checkpoint import load as load_module
+from mlx_qwen3.checkpoint.load import load
+from mlx_qwen3.checkpoint.plan import Demand, family_demand, fitting, make_plan
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.errors import InsufficientMemoryError
+from mlx_qwen3.memory import CacheKind
+from mlx_qwen3.model.qwen3 import Model
+
+GB = 10**9
+MAC_16GB = int(11.8 * GB)
+
+
+@pytest.fixture
+def on_metal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes as they are on a GPU: bf16, large chunks."""
+    for module in (backend, memory):
+        monkeypatch.setattr(module, "is_cpu", lambda: False)
+
+
+def demand(name: str, **options: object) -> Demand:
+    member = FAMILY[name]
+    return Demand(name, member.config, member.num_bytes, **options)  # type: ignore[arg-type]
+
+
+def refused(asked: Demand, room: int) -> str:
+    with pytest.raises(InsufficientMemoryError) as raised:
+        make_plan(asked, room)
+    return str(raised.value)
+
+
+def test_a_cache_of_14b_takes_160_kib_a_token() -> None:
+    config = FAMILY["14b"].config
+    for bits, per_value in ((None, 16), (8, 8.5), (4, 4.5)):
+        kind = CacheKind(max_size=1024, bits=bits)
+        assert kind.nbytes(config, 0, 2) == 1024 * 160 * 1024 * per_value / 16
+
+
+def test_what_does_not_fit_is_refused_with_ways_out_that_do(on_metal: None) -> None:
+    said = refused(demand("14b", context=40960), MAC_16GB)
+    assert re.match(r"14b with a context of 40,960 tokens needs 15\.\d GB of memory, and 11\.8 GB", said)
+    context = int(re.search(r"--context (\d+)", said)[1])  # type: ignore[index]
+    model = re.search(r"--model (\S+)", said)[1]  # type: ignore[index]
+    assert 12_000 < context < 24_000
+    assert model == "8b"
+    assert "--kv-bits 4" in said
+    assert make_plan(demand("14b", context=context), MAC_16GB).context == context
+    make_plan(demand("14b", context=40960, kind=CacheKind(bits=4)), MAC_16GB)
+    make_plan(demand("8b", context=40960, kind=CacheKind(bits=8)), MAC_16GB)
+
+
+def test_without_a_context_asked_for_what_fits_is_what_one_gets(on_metal: None) -> None:
+    plan = make_plan(demand("14b"), MAC_16GB)
+    assert 12_000 < plan.context == plan.longest < 24_000
+    assert plan.need.total <= MAC_16GB
+    large = make_plan(demand("14b"), 64 * GB)
+    assert (large.context, large.longest) == (40_960, 131_072)
+    window = make_plan(demand("14b", kind=CacheKind(max_size=4096)), MAC_16GB)
+    assert window.context == 40_960
+
+
+def test_weights_that_do_not_fit_leave_a_smaller_model(on_metal: None) -> None:
+    said = refused(demand("32b"), MAC_16GB)
+    assert said.endswith("can be had; try --model 14b")
+    assert "close other programs" in refused(demand("0.6b"), GB // 10)
+    window = refused(demand("14b", kind=CacheKind(max_size=32768)), MAC_16GB)
+    assert "a window of 32,768" in window
+    assert "--max-kv-size 16384" in window
+
+
+def test_copies_for_the_cpu_get_what_a_conversation_leaves() -> None:
+    asked = replace(family_demand(FAMILY["0.6b"]), copies=10 * GB)
+    roomy, tight = make_plan(asked, 40 * GB), make_plan(replace(asked, context=8192), 4 * GB)
+    assert roomy.copies == 10 * GB
+    assert 0 < tight.copies < 4 * GB - asked.weights
+    assert tight.need.total + tight.copies <= 4 * GB
+    exact = replace(asked, context=8192)
+    assert make_plan(exact, exact.need(8192).total).copies == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(sorted(FAMILY)),
+    context=st.one_of(st.none(), st.integers(1, 131_072)),
+    bits=st.sampled_from([None, 8, 4]),
+    room=st.integers(GB // 10, 200 * GB),
+)
+def test_a_plan_never_exceeds_the_room_and_ways_out_hold(
+    name: str, context: int | None, bits: int | None, room: int
+) -> None:
+    asked = replace(family_demand(FAMILY[name], CacheKind(bits=bits)), context=context, copies=5 * GB)
+    try:
+        plan = make_plan(asked, room)
+    except InsufficientMemoryError as error:
+        assert (context is None and asked.need(2048).total > room) or asked.need(context or 2048).total > room
+        if found := re.search(r"(?:--kv-bits (\d) )?--context (\d+)", str(error)):
+            fewer = int(found[1]) if found[1] else bits
+            make_plan(replace(asked, kind=CacheKind(bits=fewer), context=int(found[2])), room)
+        return
+    assert plan.need.total + plan.copies <= room
+    assert plan.context <= plan.longest
+    assert asked.need(plan.longest).total + plan.copies <= room
+
+
+def test_the_chunks_planned_for_are_those_prefill_comes_to() -> None:
+    assert (memory.CPU_CHUNK, memory.GPU_CHUNK) == (decode.FIRST_CHUNK, decode.LARGEST_CHUNK)
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("max_size", [None, 100])
+@pytest.mark.parametrize("tokens", [5, 700])
+def test_the_caches_size_is_exact(bits: int | None, max_size: int | None, tokens: int) -> None:
+    model = Model(ModelConfig.from_dict(DENSE))
+    cache = make_prompt_cache(model, max_size=max_size, bits=bits, group_size=32)
+    for start in range(0, tokens, 173):
+        model(mx.zeros((1, min(173, tokens - start)), mx.int32), cache)
+    kind = CacheKind(max_size, bits, 32)
+    assert sum(layer.nbytes for layer in cache) == kind.nbytes(model.args, tokens, 4)
+
+
+def test_a_model_that_does_not_fit_is_refused_before_a_weight_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path, DENSE, mx.bfloat16)
+    loaded = load(tmp_path, context=4096)
+    assert loaded.plan.context == loaded.plan.longest == 4096
+    weights = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+    assert loaded.plan.need.weights == pytest.approx(weights, rel=0.05)
+    monkeypatch.setattr(load_module, "_load_weights", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setenv("MLX_QWEN3_MEMORY", "30MB")
+    with pytest.raises(InsufficientMemoryError, match=r"131,072 tokens needs .* --kv-bits|131,072 tokens"):
+        load_model(tmp_path, context=131_072)
+
+
+def test_what_fits_this_machine_is_offered_smallest_first(on_metal: None) -> None:
+    assert [member.name for member in fitting(MAC_16GB)] == ["0.6b", "1.7b", "4b", "8b", "14b"]
