@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint import OnDownload, load_model, resolve
+from mlx_qwen3.checkpoint import OnDownload, resolve
+from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
-from mlx_qwen3.model.qwen3 import Model
+from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.session import Session
 from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
 
@@ -33,10 +34,11 @@ class Engine:
     """A loaded model and the thread that runs it. Close it, or use it in a `with` block.
 
     model: a folder, a short name, `demo`, or a hub id. context: tokens the conversation may need;
-    above the model's native length positions are scaled (YaRN). max_kv_size: tokens each session's
-    cache holds, the first few and the latest; then a conversation has no end. kv_bits: 4 or 8 stores
-    the cache quantized. on_download: called with the bytes
-    downloaded and the bytes there are, on the engine's thread. Raises what loading raises.
+    above the model's native length positions are scaled (YaRN); None is what the memory holds, up to
+    the native length. max_kv_size: tokens each session's cache holds, the first few and the latest;
+    then a conversation has no end. kv_bits: 4 or 8 stores the cache quantized. on_download: called
+    with the bytes downloaded and the bytes there are, on the engine's thread. Raises what loading
+    raises, InsufficientMemoryError if model and context do not fit this machine among it.
     """
 
     def __init__(
@@ -59,22 +61,23 @@ class Engine:
         """What each session's PromptCache is made with."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
-        ready: Future[tuple[Model, Tokenizer]] = Future()
+        ready: Future[tuple[Loaded, Tokenizer]] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(model, context, on_download, ready), name="mlx_qwen3 engine", daemon=True
         )
         self._thread.start()
         try:
-            self.model, self.tokenizer = ready.result()
-            """The model, for the engine's thread alone; and the tokenizer, for any."""
+            loaded, self.tokenizer = ready.result()
         except Exception:
             self._thread.join()  # it must not be cut off at exit while MLX cleans up
             raise
+        self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
+        """The model, for the engine's thread alone; the plan of memory it was loaded by; its folder."""
 
     @property
     def context(self) -> int:
         """The most tokens a conversation may have; with a window it has no end."""
-        return ENDLESS if "max_size" in self.cache_options else self.model.args.context_length
+        return ENDLESS if "max_size" in self.cache_options else self.plan.context
 
     def session(self, **options: Any) -> Session:
         """A new conversation; see Session for the options."""
@@ -123,11 +126,11 @@ class Engine:
         name: str,
         context: int | None,
         on_download: OnDownload | None,
-        ready: Future[tuple[Model, Tokenizer]],
+        ready: Future[tuple[Loaded, Tokenizer]],
     ) -> None:
         try:
             folder = resolve(name, on_download)
-            loaded = load_model(folder, context=context), load_tokenizer(folder)
+            loaded = load(folder, context, CacheKind(**self.cache_options), name), load_tokenizer(folder)
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)
         else:

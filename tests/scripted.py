@@ -15,7 +15,10 @@ from tokenizers import Tokenizer as Encoder
 import mlx_qwen3
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.rotating import RotatingKVCache
+from mlx_qwen3.checkpoint.load import Loaded
+from mlx_qwen3.checkpoint.plan import Plan
 from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.memory import Need
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.turn import EARLY_END
 
@@ -41,6 +44,12 @@ def write_byte_tokenizer(folder: Path) -> Path:
     template = Path(mlx_qwen3.__file__).parent / "demo" / "chat_template.jinja"
     shutil.copy(template, folder / "chat_template.jinja")
     return folder
+
+
+def loaded(model: ScriptedModel, folder: Path) -> Loaded:
+    """`model` as an engine gets it, with memory without end."""
+    context = model.args.context_length
+    return Loaded(model, Plan(context, 4 * context, Need(0, 0, 0), copies=0, room=10**12), folder)  # type: ignore[arg-type]
 
 
 class ScriptedModel:

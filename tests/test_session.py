@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import ScriptedModel, write_byte_tokenizer
+from scripted import ScriptedModel, loaded, write_byte_tokenizer
 
 import mlx_qwen3.engine
 from mlx_qwen3 import Engine, Session
@@ -31,7 +31,9 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     folder = write_byte_tokenizer(tmp_path)
     monkeypatch.setattr(mlx_qwen3.engine, "resolve", lambda name, on_download: folder)
     monkeypatch.setattr(
-        mlx_qwen3.engine, "load_model", lambda folder, **options: ScriptedModel(load_tokenizer(folder))
+        mlx_qwen3.engine,
+        "load",
+        lambda folder, *options: loaded(ScriptedModel(load_tokenizer(folder)), folder),
     )
     with Engine("scripted") as engine:
         yield engine

@@ -10,7 +10,6 @@ from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
 from mlx_qwen3.cache.rows import Rows
 from mlx_qwen3.errors import CacheError
 
-
 # The first buffer of a full cache, and the unit in which it grows, in tokens.
 STEP = 256
 

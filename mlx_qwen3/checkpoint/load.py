@@ -42,17 +42,21 @@ def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
     Raises ModelNotFoundError, ConfigError, CheckpointError naming the file and tensor at fault, or
     InsufficientMemoryError before a weight is read if the model does not fit with such a context.
     """
-    return load(path_or_hub_id, context).model
+    return load(resolve(path_or_hub_id), context, name=str(path_or_hub_id)).model
 
 
-def load(name: str | Path, context: int | None = None, kind: CacheKind | None = None) -> Loaded:
-    """As `load_model`, planned for conversations in caches of `kind`, and returned with the plan."""
-    folder = resolve(name)
+def load(
+    folder: Path, context: int | None = None, kind: CacheKind | None = None, name: str | None = None
+) -> Loaded:
+    """As `load_model`, planned for conversations in caches of `kind`, and returned with the plan.
+
+    name: what the user calls the model, for messages.
+    """
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     model = build_model(config, stored)
     check(folder, model, stored)
-    plan = make_plan(_demand(str(name), model, stored, context, kind or CacheKind()))
+    plan = make_plan(_demand(name or folder.name, model, stored, context, kind or CacheKind()))
     _load_weights(model, sorted({tensor.file for tensor in stored.values()}))
     model.eval()
     prepare(model, plan.copies)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mlx_qwen3.backend import DENSE_SHARE, available_memory, compute_dtype
 from mlx_qwen3.cache.kv import room_for
@@ -31,7 +31,7 @@ class Demand:
     config: ModelConfig
     weights: int
     itemsize: int = 2
-    kind: CacheKind = CacheKind()
+    kind: CacheKind = field(default_factory=CacheKind)
     context: int | None = None
     copies: int = 0
 
@@ -56,6 +56,7 @@ class Plan:
 
     context: how long a conversation may be without scaling positions further; longest: how long
     with it. need: what a conversation of `context` takes. copies: what fp32 copies may take.
+    is_limited: the model reads further than `context`, for which there is no memory.
     """
 
     context: int
@@ -63,6 +64,7 @@ class Plan:
     need: Need
     copies: int
     room: int
+    is_limited: bool = False
 
 
 def make_plan(demand: Demand, room: int | None = None) -> Plan:
@@ -82,7 +84,8 @@ def make_plan(demand: Demand, room: int | None = None) -> Plan:
     copies = max(0, min(demand.copies, share, room - usual))
     longest = demand.context or demand.longest(room - copies)
     context = min(natural, longest)
-    return Plan(context, longest, demand.need(asked or context), copies, room)
+    is_limited = demand.context is None and context < natural
+    return Plan(context, longest, demand.need(asked or context), copies, room, is_limited)
 
 
 def fitting(room: int | None = None) -> list[FamilyMember]:
@@ -117,9 +120,9 @@ def _ways_out(demand: Demand, tokens: int, room: int) -> list[str]:
         ways.append(shorter)
     elif bits is None and (both := _first(_fewer_bits(demand), lambda d: bool(_shorter(d, room)))):
         ways.append(f"--kv-bits {both.kind.bits} {_shorter(both, room)}")
-    smaller = sorted(FAMILY.values(), key=lambda member: -member.num_bytes)
-    for member in smaller:
-        if member.num_bytes < demand.weights and family_demand(member, demand.kind).need(tokens).total <= room:
+    smaller = [member for member in FAMILY.values() if member.num_bytes < demand.weights]
+    for member in sorted(smaller, key=lambda member: -member.num_bytes):
+        if family_demand(member, demand.kind).need(tokens).total <= room:
             return [*ways, f"--model {member.name}"]
     return ways
 

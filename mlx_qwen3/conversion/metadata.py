@@ -8,8 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.files import INDEX
 from mlx_qwen3.checkpoint.family import FAMILY
+from mlx_qwen3.checkpoint.files import INDEX
 from mlx_qwen3.checkpoint.find import HUB_ID
 from mlx_qwen3.config import Quantization
 from mlx_qwen3.conversion.originals import CONFIG

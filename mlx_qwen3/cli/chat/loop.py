@@ -126,4 +126,7 @@ class ChatLoop:
 
 def _context(engine: Engine) -> str:
     window = engine.cache_options.get("max_size")
-    return f"window {window:,}" if window else f"context {engine.context:,}"
+    if window:
+        return f"window {window:,}"
+    limit = " that there is memory for; --kv-bits 8 holds more" if engine.plan.is_limited else ""
+    return f"context {engine.context:,}{limit}"
