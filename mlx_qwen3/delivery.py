@@ -21,12 +21,17 @@ Dispatch = Callable[[Callable[[], object]], object]
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole turn: what `Session.ask` returns."""
+    """A whole turn: what `Session.ask` returns.
+
+    parsed: where a schema was given, the answer as what it describes: a pydantic model's instance, or the
+    JSON's value; None if the turn ended before the answer was whole (`finish_reason` says why).
+    """
 
     thinking: str
     answer: str
     stats: Stats
     tool_calls: list[ToolCall] = field(default_factory=list)
+    parsed: Any = None
 
     @property
     def finish_reason(self) -> FinishReason:

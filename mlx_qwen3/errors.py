@@ -12,6 +12,7 @@
     |- InsufficientMemoryError  the model, with its cache, needs more memory than there is
     |- ConversionError      a conversion that cannot start or finish
     |- ToolError            a tool, a tool server or their configuration cannot be used
+    |- SchemaError          a JSON schema that cannot be used, or an answer that its model refuses
     `- EngineError          the engine was closed, or its thread died
 
 A message is one line: what was wrong, where, and what to do about it.
@@ -64,6 +65,10 @@ class ConversionError(Qwen3Error):
 
 class ToolError(Qwen3Error):
     """A tool, a tool server or their configuration cannot be used."""
+
+
+class SchemaError(Qwen3Error):
+    """No grammar can be made of a JSON schema, or a model's own checks refused the answer."""
 
 
 class EngineError(Qwen3Error):

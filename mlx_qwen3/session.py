@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mlx_qwen3.conversation import Conversation
 from mlx_qwen3.delivery import Dispatch, Reply, call_back, collect, ignore, listen, listen_async
 from mlx_qwen3.errors import EngineError, MessageError
 from mlx_qwen3.events import Done, Event, Stats, ToolResult
+from mlx_qwen3.grammar import AnswerSchema, constrain
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.slot import Slot
@@ -79,19 +80,23 @@ class Session:
 
     # Turns
 
-    def send(self, text: str) -> Iterator[Event]:
+    def send(self, text: str, schema: Any = None) -> Iterator[Event]:
         """Say `text` and iterate over the events of the turn, the last of them Done.
+
+        schema: a JSON schema as a mapping, or a pydantic model; the answer is then JSON in that form, and
+        nothing else. Raises SchemaError if it cannot be used.
 
         Tools that the model calls are run between its steps, on the thread that iterates. Leaving the
         loop early cancels the turn; what was said so far stays in the conversation.
         """
-        yield from self._converse(text, threading.Event())
+        yield from self._converse(text, threading.Event(), _answer_schema(schema))
 
-    async def asend(self, text: str) -> AsyncIterator[Event]:
+    async def asend(self, text: str, schema: Any = None) -> AsyncIterator[Event]:
         """`send` for asyncio: the loop is never blocked, and tools run on a thread of their own."""
         stop = threading.Event()
+        events = self._converse(text, stop, _answer_schema(schema))
         try:
-            async for event in listen_async(self._converse(text, stop), stop):
+            async for event in listen_async(events, stop):
                 yield event
         finally:
             self._cancel(stop)
@@ -112,9 +117,11 @@ class Session:
         stop = threading.Event()
         call_back(self._converse(text, stop), stop, on_event, on_error, dispatch)
 
-    def ask(self, text: str) -> Reply:
-        """Say `text` and wait for the whole turn."""
-        return collect(self.send(text))
+    def ask(self, text: str, schema: Any = None) -> Reply:
+        """Say `text` and wait for the whole turn. schema: as for `send`; `Reply.parsed` is then its value."""
+        form = _answer_schema(schema)
+        reply = collect(self.send(text, form))
+        return reply if form is None else replace(reply, parsed=form.parse(reply.answer))
 
     def retry(self) -> Iterator[Event]:
         """Take the latest turn back and answer the same message anew."""
@@ -236,14 +243,16 @@ class Session:
 
     # On the caller's thread
 
-    def _converse(self, text: str, stop: threading.Event) -> Iterator[Event]:
+    def _converse(
+        self, text: str, stop: threading.Event, form: AnswerSchema | None = None
+    ) -> Iterator[Event]:
         """A turn with all its calls of tools."""
         said = [{"role": "user", "content": text}]
 
         def play() -> Iterator[Event]:
             nonlocal said
             messages, said = said, []
-            yield from self._play(lambda job: self._say(job, messages), stop)
+            yield from self._play(lambda job: self._say(job, messages, form), stop)
 
         def answer_calls(results: Sequence[ToolResult]) -> None:
             self.conversation.messages = [*self.messages, *result_messages(results)]
@@ -284,7 +293,7 @@ class Session:
 
     # On the engine's thread
 
-    def _say(self, job: Job, said: list[dict[str, Any]]) -> Steps:
+    def _say(self, job: Job, said: list[dict[str, Any]], form: AnswerSchema | None) -> Steps:
         """One turn after what was `said`. The conversation changes only if the model said something."""
         messages = [*self.messages, *said]
 
@@ -292,7 +301,7 @@ class Session:
             if done.finish_reason != "cancelled" or turn.thinking or turn.answer or turn.tool_calls:
                 self.conversation.messages = [*messages, assistant_message(turn)]
 
-        return self._slot.turn(job, lambda: self._request(job, messages), keep)
+        return self._slot.turn(job, lambda: self._request(job, messages, form), keep)
 
     def _summarise(self, job: Job) -> Steps:
         messages = [*self.messages, {"role": "user", "content": SUMMARISE}]
@@ -305,15 +314,21 @@ class Session:
 
         return self._slot.turn(job, lambda: self._request(job, messages), keep)
 
-    def _request(self, job: Job, messages: list[dict[str, Any]]) -> TurnRequest:
+    def _request(
+        self, job: Job, messages: list[dict[str, Any]], form: AnswerSchema | None = None
+    ) -> TurnRequest:
+        engine, schemas = self._engine, self._agent.toolbox.schemas
+        vocab_size = engine.model.args.vocab_size
+        ids = self.prompt_ids(_asking_for(form, messages) if form else messages)
         return TurnRequest(
-            prompt_ids=self.prompt_ids(messages),
+            prompt_ids=ids,
             params=self.params(),
-            vocab_size=self._engine.model.args.vocab_size,
-            context=self._engine.context,
+            vocab_size=vocab_size,
+            context=engine.context,
             asked_at=job.asked_at,
             thinking_budget=self.thinking_budget,
-            tool_schemas=self._agent.toolbox.schemas,
+            tool_schemas=schemas,
+            grammar=constrain(engine.tokenizer, vocab_size, ids, form, schemas),
         )
 
     def _certain_prefix(self) -> list[int]:
@@ -322,3 +337,15 @@ class Session:
             self.prompt_ids([*self.messages, {"role": "user", "content": text}]) for text in ("a", "b")
         )
         return one[: common_prefix(one, other)]
+
+
+def _answer_schema(schema: Any) -> AnswerSchema | None:
+    return schema if schema is None or isinstance(schema, AnswerSchema) else AnswerSchema.of(schema)
+
+
+def _asking_for(form: AnswerSchema, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`messages` with the latest of the user's asking for the form. It is part of no conversation: what
+    comes next may be asked for in another."""
+    place = max(place for place, message in enumerate(messages) if message["role"] == "user")
+    asking = {**messages[place], "content": form.ask_for(messages[place]["content"])}
+    return [*messages[:place], asking, *messages[place + 1 :]]

@@ -166,6 +166,13 @@ class Tokenizer:
         """Every token as the vocabulary spells it -> id. A new dict of `vocab_size` entries."""
         return self._encoder.get_vocab()
 
+    def all_bytes(self) -> list[bytes]:
+        """The bytes each id stands for, `vocab_size` of them; of a control token, its spelling."""
+        tokens = [b""] * self.vocab_size
+        for token, token_id in self.get_vocab().items():
+            tokens[token_id] = _spelled_bytes(token)
+        return tokens
+
     def _encode_pieces(self, pieces: Iterable[Piece]) -> list[int]:
         ids: list[int] = []
         for text, is_control in pieces:

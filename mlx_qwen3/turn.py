@@ -26,6 +26,7 @@ from mlx_qwen3.events import (
     ThinkingDelta,
     ToolCall,
 )
+from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.loops import LoopDetector
 from mlx_qwen3.parsing import StreamParser
 from mlx_qwen3.sampling import Sampler, SamplingParams
@@ -45,6 +46,7 @@ class TurnRequest:
 
     context: the most tokens prompt and answer may have together. asked_at: the `time.perf_counter()`
     that TTFT counts from. tool_schemas: the tools offered, name -> JSON schema of its parameters.
+    grammar: what the turn's output is held to.
     """
 
     prompt_ids: list[int]
@@ -54,6 +56,7 @@ class TurnRequest:
     asked_at: float
     thinking_budget: int | None = None
     tool_schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    grammar: TurnGrammar | None = None
 
 
 class Turn:
@@ -82,9 +85,12 @@ class Turn:
         )
         self._text = tokenizer.stream()
         self._loop = LoopDetector()
-        self._sampler = Sampler(request.params, request.vocab_size)
+        self._grammar = request.grammar
+        self._sampler = Sampler(request.params, request.vocab_size, request.grammar)
         self._control_names = {id_: name for name, id_ in tokenizer.control_tokens.items()}
         self._limit = min(request.params.max_tokens, request.context - len(request.prompt_ids))
+        if self._grammar is not None:
+            self._grammar.limit = self._limit
         self._generated = self._thinking_tokens = self._answer_tokens = 0
         self._first_token_at = self._prefill_seconds = 0.0
         self._cached = 0
@@ -112,6 +118,8 @@ class Turn:
             feed = []
         if self.finish_reason == "stop" and self.tool_calls:
             self.finish_reason = "tool_calls"
+        elif self.finish_reason == "stop" and self._grammar is not None:
+            self.finish_reason = self._grammar.hurried_by or "stop"
         yield [Done(self._stats(self.finish_reason))]
 
     def _prefill(self, ids: list[int]) -> Iterator[list[Event]]:
@@ -151,11 +159,18 @@ class Turn:
         elif self._generated >= self._limit:
             self.finish_reason = "length"
         elif self._loop.push(token):
-            self.finish_reason = "loop"
+            self._leave_loop()
         events = [] if self.finish_reason == "stop" else self._parse(token)
         if self.finish_reason is not None:
             events += self._parser.push_text(self._text.finish()) + self._parser.finish()
         return self._collect(events)
+
+    def _leave_loop(self) -> None:
+        """End a turn that goes round in a loop; one that is held to a form, at the form's end."""
+        if self._grammar is not None and self._grammar.hurry("loop"):
+            self._loop = LoopDetector()
+        else:
+            self.finish_reason = "loop"
 
     def _parse(self, token: int) -> list[Event]:
         name = self._control_names.get(token)
@@ -172,7 +187,9 @@ class Turn:
 
     def _budget_is_spent(self) -> bool:
         budget = self.request.thinking_budget
-        return budget is not None and self._is_thinking and self._thinking_tokens >= budget
+        if budget is not None and self._is_thinking and self._thinking_tokens >= budget:
+            return True
+        return self._grammar is not None and self._grammar.must_answer
 
     def _end_thinking(self) -> Generator[list[Event], None, list[int]]:
         """End the model's thinking for it. Returns the ids that say so, to be fed next."""
@@ -182,7 +199,10 @@ class Turn:
         yield self._collect(events)
         end = self._tokenizer.think_end_id
         assert end is not None  # a model that thinks has the token
-        return [*self._tokenizer.encode(EARLY_END), end, *self._tokenizer.encode("\n\n")]
+        ids = [*self._tokenizer.encode(EARLY_END), end, *self._tokenizer.encode("\n\n")]
+        if self._grammar is not None:
+            self._grammar.force(ids)
+        return ids
 
     def _collect(self, events: list[Event]) -> list[Event]:
         for event in events:

@@ -21,6 +21,12 @@ def double(n: int) -> int:
     return 2 * n
 
 
+@pytest.fixture
+def free_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are not held to a grammar, as without the extra `grammar`."""
+    monkeypatch.setattr("mlx_qwen3.grammar.turn_grammar.is_installed", lambda: False)
+
+
 def test_a_call_is_run_and_its_result_read(engine: Engine) -> None:  # noqa: F811
     script(engine, "<think>\nI need a tool\n</think>\n\n" + CALL % 21, "<think>\nso\n</think>\n\nIt is 42.")
     session = engine.session(tools=[double])
@@ -78,7 +84,7 @@ def test_a_denied_call_tells_the_model_why(engine: Engine) -> None:  # noqa: F81
     assert asked == [{"n": 3}]
 
 
-def test_a_broken_call_is_explained_and_may_be_corrected(engine: Engine) -> None:  # noqa: F811
+def test_a_broken_call_is_explained_and_may_be_corrected(engine: Engine, free_calls: None) -> None:  # noqa: F811
     script(engine, "<tool_call>\ndouble of 21, please\n</tool_call>", CALL % 21, "42")
     session = engine.session(tools=[double])
     reply = session.ask("double 21")
@@ -88,7 +94,7 @@ def test_a_broken_call_is_explained_and_may_be_corrected(engine: Engine) -> None
     assert session.messages[2]["role"] == "tool"
 
 
-def test_a_model_that_never_spells_a_call_is_stopped(engine: Engine) -> None:  # noqa: F811
+def test_a_model_that_never_spells_a_call_is_stopped(engine: Engine, free_calls: None) -> None:  # noqa: F811
     model = script(engine, *["<tool_call>\nnonsense\n</tool_call>"] * 9)
     reply = engine.session(tools=[double]).ask("go")
     assert reply.finish_reason == "tool_calls"

@@ -13,6 +13,7 @@ import typer
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
+    from mlx_qwen3.grammar import AnswerSchema
     from mlx_qwen3.session import Session
 
 
@@ -51,6 +52,9 @@ def chat(
     allow: Annotated[
         list[str] | None, typer.Option(help="Allow a tool without asking: its name, or server.tool.")
     ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Answer with JSON in the form of the JSON schema in this file.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answers.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
@@ -60,6 +64,7 @@ def chat(
     from mlx_qwen3.engine import Engine
 
     message = _message(prompt)
+    form = _form(schema, message)
     model = model or _default_model(may_ask=message is None)
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling = {name: value for name, value in chosen.items() if value is not None}
@@ -82,7 +87,7 @@ def chat(
         )
         if message is not None:
             chat_tools.approvals.tell = partial(typer.echo, err=True)
-            _answer_once(session, message, as_json)
+            _answer_once(session, message, as_json, form)
             return
         from mlx_qwen3.cli.chat.loop import ChatLoop
 
@@ -129,13 +134,33 @@ def _read_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
-def _answer_once(session: Session, message: str, as_json: bool) -> None:
+def _form(schema: Path | None, message: str | None) -> AnswerSchema | None:
+    """The form that --schema asks for; checked before a model is loaded."""
+    if schema is None:
+        return None
+    if message is None:
+        raise typer.BadParameter(
+            "is for one answer: give a message with -p, or pipe one in", param_hint="--schema"
+        )
+    from mlx_qwen3.grammar import AnswerSchema
+
+    return AnswerSchema.read(schema)
+
+
+def _answer_once(session: Session, message: str, as_json: bool, form: AnswerSchema | None) -> None:
     from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
     from mlx_qwen3.cli.chat.render import make_printer
+    from mlx_qwen3.events import AnswerDelta
 
     printer: Any = make_printer(as_json=as_json)
+    answer = ""
     with cancel_on_interrupt(session):
-        for event in session.send(message):
+        for event in session.send(message, form):
             printer.show(event)
+            answer += event.text if isinstance(event, AnswerDelta) else ""
     if printer.finish_reason == "cancelled":
         raise KeyboardInterrupt
+    if form is not None and form.parse(answer) is None:
+        why = {"length": "allow more with --max-tokens", "tool_calls": "it went on calling tools"}
+        reason = why.get(printer.finish_reason, printer.finish_reason)
+        raise MessageError(f"the turn ended before its JSON was complete: {reason}")

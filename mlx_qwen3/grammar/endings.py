@@ -1,0 +1,70 @@
+"""Bringing JSON to its end: which of the tokens that may come close most.
+
+A model that is running out of tokens, or that goes round in a loop inside a string, is led to the end of
+the form, so that what it says is whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[np.uint8]
+
+OUTSIDE, INSIDE, ESCAPED = range(3)
+"""Where a JSON text stands: outside of strings, inside one, behind a backslash in one."""
+
+_CLOSES_STRING = re.compile(rb'"[}\]]*')
+_CLOSES = re.compile(rb"[}\]]+")
+_SEPARATES = re.compile(rb"[,:]")
+_SINGLE = re.compile(rb"[ -~]")
+_OPENS = re.compile(rb"[\[{\s,]")
+
+
+def json_state(state: int, text: bytes) -> int:
+    """Where a JSON text stands after `text`."""
+    for byte in text:
+        if state == ESCAPED:
+            state = INSIDE
+        elif byte == 0x22:
+            state = INSIDE if state == OUTSIDE else OUTSIDE
+        elif byte == 0x5C and state == INSIDE:
+            state = ESCAPED
+    return state
+
+
+class Endings:
+    """Kinds of tokens, those that end JSON soonest first."""
+
+    def __init__(self, token_bytes: Sequence[bytes], control_ids: Collection[int], end_id: int):
+        def kind(matches: Callable[[bytes], object], also: int | None = None) -> Bits:
+            flags = [bool(matches(text)) for text in token_bytes]
+            for id_ in control_ids:
+                flags[id_] = id_ == also
+            # At least as long as llguidance's masks, which are whole words of 32 and may have one to spare.
+            return np.packbits(np.pad(flags, (0, 64)), bitorder="little")
+
+        self.closes_string = kind(_CLOSES_STRING.fullmatch)
+        self.single = kind(_SINGLE.fullmatch)
+        """Tokens of one printable ASCII character."""
+        self._outside = [
+            kind(_CLOSES.fullmatch, also=end_id),
+            kind(_SEPARATES.fullmatch),
+            kind(lambda text: not _OPENS.search(text)),
+        ]
+
+    def choose(self, allowed: Bits, state: int) -> Bits:
+        """The tokens of `allowed` that end soonest; all of them where no kind does."""
+        for kind in {OUTSIDE: self._outside, INSIDE: [self.closes_string], ESCAPED: []}[state]:
+            chosen = both(allowed, kind)
+            if chosen.any():
+                return chosen
+        return allowed
+
+
+def both(allowed: Bits, kind: Bits) -> Bits:
+    """The tokens of a mask that are of a kind."""
+    return allowed & kind[: len(allowed)]

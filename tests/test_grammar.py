@@ -1,0 +1,328 @@
+"""Grammars: what may come is what the schema allows, whatever a model would rather say."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qwen_tokenizer_files import qwen_tokenizer_folder
+from random_schemas import random_schema
+from test_session import engine, script  # noqa: F401  # the fixture
+
+import mlx_qwen3
+from mlx_qwen3.errors import SchemaError
+from mlx_qwen3.events import ToolCall
+from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
+from mlx_qwen3.grammar.closing import closed
+from mlx_qwen3.grammar.matcher import vocabulary
+from mlx_qwen3.grammar.rules import call_rules, only
+from mlx_qwen3.parsing import parse
+from mlx_qwen3.template import ToolFormat
+from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
+
+DEMO = Path(mlx_qwen3.__file__).parent / "demo"
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "label": {"type": "string"}},
+    "required": ["x", "label"],
+}
+
+
+@pytest.fixture(scope="module")
+def demo_tokenizer() -> Tokenizer:
+    return load_tokenizer(DEMO)
+
+
+def grammar_for(
+    tokenizer: Tokenizer, schema: Any = None, thinking: bool = False, tools: Mapping[str, Any] | None = None
+) -> TurnGrammar:
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], enable_thinking=thinking)
+    form = None if schema is None else AnswerSchema.of(schema)
+    grammar = constrain(tokenizer, tokenizer.vocab_size + 7, prompt, form, tools or {})
+    assert grammar is not None
+    return grammar
+
+
+def allowed(grammar: TurnGrammar) -> list[int] | None:
+    mask = grammar.mask()
+    return None if mask is None else np.flatnonzero(np.array(mask)).tolist()
+
+
+def walk(grammar: TurnGrammar, tokenizer: Tokenizer, rng: np.random.Generator, most: int) -> list[int]:
+    """Tokens drawn at random from what may come, up to the end of the turn."""
+    said: list[int] = []
+    for _ in range(most):
+        said.append(int(rng.choice(allowed(grammar))))
+        grammar.accept(said[-1])
+        if said[-1] in tokenizer.eos_token_ids:
+            return said[:-1]
+    raise AssertionError(f"no end after {tokenizer.decode(said)!r}")
+
+
+def say(grammar: TurnGrammar, tokenizer: Tokenizer, text: str) -> None:
+    """Accept `text`, each token of which must be allowed."""
+    for token in tokenizer.encode(text, control_tokens=True):
+        may = allowed(grammar)
+        assert may is None or token in may, tokenizer.decode([token])
+        grammar.accept(token)
+
+
+@pytest.mark.parametrize("first", range(0, 80, 20))
+def test_whatever_is_drawn_from_the_masks_is_valid(first: int, demo_tokenizer: Tokenizer) -> None:
+    """With a limit that leaves room for twice the shortest answer, and for nothing that has no end."""
+    for seed in range(first, first + 20):
+        schema = random_schema(seed)
+        grammar = grammar_for(demo_tokenizer, schema)
+        grammar.limit = 100 + 2 * grammar._current().tokens_to_end()
+        said = walk(grammar, demo_tokenizer, np.random.default_rng(seed), grammar.limit)
+        assert not set(said) & set(demo_tokenizer.control_tokens.values())
+        jsonschema.validate(json.loads(demo_tokenizer.decode(said)), schema)
+
+
+def test_the_real_vocabulary_is_bound_as_well() -> None:
+    tokenizer = load_tokenizer(qwen_tokenizer_folder())
+    for seed in range(2):
+        schema = random_schema(seed)
+        grammar = grammar_for(tokenizer, schema)
+        grammar.limit = 60 + 2 * grammar._current().tokens_to_end()
+        text = tokenizer.decode(walk(grammar, tokenizer, np.random.default_rng(seed), grammar.limit))
+        jsonschema.validate(json.loads(text), schema)
+
+
+def test_every_spelling_that_is_valid_may_come(demo_tokenizer: Tokenizer) -> None:
+    for text in (
+        '{"x":1,"label":""}',
+        '{"x": -12, "label": "<think> é"}',
+        '{\n    "x": 0,\n    "label": "a"\n}',
+    ):
+        grammar = grammar_for(demo_tokenizer, POINT)
+        for token in [*demo_tokenizer.encode(text), demo_tokenizer.eos_token_ids[0]]:
+            assert token in (allowed(grammar) or []), text
+            grammar.accept(token)
+        assert grammar.mask() is None
+
+
+@pytest.mark.parametrize("text", ['{"x": 1.', '{"y', '{"l', "[", "x", '{"x": 1}', '{"x": 1, "label": "a",'])
+def test_what_is_not_valid_may_not_come(text: str, demo_tokenizer: Tokenizer) -> None:
+    """The last character is one too many. Byte tokens leave no other way to spell it."""
+    grammar = grammar_for(demo_tokenizer, POINT)
+    for char in text[:-1]:
+        grammar.accept(demo_tokenizer.encode(char)[0])
+    assert demo_tokenizer.encode(text[-1])[0] not in (allowed(grammar) or [])
+
+
+def test_a_turn_ends_when_the_answer_is_complete_and_not_before(demo_tokenizer: Tokenizer) -> None:
+    grammar = grammar_for(demo_tokenizer, POINT)
+    end = demo_tokenizer.eos_token_ids[0]
+    for token in demo_tokenizer.encode('{"x": 1, "label": "a"}'):
+        assert end not in (allowed(grammar) or [])
+        grammar.accept(token)
+    assert allowed(grammar) == [end]
+
+
+def test_thinking_is_free_but_for_the_end_of_the_turn(demo_tokenizer: Tokenizer) -> None:
+    grammar, control = grammar_for(demo_tokenizer, POINT, thinking=True), demo_tokenizer.control_tokens
+    assert control["<think>"] in (allowed(grammar) or [])
+    grammar.accept(control["<think>"])
+    may = set(allowed(grammar) or [])
+    assert {control["<|im_end|>"], control["<|endoftext|>"], control["<|im_start|>"]} == set(
+        range(demo_tokenizer.vocab_size)
+    ) - may
+    say(
+        grammar, demo_tokenizer, '\n<tool_call> {"x" is 3\n</think>\n\n{"x": 3, "label": "thought"}<|im_end|>'
+    )
+
+
+def test_a_forced_end_of_thinking_leads_to_the_answer(demo_tokenizer: Tokenizer) -> None:
+    grammar = grammar_for(demo_tokenizer, POINT, thinking=True)
+    grammar.accept(demo_tokenizer.control_tokens["<think>"])
+    grammar.force(demo_tokenizer.encode("Enough.\n</think>\n\n", control_tokens=True))
+    say(grammar, demo_tokenizer, '{"x": 3, "label": "thought"}<|im_end|>')
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_what_was_taken_back_was_never_there(data: st.DataObject, demo_tokenizer: Tokenizer) -> None:
+    """As a speculation does it: accept some, take some back, and stand where a straight way leads."""
+    texts = {
+        True: '<think>\nso\n</think>\n\n{"x": 3, "label": "a\\"b"}<|im_end|>',
+        False: "<think>\nso\n</think>\n\nSee:\n<tool_call>\n"
+        '{"name": "f", "arguments": {"x": 3, "label": "a"}}\n</tool_call>\n<tool_call>\n'
+        '{"name": "f", "arguments": {"x": 4, "label": ""}}\n</tool_call><|im_end|>',
+    }
+    has_schema = data.draw(st.booleans())
+    ids = demo_tokenizer.encode(texts[has_schema], control_tokens=True)
+    options: dict[str, Any] = {"schema": POINT} if has_schema else {"tools": {"f": POINT}}
+    grammar, place = grammar_for(demo_tokenizer, thinking=True, **options), 0
+    for _ in range(data.draw(st.integers(1, 8))):
+        ahead = data.draw(st.integers(0, len(ids) - place))
+        for token in ids[place : place + ahead]:
+            grammar.mask()
+            grammar.accept(token)
+        back = data.draw(st.integers(0, place + ahead))
+        grammar.rollback(back)
+        place += ahead - back
+    straight = grammar_for(demo_tokenizer, thinking=True, **options)
+    for token in ids[:place]:
+        straight.accept(token)
+    assert allowed(grammar) == allowed(straight)
+
+
+# Calls
+
+
+def test_a_call_names_a_tool_that_was_offered(demo_tokenizer: Tokenizer) -> None:
+    grammar = grammar_for(demo_tokenizer, tools={"move": POINT, "stop": {"type": "object", "properties": {}}})
+    say(grammar, demo_tokenizer, "I will <tool_call> it, as in\n```\n<tool_call>\nsomething\n```\n")
+    assert grammar.mask() is None
+    say(grammar, demo_tokenizer, '<tool_call>\n{"name": "move", "arguments": {"x": 1, "label": "</tool_c"}}')
+    assert grammar.mask() is not None
+    say(grammar, demo_tokenizer, '\n</tool_call>\n<tool_call>\n{"name": "stop", "arguments": {')
+    assert demo_tokenizer.encode('"')[0] not in (allowed(grammar) or [])
+    say(grammar, demo_tokenizer, "}}\n</tool_call>")
+    assert grammar.mask() is None
+
+
+@pytest.mark.parametrize("tool_format", list(ToolFormat))
+def test_calls_drawn_at_random_are_read_without_repair(
+    tool_format: ToolFormat, demo_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {f"tool_{seed}": random_schema(seed) for seed in range(12)}
+    tools["odd name"] = {"type": "object", "properties": {"a": {"enum": ["yes", 1]}, "b": {"type": "string"}}}
+    tools["broken"] = {"type": "object", "properties": ["not", "a", "schema"]}
+    monkeypatch.setattr(demo_tokenizer.template, "tool_format", tool_format)
+    schemas = {name: schema for name, schema in tools.items() if schema.get("type") == "object"}
+    for seed in range(12):
+        grammar = grammar_for(demo_tokenizer, tools=schemas)
+        opening = demo_tokenizer.control_tokens["<tool_call>"]
+        grammar.accept(opening)
+        said, rng = [opening], np.random.default_rng(seed)
+        while (may := allowed(grammar)) is not None and len(said) < 600:
+            bits = grammar._current().ending_bits() if len(said) > 100 else None
+            said.append(
+                int(
+                    rng.choice(
+                        may if bits is None else np.flatnonzero(np.unpackbits(bits, bitorder="little"))
+                    )
+                )
+            )
+            grammar.accept(said[-1])
+        if tool_format is ToolFormat.XML and len(said) >= 600:
+            continue  # free text has no end that could be hurried to
+        [call] = [
+            event
+            for event in parse(demo_tokenizer.decode(said), tool_format=tool_format, tool_schemas=schemas)
+            if isinstance(event, ToolCall)
+        ]
+        assert call.error is None, call
+        if tool_format is ToolFormat.JSON and call.name != "broken":
+            jsonschema.validate(call.arguments, schemas[call.name])
+
+
+def test_a_schema_that_cannot_be_used_leaves_the_other_tools_bound(demo_tokenizer: Tokenizer) -> None:
+    tools = {
+        "odd": {"type": "object", "not": {}},
+        "list": {"type": "array"},
+        "deep": _deep(5000),
+        "move": POINT,
+    }
+    grammar = grammar_for(demo_tokenizer, tools=tools)
+    say(grammar, demo_tokenizer, '<tool_call>\n{"name": "odd", "arguments": {"any": [1]}}\n</tool_call>')
+    grammar.accept(demo_tokenizer.control_tokens["<tool_call>"])
+    say(grammar, demo_tokenizer, '\n{"name": "move", "arguments": {"x": ')
+    assert demo_tokenizer.encode("a")[0] not in (allowed(grammar) or [])
+
+
+def _deep(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def test_without_the_extra_calls_are_free_and_schemas_refused(
+    demo_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlx_qwen3.grammar.matcher.find_spec", lambda name: None)
+    assert constrain(demo_tokenizer, 10, [], None, {"move": POINT}) is None
+    with pytest.raises(SchemaError, match=r"pip install 'mlx-qwen3\[grammar\]'"):
+        AnswerSchema.of(POINT)
+
+
+# Schemas
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "strin"}, "Invalid type: strin"),
+        ({"$ref": "#/nowhere"}, "does not exist"),
+        ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "Unsatisfiable"),
+        ({"type": "string", "pattern": "(?=a)"}, "look-around"),
+        ({"not": {}}, "Unimplemented"),
+        ({"type": object()}, "not a JSON schema"),
+        (_deep(5000), "."),
+        (print, "no JSON schema can be made of"),
+    ],
+    ids=range(8),
+)
+def test_a_schema_that_cannot_be_used_is_one_clear_line(schema: Any, message: str) -> None:
+    with pytest.raises(SchemaError, match=message) as error:
+        AnswerSchema.of(schema)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]", '{"type": "strin"}'])
+def test_a_file_that_cannot_be_used_is_named(content: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SchemaError, match=r"schema\.json"):
+        AnswerSchema.read(file)
+
+
+def test_objects_are_closed_unless_they_are_composed() -> None:
+    inner = {"properties": {"properties": {"type": "object"}}}
+    schema = {"properties": {"a": {"type": "array", "items": inner}}, "$defs": {"b": inner}}
+    shut = inner | {"additionalProperties": False}
+    assert closed(schema) == {
+        "properties": {"a": {"type": "array", "items": shut}},
+        "$defs": {"b": shut},
+        "additionalProperties": False,
+    }
+    for composed in ({"allOf": [inner, {"properties": {"b": {}}}]}, {"$ref": "#/$defs/x", **inner}):
+        assert closed({"properties": {"c": composed}}) == {"properties": {"c": composed}}
+    for said in ({**inner, "additionalProperties": True}, {**inner, "required": ["elsewhere"]}):
+        assert closed(said) == said
+
+
+def test_rules_of_calls_do_not_depend_on_the_template(demo_tokenizer: Tokenizer) -> None:
+    """Spelled as Qwen3-Coder spells them: values as they are, JSON where the kind asks for it."""
+    schema = {
+        "type": "object",
+        "properties": {"path": {"type": "string"}, "deep": {"type": "boolean"}, "n": {"type": "integer"}},
+        "required": ["path"],
+    }
+    rules = only(call_rules({"list": schema}, ToolFormat.XML, (1, 2)))
+    matcher = vocabulary(demo_tokenizer).result().matcher(rules)
+    text = (
+        '\n<function=list>\n<parameter=path>\n/a "b"\n</parameter>\n'
+        "<parameter=deep>\ntrue\n</parameter>\n</function>\n"
+    )
+    for token in demo_tokenizer.encode(text):
+        assert matcher.bits()[token // 8] >> token % 8 & 1, demo_tokenizer.decode([token])
+        matcher.accept(token)
+
+
+def test_a_tokenizer_s_vocabulary_is_made_once(demo_tokenizer: Tokenizer) -> None:
+    made = {vocabulary(demo_tokenizer) for _ in range(3)}
+    assert len(made) == 1
+    assert threading.active_count() < 20

@@ -1,0 +1,106 @@
+"""Structured answers of whole turns: thinking, budgets, loops, limits and tools around the form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Literal
+
+import jsonschema
+import pytest
+from pydantic import BaseModel, field_validator
+from random_schemas import random_schema
+from test_grammar import POINT
+from test_session import engine, script  # noqa: F401  # the fixture
+
+from mlx_qwen3 import Engine
+from mlx_qwen3.errors import SchemaError
+
+
+class Point(BaseModel):
+    x: int
+    label: str
+    kind: Literal["corner", "centre"] = "corner"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Engine]:
+    with Engine("demo") as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_the_demo_answers_in_any_form(thinking: bool, demo: Engine) -> None:
+    for seed in range(4):
+        schema = random_schema(1000 + seed)
+        session = demo.session(thinking=thinking, sampling={"max_tokens": 200, "seed": seed})
+        reply = session.ask("What is 47 + 85?", schema=schema)
+        jsonschema.validate(reply.parsed, schema)
+        jsonschema.validate(json.loads(reply.answer), schema)
+
+
+def test_a_pydantic_model_comes_back_as_its_instance(demo: Engine) -> None:
+    session = demo.session(sampling={"max_tokens": 200, "seed": 1}, thinking_budget=5)
+    reply = session.ask("What is 2 + 3?", schema=Point)
+    assert isinstance(reply.parsed, Point)
+    assert reply.stats.thinking_tokens <= 5
+    assert session.messages[0]["content"] == "What is 2 + 3?"  # the form is asked for, and not kept
+    assert isinstance(session.ask("And 3?", schema=list[Literal["a", "b"]]).parsed, list)
+    assert session.ask("What is 12 + 30?").parsed is None
+
+
+def test_events_are_the_same_with_async(demo: Engine) -> None:
+    async def answer() -> str:
+        session = demo.session(thinking=False, sampling={"max_tokens": 100, "seed": 1})
+        return "".join(
+            [event.text async for event in session.asend("hi", schema=POINT) if hasattr(event, "text")]
+        )
+
+    jsonschema.validate(json.loads(asyncio.run(answer())), POINT)
+
+
+def test_a_model_s_own_checks_are_heard(demo: Engine) -> None:
+    class Never(BaseModel):
+        x: Literal[1]
+
+        @field_validator("x")
+        @classmethod
+        def refuse(cls, value: int) -> int:
+            raise ValueError("not today")
+
+    with pytest.raises(SchemaError, match="not today"):
+        demo.session(thinking=False).ask("hi", schema=Never)
+
+
+def test_an_answer_that_was_cut_off_has_no_value(demo: Engine) -> None:
+    reply = demo.session(thinking=False, sampling={"max_tokens": 3}).ask("hi", schema=POINT)
+    assert reply.finish_reason == "length"
+    assert reply.parsed is None
+
+
+def test_a_loop_is_led_to_the_end_of_the_form(engine: Engine) -> None:  # noqa: F811
+    """The scripted model says one thing for ever, where it may; inside a string it always may."""
+    script(engine, '{"x": 1, "label": "' + "again " * 400)
+    reply = engine.session(thinking=False).ask("hi", schema=POINT)
+    assert reply.finish_reason == "loop"
+    assert reply.parsed["label"].startswith("again again")
+
+
+def test_thinking_that_would_leave_no_room_is_ended(engine: Engine) -> None:  # noqa: F811
+    script(engine, "<think>\n" + "".join(chr(97 + i * i % 25) for i in range(400)), '{"x": 1, "label": "a"}')
+    reply = engine.session(sampling={"max_tokens": 300}).ask("hi", schema=POINT)
+    assert reply.parsed is not None
+    assert 50 < reply.stats.thinking_tokens < 300
+
+
+def test_tools_may_be_called_before_an_answer_in_form(engine: Engine) -> None:  # noqa: F811
+    def double(n: int) -> int:
+        """Twice n."""
+        return 2 * n
+
+    call = '<tool_call>\n{"name": "double", "arguments": {"n": 4}}\n</tool_call>'
+    script(engine, "<think>\nhm\n</think>\n\n" + call, '<think>\n\n</think>\n\n{"x": 8, "label": "twice"}')
+    reply = engine.session(tools=[double]).ask("go", schema=POINT)
+    assert [called.arguments for called in reply.tool_calls] == [{"n": 4}]
+    assert reply.parsed == {"x": 8, "label": "twice"}
