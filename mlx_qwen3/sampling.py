@@ -178,7 +178,7 @@ class Sampler:
         return mx.where(mx.stack(rows), logits, -mx.inf)
 
 
-NOTHING = mx.zeros((0,), mx.uint32)
+NOTHING = mx.array([], mx.uint32)  # data, not an operation: those belong to the thread that made them
 """No draft."""
 
 
