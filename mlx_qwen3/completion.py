@@ -9,10 +9,11 @@ from mlx_qwen3.cache.prompt import make_prompt_cache
 from mlx_qwen3.decode import decode, prefill
 from mlx_qwen3.delivery import listen
 from mlx_qwen3.errors import MessageError
-from mlx_qwen3.events import AnswerDelta
+from mlx_qwen3.events import AnswerDelta, FinishReason
 from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.loops import LoopDetector
 from mlx_qwen3.sampling import Sampler, SamplingParams
+from mlx_qwen3.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
@@ -38,15 +39,42 @@ def _steps(job: Job, engine: Engine, ids: list[int], params: SamplingParams) -> 
         yield []
         if job.is_cancelled():
             return
-    stream, loop = engine.tokenizer.stream(), LoopDetector()
-    limit = min(params.max_tokens, engine.context - len(ids))
+    output = CompletionOutput(engine.tokenizer, min(params.max_tokens, engine.context - len(ids)))
     sampler = Sampler(params, engine.model.args.vocab_size)
-    for count, token in enumerate(decode(engine.model, ids[-1:], cache, sampler), 1):
-        is_end = token in engine.tokenizer.eos_token_ids
-        if not is_end and (text := stream.push(token)):
-            yield [AnswerDelta(text)]
-        if is_end or count >= limit or job.is_cancelled() or loop.push(token):
-            break
-        yield []
-    if rest := stream.finish():
-        yield [AnswerDelta(rest)]
+    for token in decode(engine.model, ids[-1:], cache, sampler):
+        text = output.take(token, job.is_cancelled())
+        yield [AnswerDelta(text)] if text else []
+        if output.finish_reason is not None:
+            return
+
+
+class CompletionOutput:
+    """What a completion says, told token by token: `text`, and why it ended.
+
+    limit: the most tokens it may have.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, limit: int):
+        self.text = ""
+        self.finish_reason: FinishReason | None = None
+        self.generated = 0
+        """Tokens the model wrote."""
+        self._limit, self._ends = limit, tokenizer.eos_token_ids
+        self._stream, self._loop = tokenizer.stream(), LoopDetector()
+
+    def take(self, token: int, is_cancelled: bool = False) -> str:
+        """The text that `token` completes, often none; sets `finish_reason` if it was the last."""
+        self.generated += 1
+        if token in self._ends:
+            self.finish_reason = "stop"
+        elif is_cancelled:
+            self.finish_reason = "cancelled"
+        elif self.generated >= self._limit:
+            self.finish_reason = "length"
+        elif self._loop.push(token):
+            self.finish_reason = "loop"
+        text = "" if self.finish_reason == "stop" else self._stream.push(token)
+        if self.finish_reason is not None:
+            text += self._stream.finish()
+        self.text += text
+        return text

@@ -20,7 +20,7 @@ from mlx_qwen3.checkpoint.plan import Plan
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.memory import Need
 from mlx_qwen3.tokenizer import Tokenizer
-from mlx_qwen3.turn import EARLY_END
+from mlx_qwen3.turn_output import EARLY_END
 
 CONTROL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),

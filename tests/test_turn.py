@@ -12,7 +12,8 @@ from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
-from mlx_qwen3.turn import EARLY_END, Turn, TurnRequest
+from mlx_qwen3.turn import Turn, TurnRequest
+from mlx_qwen3.turn_output import EARLY_END
 
 THOUGHT = "<think>\nseven and five make twelve\n</think>\n\n12"
 
