@@ -1,6 +1,10 @@
 """Where a device's wishes live: the number format it computes in, how it multiplies, what it holds.
 
-Metal and CUDA run a model as its checkpoint is. MLX's CPU backend does not: its 16-bit and quantized
+On Metal and CUDA a model's numbers stay as its checkpoint's are. `prepare` folds matrices that take
+the same input into one (model/fold.py) and compiles the decoding step (model/step.py), so that less
+has to be started for each token.
+
+MLX's CPU backend gains nothing from either (docs/performance.md), and its 16-bit and quantized
 kernels are ten to a hundred times slower than the BLAS it calls for fp32. There `prepare` makes a
 model compute in fp32 and swaps the modules that hold matrices for the subclasses below. Names and
 values of parameters stay, so saving, LoRA and `isinstance` checks work as before.
@@ -28,7 +32,9 @@ import psutil  # type: ignore[import-untyped]
 
 from mlx_qwen3.blas import is_plain
 from mlx_qwen3.errors import InsufficientMemoryError
-from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
+from mlx_qwen3.model.fold import Folding
+from mlx_qwen3.model.mlp import MLP, QuantizedSwitchLinear, SwitchLinear, SwitchMLP, swiglu
+from mlx_qwen3.model.qwen3 import Model
 
 # How much of the memory that is free after loading may hold fp32 copies; the rest is for the KV
 # cache, activations, and the machine's other work.
@@ -111,9 +117,12 @@ def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
     """Make `model`, its weights loaded, fast on MLX's default device; returns the same model.
 
     budget: bytes that fp32 copies of matrices may take on the CPU; None is `DENSE_SHARE` of the free
-    memory. Evaluates the weights on the CPU, does nothing elsewhere or with `MLX_QWEN3_PLAIN=1`.
+    memory. Evaluates the weights. Does nothing with `MLX_QWEN3_PLAIN=1`.
     """
-    if not is_cpu() or is_plain():
+    if is_plain():
+        return model
+    if not is_cpu():
+        start_less(model)
         return model
     mx.eval(model.parameters())
     budget = int(available_memory() * DENSE_SHARE) if budget is None else budget
@@ -145,6 +154,20 @@ def wanted_copies(model: nn.Module, itemsize: int) -> int:
         else:
             wanted += sum(module[name].size * (4 - itemsize) for name in _scales(module))
     return wanted
+
+
+compiled_swiglu = mx.compile(swiglu, shapeless=True)
+
+
+def start_less(model: nn.Module) -> None:
+    """Fold matrices and compile what can be, so that a device is given fewer and larger pieces of work."""
+    for module in model.modules():
+        if isinstance(module, Folding):
+            module.fold()
+        if isinstance(module, MLP | SwitchMLP):
+            module.activation = compiled_swiglu
+    if isinstance(model, Model):
+        model.compile_step()
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:

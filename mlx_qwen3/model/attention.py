@@ -9,11 +9,14 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.rows import Rows
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.model.attend import Mask, attend
+from mlx_qwen3.model.fold import Folding
 from mlx_qwen3.model.rope import make_rope
 
 
-class Attention(nn.Module):
+class Attention(Folding):
     """Self-attention of one layer: `num_attention_heads` queries share `num_key_value_heads` keys."""
+
+    together = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -32,20 +35,28 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, mask: Mask = None, cache: Cache | None = None) -> mx.array:
         """x (B, L, hidden) -> (B, L, hidden). Rows of earlier calls are read from `cache`."""
-        B, L, _ = x.shape
-        queries = self._heads(self.q_proj(x), self.num_attention_heads)  # (B, L, H, D)
-        keys = self._heads(self.k_proj(x), self.num_key_value_heads)
-        values = self._heads(self.v_proj(x), self.num_key_value_heads).swapaxes(1, 2)
-
-        # Qwen3 normalises every head before it is rotated.
         offset = cache.offset if cache is not None else 0
-        queries = self.rope(self.q_norm(queries).swapaxes(1, 2), offset=offset)  # (B, H, L, D)
-        keys = self.rope(self.k_norm(keys).swapaxes(1, 2), offset=offset)
+        queries, keys, values = self.rotated(x, offset)
         rows: tuple[Rows, Rows] = (keys, values)
         if cache is not None:
-            rows = cache.update_and_fetch(keys, values)  # (B, H, S + L, D), or quantized
+            rows = cache.update_and_fetch(keys, values)  # (B, H_kv, S + L, D), or quantized
+        return self.merge(attend(queries, *rows, self.scale, mask))
 
-        output = attend(queries, *rows, self.scale, mask)
+    def rotated(self, x: mx.array, offset: int | mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries (B, H, L, D), keys and values (B, H_kv, L, D) of x (B, L, hidden), from `offset` on."""
+        q, k, v = self.project(x)
+        queries = self._heads(q, self.num_attention_heads)  # (B, L, H, D)
+        keys = self._heads(k, self.num_key_value_heads)
+        values = self._heads(v, self.num_key_value_heads).swapaxes(1, 2)
+
+        # Qwen3 normalises every head before it is rotated.
+        queries = self.rope(self.q_norm(queries).swapaxes(1, 2), offset=offset)  # (B, H, L, D)
+        keys = self.rope(self.k_norm(keys).swapaxes(1, 2), offset=offset)
+        return queries, keys, values
+
+    def merge(self, output: mx.array) -> mx.array:
+        """What the heads found (B, H, L, D) -> (B, L, hidden)."""
+        B, _, L, _ = output.shape
         return self.o_proj(output.swapaxes(1, 2).reshape(B, L, -1))
 
     def _heads(self, x: mx.array, count: int) -> mx.array:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.fold import Folding
+
+Activation = Callable[[mx.array, mx.array], mx.array]
 
 
-class MLP(nn.Module):
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """silu(gate) * up. `nn.silu` is compiled, for which MLX starts a C++ compiler on the CPU."""
+    return gate * mx.sigmoid(gate) * up
+
+
+class MLP(Folding):
     """SwiGLU: down(silu(gate(x)) * up(x)) (https://arxiv.org/abs/2002.05202)."""
+
+    together = ("gate_proj", "up_proj")
+    activation: Activation = staticmethod(swiglu)
 
     def __init__(self, hidden_size: int, intermediate_size: int):
         super().__init__()
@@ -20,7 +32,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.activation(*self.project(x)))
 
 
 class SparseMoeBlock(nn.Module):
@@ -51,9 +63,11 @@ class SparseMoeBlock(nn.Module):
         return experts, weights.astype(tokens.dtype)
 
 
-class SwitchMLP(nn.Module):
+class SwitchMLP(Folding):
     """The SwiGLUs of all experts, their matrices stacked along a first axis."""
 
+    together = ("gate_proj", "up_proj")
+    activation: Activation = staticmethod(swiglu)
     # From this many (token, expert) pairs on, pairs are sorted so that each expert is read once.
     sort_from = 64
 
@@ -70,7 +84,7 @@ class SwitchMLP(nn.Module):
         is_sorted = chosen.size >= self.sort_from
         order = mx.argsort(chosen) if is_sorted else mx.arange(N * K)
         x, chosen = tokens[order // K][:, None, :], chosen[order]  # (N * K, 1, hidden)
-        hidden = nn.silu(self.gate_proj(x, chosen, is_sorted)) * self.up_proj(x, chosen, is_sorted)
+        hidden = self.activation(*self.project(x, chosen, is_sorted))
         y = self.down_proj(hidden, chosen, is_sorted).squeeze(1)
         if is_sorted:
             y = y[mx.argsort(order)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,6 +16,7 @@ from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.model.attend import Mask
 from mlx_qwen3.model.attention import Attention
 from mlx_qwen3.model.mlp import make_mlp
+from mlx_qwen3.model.step import Step
 
 EXPERT_KEY = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.((?:gate|up|down)_proj\.\w+)")
 
@@ -61,6 +62,8 @@ class Model(nn.Module):
     that its generation, training and evaluation run on this module unchanged.
     """
 
+    _step: Step | None = None
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.args = config
@@ -75,10 +78,20 @@ class Model(nn.Module):
         inputs: token ids (B, L). cache: one entry a layer, from `make_prompt_cache`; it holds the
         S tokens before `inputs` and is extended by them. Returns logits (B, L, V).
         """
-        hidden = self.model(inputs, cache)
-        if self.args.tie_word_embeddings:
-            return self.model.embed_tokens.as_linear(hidden)
-        return self.lm_head(hidden)
+        if self._step is not None and cache and inputs.size <= Step.MAX_TOKENS:
+            if self._step.is_of(self):
+                return self._step(inputs, causal_mask(inputs.shape[1], cache), cache)
+            self._step = None
+        return self.output_head(self.model(inputs, cache))
+
+    @property
+    def output_head(self) -> Callable[[mx.array], mx.array]:
+        """Normalised hidden states (B, L, hidden) -> logits (B, L, V)."""
+        return self.model.embed_tokens.as_linear if self.args.tie_word_embeddings else self.lm_head
+
+    def compile_step(self) -> None:
+        """Compile the pass of a few tokens through the cache, until a module or weight is replaced."""
+        self._step = Step(self)
 
     @property
     def layers(self) -> list[TransformerBlock]:
