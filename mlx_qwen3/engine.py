@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.load import Loaded, load
+from mlx_qwen3.config import RopeScaling
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
@@ -73,11 +74,28 @@ class Engine:
             raise
         self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
         """The model, for the engine's thread alone; the plan of memory it was loaded by; its folder."""
+        self.config = self.model.args
+        """The model's config as loaded; a long conversation has positions scaled further for it."""
 
     @property
     def context(self) -> int:
-        """The most tokens a conversation may have; with a window it has no end."""
-        return ENDLESS if "max_size" in self.cache_options else self.plan.context
+        """The most tokens a conversation may have as the model was loaded; with a window it has no end."""
+        return ENDLESS if self.is_endless else self.plan.context
+
+    @property
+    def longest(self) -> int:
+        """The most tokens it may have once positions are scaled as far as can be and memory allows."""
+        return ENDLESS if self.is_endless else self.plan.longest
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether caches are windows."""
+        return "max_size" in self.cache_options
+
+    def scale(self, job: Job, scaling: RopeScaling | None) -> None:
+        """Have the model rotate positions by `scaling` in this and later steps of `job`."""
+        job.scaling = scaling
+        self.model.scale_positions(scaling)
 
     def session(self, **options: Any) -> Session:
         """A new conversation; see Session for the options."""
@@ -88,6 +106,7 @@ class Engine:
         if self._is_closed:
             raise EngineError("the engine is closed; make a new Engine")
         job = Job(steps, sink, makes_way)
+        job.scaling = self.config.rope_scaling
         self._jobs.put(job)
         return job
 
@@ -149,6 +168,7 @@ class Engine:
                     return
                 running.append(job)
             job = running.popleft()
+            self.model.scale_positions(job.scaling)
             if job.step():
                 running.append(job)
 

@@ -20,6 +20,15 @@ class PromptProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextGrown:
+    """The conversation outgrew its context: positions are scaled by `factor` (YaRN), which makes room
+    for `context` tokens, and all of it is read once more."""
+
+    context: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class ThinkingDelta:
     """More of the model's thinking; never contains a think tag."""
 
@@ -108,6 +117,7 @@ class Done:
 
 Event = (
     PromptProgress
+    | ContextGrown
     | ThinkingDelta
     | AnswerDelta
     | ToolCallStart

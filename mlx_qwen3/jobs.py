@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from mlx_qwen3.config import RopeScaling
 from mlx_qwen3.errors import EngineError, Qwen3Error
 from mlx_qwen3.events import Event
 
@@ -22,6 +23,8 @@ class Job:
     def __init__(self, steps: Callable[[Job], Steps], sink: Sink, makes_way: bool = False):
         """makes_way: whether it may be cancelled for other work of the same session."""
         self.makes_way = makes_way
+        self.scaling: RopeScaling | None = None
+        """How the model rotates positions during its steps."""
         self._steps = steps(self)
         self._sink = sink
         self._cancelled = threading.Event()

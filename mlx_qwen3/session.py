@@ -173,6 +173,11 @@ class Session:
         return self._slot.tokens
 
     @property
+    def context(self) -> int:
+        """Tokens the conversation may have before its positions are scaled further, if they can be."""
+        return self._slot.context
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes the cache takes."""
         return self._slot.nbytes

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt import PromptCache
+from mlx_qwen3.checkpoint.context import grown
 from mlx_qwen3.decode import prefill
-from mlx_qwen3.events import Done
+from mlx_qwen3.events import ContextGrown, Done
 from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.turn import Turn, TurnRequest
 
@@ -24,13 +26,18 @@ class Slot:
 
     def __init__(self, engine: Engine):
         self.cache: PromptCache | None = None
+        self.config = engine.config
+        """With positions scaled as the cache was filled."""
         self._engine = engine
 
     def turn(self, job: Job, ask: Callable[[], TurnRequest], keep: Callable[[Turn, Done], None]) -> Steps:
         """One turn of the model; `keep` is told how it ended before anybody else is."""
-        engine = self._engine
+        engine, request = self._engine, ask()
+        if grown := self._fit(job, request):
+            yield [grown]
+        request = replace(request, context=self.context)
         with self._own_cache() as cache:
-            turn = Turn(engine.model, engine.tokenizer, cache, ask(), job.is_cancelled)
+            turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled)
             for events in turn.run():
                 if events and isinstance(events[-1], Done):
                     keep(turn, events[-1])
@@ -39,6 +46,9 @@ class Slot:
     def align(self, job: Job, start: Callable[[], list[int]]) -> Steps:
         """Bring the cache in line with a prompt that begins with the ids of `start`."""
         ids = start()
+        if len(ids) >= self.context:  # the next turn will say that it scales positions
+            return
+        self._engine.scale(job, self.config.rope_scaling)
         with self._own_cache() as cache:
             rest, done = cache.begin([*ids, -1])[:-1], 0
             for processed in prefill(self._engine.model, rest, cache.layers):
@@ -47,6 +57,30 @@ class Slot:
                 if job.is_cancelled():
                     return
                 yield []
+
+    def _fit(self, job: Job, request: TurnRequest) -> ContextGrown | None:
+        """Scale positions so that the conversation fits; what was read at another scale is dropped."""
+        engine, before, prompt = self._engine, self.config, len(request.prompt_ids)
+        if not engine.is_endless:
+            config = grown(engine.config, prompt, request.params.max_tokens, engine.longest)
+            # A long conversation that became a little shorter is not read anew for that.
+            is_shrunk = config.context_length < before.context_length
+            if not is_shrunk or prompt <= before.context_length // 2:
+                self.config = config
+        engine.scale(job, self.config.rope_scaling)
+        if self.config.rope_scaling == before.rope_scaling:
+            return None
+        self.cache = None
+        scaling = self.config.rope_scaling
+        return ContextGrown(self.context, scaling.factor) if scaling is not None else None
+
+    @property
+    def context(self) -> int:
+        """Tokens the conversation may have as its positions are scaled."""
+        if self._engine.is_endless:
+            return self._engine.context
+        is_grown = self.config.context_length > self._engine.config.context_length
+        return min(self.config.context_length, self._engine.longest if is_grown else self._engine.context)
 
     @contextmanager
     def _own_cache(self) -> Iterator[PromptCache]:

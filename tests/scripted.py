@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.rotating import RotatingKVCache
 from mlx_qwen3.checkpoint.load import Loaded
 from mlx_qwen3.checkpoint.plan import Plan
-from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.memory import Need
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.turn_output import EARLY_END
@@ -49,7 +50,7 @@ def write_byte_tokenizer(folder: Path) -> Path:
 def loaded(model: ScriptedModel, folder: Path) -> Loaded:
     """`model` as an engine gets it, with memory without end."""
     context = model.args.context_length
-    return Loaded(model, Plan(context, 4 * context, Need(0, 0, 0), copies=0, room=10**12), folder)  # type: ignore[arg-type]
+    return Loaded(model, Plan(context, context, Need(0, 0, 0), copies=0, room=10**12), folder)  # type: ignore[arg-type]
 
 
 class ScriptedModel:
@@ -82,6 +83,9 @@ class ScriptedModel:
             tokenizer.encode(text, control_tokens=True)
             for text in (opening, opening + "<think>\n\n</think>\n\n")
         ]
+
+    def scale_positions(self, scaling: RopeScaling | None) -> None:
+        self.args = replace(self.args, rope_scaling=scaling)
 
     def make_cache(self, **options: Any) -> list[Any]:
         if "max_size" in options:

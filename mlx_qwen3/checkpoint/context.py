@@ -39,6 +39,19 @@ def config_for_context(config: ModelConfig, context: int | None) -> ModelConfig:
     return replace(config, rope_scaling=replace(scaling, factor=factor, attention_factor=None))
 
 
+def grown(config: ModelConfig, prompt: int, answer: int, longest: int) -> ModelConfig:
+    """`config` made to read a conversation of `prompt` tokens that goes on.
+
+    Room is left for `answer` more tokens, or a quarter of the native length, whichever is less
+    (Qwen3's 40,960 are 32,768 and as much again as that). Nothing is scaled while it fits unscaled;
+    else the smallest YaRN factor that covers it is taken. longest: tokens there is memory for.
+    """
+    need = max(prompt + 1, min(prompt + min(answer, native_context(config) // 4), longest))
+    if need <= config.context_length or need > longest:
+        return config
+    return config_for_context(config, need)
+
+
 def native_context(config: ModelConfig) -> int:
     """Tokens the model was trained to read, without YaRN."""
     if config.rope_scaling is not None:

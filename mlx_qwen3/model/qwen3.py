@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,10 +13,11 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt import make_layer_cache
 from mlx_qwen3.cache.rotating import RotatingKVCache
-from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.attend import Mask
 from mlx_qwen3.model.attention import Attention
 from mlx_qwen3.model.mlp import make_mlp
+from mlx_qwen3.model.rope import RoPE, YarnRoPE, make_rope
 from mlx_qwen3.model.step import Step
 
 EXPERT_KEY = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.((?:gate|up|down)_proj\.\w+)")
@@ -66,6 +68,7 @@ class Model(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self._scales = _Scales()
         self.args = config
         self.model_type = config.model_type
         self.model = Qwen3Model(config)
@@ -105,6 +108,19 @@ class Model(nn.Module):
             make_layer_cache(max_size, keep, bits, group_size, layer.self_attn.rope) for layer in self.layers
         ]
 
+    def scale_positions(self, scaling: RopeScaling | None) -> None:
+        """Rotate positions by `scaling` from now on. A cache filled otherwise does not go with that."""
+        if scaling == self.args.rope_scaling:
+            return
+        is_compiled = self._step is not None
+        self._scales.keep(self.args.rope_scaling, [layer.self_attn.rope for layer in self.layers], self._step)
+        self.args = replace(self.args, rope_scaling=scaling)
+        ropes, self._step = self._scales.get(self.args, len(self.layers))
+        for layer, rope in zip(self.layers, ropes, strict=True):
+            layer.self_attn.rope = rope
+        if is_compiled and self._step is None:
+            self.compile_step()
+
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """A published checkpoint's tensors under this module's names and shapes.
 
@@ -113,6 +129,21 @@ class Model(nn.Module):
         if self.args.tie_word_embeddings:
             weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
         return stack_experts(weights, self.args.num_experts)
+
+
+class _Scales:
+    """The rotary embeddings of scalings in use, and the step compiled with each: conversations that
+    take turns at different scalings switch between them for every token."""
+
+    def __init__(self) -> None:
+        self._made: dict[RopeScaling | None, tuple[list[RoPE | YarnRoPE], Step | None]] = {}
+
+    def keep(self, scaling: RopeScaling | None, ropes: list[RoPE | YarnRoPE], step: Step | None) -> None:
+        self._made[scaling] = ropes, step
+
+    def get(self, config: ModelConfig, layers: int) -> tuple[list[RoPE | YarnRoPE], Step | None]:
+        """One embedding a layer, and the step that was compiled with them, if it was."""
+        return self._made.get(config.rope_scaling) or ([make_rope(config)] * layers, None)
 
 
 def causal_mask(length: int, cache: Sequence[Cache] | None) -> Mask:

@@ -16,9 +16,10 @@ from rich.segment import Segment
 from rich.text import Text
 
 from mlx_qwen3.cli.chat.markdown import BlockStream, render_markdown
-from mlx_qwen3.cli.chat.render import LONG_PROMPT, printable, turn_figures
+from mlx_qwen3.cli.chat.render import LONG_PROMPT, grown_note, printable, turn_figures
 from mlx_qwen3.events import (
     AnswerDelta,
+    ContextGrown,
     Done,
     Event,
     PromptProgress,
@@ -64,6 +65,8 @@ class LivePrinter:
         match event:
             case PromptProgress():
                 self._show_progress(event)
+            case ContextGrown():
+                self._console.print(grown_note(event), style="dim", markup=False, highlight=False)
             case ThinkingDelta():
                 self._think(event.text)
             case AnswerDelta():

@@ -115,7 +115,7 @@ class ChatLoop:
         mode = "thinking" if session.thinking else "no thinking"
         if session.thinking and session.thinking_budget is not None:
             mode += f" up to {session.thinking_budget:,}"
-        room = engine.cache_options.get("max_size") or engine.context
+        room = engine.cache_options.get("max_size") or session.context
         held = min(session.tokens, room)
         used = f"context {held:,} of {room:,} ({held / room:.0%})"
         parts = [self.state.model, mode, used, f"{session.cache_bytes / 2**20:.0f} MiB"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mlx_qwen3.events import (
     AnswerDelta,
+    ContextGrown,
     Done,
     Event,
     ThinkingDelta,
@@ -119,6 +120,8 @@ class TerminalPrinter:
 
     def show(self, event: Event) -> None:
         match event:
+            case ContextGrown():
+                self._console.print(grown_note(event), style="dim", markup=False, highlight=False)
             case ThinkingDelta():
                 self.thoughts = event.text if self._part is None else self.thoughts + event.text
                 self._begin(ThinkingDelta)
@@ -153,6 +156,12 @@ class TerminalPrinter:
         self._console.print("\n" if self._part else "", end="")
         self._console.print(" · ".join(turn_figures(event)), style="dim", markup=False, highlight=False)
         self._part = None
+
+
+def grown_note(event: ContextGrown) -> str:
+    """What a longer context means for the conversation."""
+    scaled = f"positions are scaled by {event.factor:g} (YaRN), for up to {event.context:,} tokens"
+    return f"the conversation outgrew its context: {scaled}; it is read once more"
 
 
 def turn_figures(done: Done) -> list[str]:
