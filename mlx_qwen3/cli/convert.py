@@ -40,9 +40,13 @@ def convert(
         bool, typer.Option("--dequantize", help="Turn MLX-quantized weights back into numbers of --dtype.")
     ] = False,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(help="plain, searched (less error at the same size) or mixed (see docs/conversion.md)."),
-    ] = "plain",
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Text, or .jsonl of conversations, that the model is run on to see what matters."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
     verify: Annotated[
@@ -65,6 +69,7 @@ def convert(
         "dtype": dtype,
         "dequantize": dequantize,
         "recipe": recipe,
+        "calibrate": calibrate,
     }
     if report is not None:
         conversion.check_report_path(report)

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from mlx_qwen3.checkpoint.expectation import build_model, parameters
 from mlx_qwen3.config import ModelConfig, Quantization
+from mlx_qwen3.conversion.calibration import Calibration
 from mlx_qwen3.conversion.originals import Original
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
 from mlx_qwen3.conversion.sources import Source, parts_of
@@ -63,13 +64,14 @@ class Step:
 class Plan:
     """A whole conversion. `shards` holds the steps of each file; sizes are bytes of weights.
 
-    config: the new checkpoint's.
+    config: the new checkpoint's. calibration: the text that errors are weighed by, if any.
     """
 
     original: Original
     config: ModelConfig
     recipe: Recipe
     shards: tuple[tuple[Step, ...], ...]
+    calibration: Calibration | None = None
 
     @property
     def num_files(self) -> int:
@@ -109,6 +111,7 @@ def make_plan(
     dtype: mx.Dtype | None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     dequantize: bool = False,
+    calibration: Calibration | None = None,
 ) -> Plan:
     """Plan the conversion of `original`.
 
@@ -133,7 +136,9 @@ def make_plan(
         quantization = replace(quantization, overrides=_overrides(steps, quantization))
     steps = [replace(step, searched=recipe.searched and step.quantization is not None) for step in steps]
     config = replace(original.config, quantization=quantization)
-    return Plan(original, config, recipe, _shards(steps, max_shard_bytes))
+    if calibration is not None:  # an embedding may be the output head too: what it sees is known last
+        steps.sort(key=lambda step: step.name == "model.embed_tokens.weight")
+    return Plan(original, config, recipe, _shards(steps, max_shard_bytes), calibration)
 
 
 def _check_quantization(original: Original, dequantize: bool) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from mlx_qwen3.config import QUANTIZATION_MODES, ModelConfig, Quantization
 from mlx_qwen3.errors import ConversionError
@@ -29,12 +29,14 @@ LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 @dataclass(frozen=True)
 class Recipe:
     """A named way to quantize. searched: scales and offsets are searched for (`rounding.py`), else they
-    are MLX's own. is_mixed: matrices that matter most get more bits."""
+    are MLX's own. is_mixed: matrices that matter most get more bits. allotted: bits of each matrix, by module
+    path, where they were measured (`sensitivity.py`)."""
 
     name: str
     about: str
     searched: bool = False
     is_mixed: bool = False
+    allotted: Mapping[str, int] = field(default_factory=dict)
 
 
 RECIPES = {
@@ -69,11 +71,20 @@ def check_recipe(recipe: Recipe, quantization: Quantization | None) -> None:
 
 def choice_of(recipe: Recipe, quantization: Quantization, config: ModelConfig) -> Choice:
     """How `recipe` treats each matrix of a model, with `quantization` as its default."""
+    if recipe.allotted:
+        return allotted(quantization, recipe.allotted)
     if not recipe.is_mixed:
         return uniform(quantization)
     raised = uniform(replace(quantization, bits=RAISED[quantization.bits]))
     default = uniform(quantization)
     return lambda path, width: (raised if matters(path, config.num_hidden_layers) else default)(path, width)
+
+
+def allotted(quantization: Quantization, bits: Mapping[str, int]) -> Choice:
+    """`quantization`, with the bits that each matrix was given."""
+    return lambda path, width: uniform(replace(quantization, bits=bits.get(path, quantization.bits)))(
+        path, width
+    )
 
 
 def matters(path: str, num_layers: int) -> bool:

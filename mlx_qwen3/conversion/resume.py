@@ -95,7 +95,8 @@ def fingerprint(plan: Plan) -> str:
     """A hash of all that decides the output's bytes: source files, steps, shards and versions."""
     versions = sorted({source.version for step in plan.steps for source in step.sources})
     shards = [[_described(step) for step in shard] for shard in plan.shards]
-    content = json.dumps([FORMAT, version("mlx"), versions, shards])
+    text = plan.calibration.digest if plan.calibration else None
+    content = json.dumps([FORMAT, version("mlx"), versions, shards, text])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

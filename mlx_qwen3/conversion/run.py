@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
 
 from mlx_qwen3.checkpoint.files import stored_tensors
 from mlx_qwen3.checkpoint.find import OnDownload
+from mlx_qwen3.conversion.calibration import read_calibration
 from mlx_qwen3.conversion.checksums import write_sums
 from mlx_qwen3.conversion.comparison import TensorCheck
 from mlx_qwen3.conversion.metadata import write_card, write_config, write_index
@@ -18,6 +20,7 @@ from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, make_plan
 from mlx_qwen3.conversion.progress import OnProgress
 from mlx_qwen3.conversion.recipes import check_recipe, quantization_for, recipe_named
 from mlx_qwen3.conversion.resume import LEDGER, Ledger
+from mlx_qwen3.conversion.sensitivity import allot
 from mlx_qwen3.conversion.shards import write_shards
 from mlx_qwen3.conversion.sources import sources_of
 from mlx_qwen3.conversion.staging import LOCK, staged
@@ -51,7 +54,9 @@ def plan(
     mode: str = "affine",
     dtype: str | None = None,
     dequantize: bool = False,
-    recipe: str = "plain",
+    recipe: str | None = None,
+    calibrate: str | Path | None = None,
+    target_bpw: float | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_download: OnDownload | None = None,
 ) -> Plan:
@@ -59,17 +64,26 @@ def plan(
     if dequantize and bits is not None:
         raise ConversionError(f"dequantizing gives no {bits} bits; ask for bits or dequantize, not for both")
     quantization = quantization_for(bits, group_size, mode)
-    chosen = recipe_named(recipe)
+    chosen = recipe_named(recipe or ("searched" if calibrate else "plain"))
     check_recipe(chosen, quantization)
     original = open_original(source, on_download)
-    return make_plan(
+    calibration = read_calibration(calibrate, original) if calibrate else None
+    make = partial(
+        make_plan,
         original,
         quantization,
-        chosen,
-        _dtype(dtype, original),
-        max_shard_bytes,
-        dequantize,
+        dtype=_dtype(dtype, original),
+        max_shard_bytes=max_shard_bytes,
+        dequantize=dequantize,
+        calibration=calibration,
     )
+    if target_bpw is None:
+        return make(chosen)
+    if calibration is None:
+        raise ConversionError(
+            "a target of bits per weight needs a text to measure on; give one (--calibrate)"
+        )
+    return make(replace(chosen, allotted=allot(make(chosen), calibration, target_bpw)))
 
 
 def convert(
@@ -81,7 +95,9 @@ def convert(
     mode: str = "affine",
     dtype: str | None = None,
     dequantize: bool = False,
-    recipe: str = "plain",
+    recipe: str | None = None,
+    calibrate: str | Path | None = None,
+    target_bpw: float | None = None,
     force: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     verify: bool = True,
@@ -95,11 +111,14 @@ def convert(
     dtype: float16, bfloat16 or float32 for what is not quantized; None is what the source says.
     dequantize: the source is MLX-quantized and is turned back into numbers of `dtype`; what rounding took
     stays lost.
-    recipe: how to quantize, by name; see `RECIPES` in conversion/recipes.py.
+    recipe: how to quantize, by name; see `RECIPES` in conversion/recipes.py. None is plain, or searched
+    with a calibration. calibrate: a file of text or conversations that the model is run on, a layer in
+    memory at a time, to see which errors matter. target_bpw: bits per weight that the whole comes to, spread
+    over the matrices by what their rounding does on that text.
     verify: read back what was written, compare it with the source, and say in the model card how far apart
     they are. force: replace a checkpoint at `output`. Files finished by a conversion that was killed are
     kept, if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some
-    hundred MB, whatever the model.
+    hundred MB, whatever the model, without a calibration.
     Raises ConversionError, CheckpointError, ConfigError; then nothing of the output is left.
     """
     started = time.monotonic()
@@ -111,6 +130,8 @@ def convert(
         dtype=dtype,
         dequantize=dequantize,
         recipe=recipe,
+        calibrate=calibrate,
+        target_bpw=target_bpw,
         max_shard_bytes=max_shard_bytes,
         on_download=on_download,
     )

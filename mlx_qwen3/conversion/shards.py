@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mlx_qwen3.checkpoint.files import read_header
+from mlx_qwen3.conversion.activations import Activations
 from mlx_qwen3.conversion.comparison import TensorCheck, compare
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.progress import CHECKING, CONVERTING, Meter, OnProgress
@@ -30,13 +31,14 @@ def write_shards(
     """
     converting = Meter(CONVERTING, todo.source_size, on_progress)
     checking = Meter(CHECKING, todo.source_size, on_progress)
+    activations = Activations(todo, todo.calibration) if todo.calibration else None
     checks = []
     for index, shard in enumerate(todo.shards):
         name = todo.shard_name(index)
         if name in ledger:
             converting.advance(shard[-1].name, sum(step.source_bytes for step in shard))
         else:
-            _write_shard(shard, folder / name, converting)
+            _write_shard(shard, folder / name, converting, activations)
             ledger.add(name)
         if verify:
             checks += ledger.checks(name) or _checked(todo, shard, folder / name, checking)
@@ -44,10 +46,12 @@ def write_shards(
     return checks
 
 
-def _write_shard(shard: tuple[Step, ...], path: Path, meter: Meter) -> None:
+def _write_shard(shard: tuple[Step, ...], path: Path, meter: Meter, activations: Activations | None) -> None:
     with ShardWriter(path, [output for step in shard for output in step.outputs]) as writer:
         for step in shard:
-            run_step(step, writer.write, partial(meter.advance, step.name))
+            recorder = activations.recorder(step) if activations and step.searched else None
+            factors = recorder.factors if recorder else None
+            run_step(step, writer.write, partial(meter.advance, step.name), factors)
     sync_one(path)
 
 

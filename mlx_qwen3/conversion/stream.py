@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 import numpy as np
 
+from mlx_qwen3.conversion.compensation import Moments, quantize_compensated
 from mlx_qwen3.conversion.planning import Step
 from mlx_qwen3.conversion.rounding import quantize_searched
 from mlx_qwen3.conversion.sources import BIT_PATTERNS, Source
@@ -18,19 +19,21 @@ Write = Callable[[str, memoryview], None]
 """(tensor name, its next bytes): tensors are written from front to back, several in turns."""
 
 
-def run_step(step: Step, write: Write, on_bytes: Callable[[int], None]) -> None:
+def run_step(
+    step: Step, write: Write, on_bytes: Callable[[int], None], factors: Moments | None = None
+) -> None:
     """Read, cast and quantize one parameter, and hand its bytes to `write`.
 
     Quantization looks at one group of a row at a time, so chunks of rows give what the whole matrix
     would. on_bytes: called with the bytes read of each chunk. Raises CheckpointError, also for NaN and
-    infinities, which would spoil a whole group.
+    infinities, which would spoil a whole group. factors: see `convert_rows`.
     """
     names = [output.name for output in step.outputs]
     for source in step.sources:
         for rows in read_rows(source):
             on_bytes(source.num_bytes * rows.shape[0] // source.num_rows)
             _refuse_not_finite(rows, source)
-            for name, array in zip(names, convert_rows(rows, step), strict=True):
+            for name, array in zip(names, convert_rows(rows, step, factors), strict=True):
                 write(name, to_bytes(array))
 
 
@@ -39,11 +42,16 @@ def _refuse_not_finite(rows: mx.array, source: Source) -> None:
         raise CheckpointError(f"{source.file}: {source.name} holds NaN or infinity; download it again")
 
 
-def convert_rows(rows: mx.array, step: Step) -> list[mx.array]:
-    """A few rows of a parameter, as its outputs hold them."""
+def convert_rows(rows: mx.array, step: Step, factors: Moments | None = None) -> list[mx.array]:
+    """A few rows of a parameter, as its outputs hold them.
+
+    factors: of what the matrix is multiplied with, where a calibration has measured it.
+    """
     rows = rows.astype(step.dtype)
     if step.quantization is None:
         return [rows]
+    if step.searched and factors is not None:
+        return list(quantize_compensated(rows, step.quantization, factors))
     if step.searched:
         return list(quantize_searched(rows, step.quantization))
     return list(mx.quantize(rows, **step.quantization.settings()))

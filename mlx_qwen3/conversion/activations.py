@@ -1,0 +1,180 @@
+"""What a model's matrices are multiplied with: measured on calibration text, one layer in memory at a time.
+
+For each matrix the second moments of its input are kept, E[x x^T]: an error E of the matrix costs
+tr(E M E^T) in its output. They are cut into square blocks along the diagonal, so that memory grows with
+the width of a matrix and not with its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_qwen3.backend import compute_dtype, prepare
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.conversion.calibration import Calibration, batches
+from mlx_qwen3.conversion.compensation import Moments, factorize
+from mlx_qwen3.conversion.planning import Plan, Step
+from mlx_qwen3.conversion.recipes import LAYER
+from mlx_qwen3.conversion.stream import row_chunks
+from mlx_qwen3.model.mlp import SwitchLinear
+from mlx_qwen3.model.qwen3 import TransformerBlock
+
+BLOCK = 1024  # columns of a block of second moments
+
+# Matrices that are multiplied with the same input as another one.
+SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
+
+
+class Activations:
+    """Second moments for each step of a plan, asked for in the order of the model's layers."""
+
+    def __init__(self, plan: Plan, calibration: Calibration):
+        """Raises CheckpointError when the embedding cannot be read."""
+        self._config = plan.original.config
+        self._steps = {step.name: step for step in plan.steps}
+        self._is_tied = self._config.tie_word_embeddings
+        embedding = self._steps["model.embed_tokens.weight"]
+        self._hidden = [embedded(embedding, ids) for ids in batches(calibration)]
+        self._next_layer = 0
+        self._recorders: dict[str, Recorder] = {}
+
+    def recorder(self, step: Step) -> Recorder | None:
+        """What saw the input of the matrix of `step`; None for a lookup and for what is no matrix."""
+        path = step.name.rpartition(".")[0]
+        if match := LAYER.fullmatch(path):
+            self._advance(int(match[1]))
+            parent, _, leaf = path.rpartition(".")
+            return self._recorders.get(f"{parent}.{SAME_INPUT.get(leaf, leaf)}")
+        if path == "lm_head" or (path == "model.embed_tokens" and self._is_tied):
+            self._advance(self._config.num_hidden_layers)
+            return self._recorders["head"]
+        return None
+
+    def _advance(self, layer: int) -> None:
+        """Go on until layer `layer` has run; the one after the last is the final norm."""
+        while self._next_layer <= layer:
+            if self._next_layer < self._config.num_hidden_layers:
+                self._run_layer(self._next_layer, is_recorded=self._next_layer == layer)
+            else:
+                self._run_norm()
+            self._next_layer += 1
+
+    def _run_layer(self, index: int, is_recorded: bool) -> None:
+        prefix = f"model.layers.{index}."
+        block = load_block(self._config, index, self._steps)
+        self._recorders = record(block, prefix) if is_recorded else {}
+        self._hidden = [_evaluated(block(x, "causal"), self._recorders) for x in self._hidden]
+
+    def _run_norm(self) -> None:
+        recorder = Recorder(nn.Identity())
+        self._recorders = {"head": recorder}
+        self._hidden = [_evaluated(recorder(self._normalised(x)), self._recorders) for x in self._hidden]
+
+    def _normalised(self, x: mx.array) -> mx.array:
+        return normalised(self._config, self._steps["model.norm.weight"], x)
+
+
+class Recorder(nn.Module):
+    """Passes its input on to a layer, and adds it to the second moments."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+        self._sums: Moments = []
+        self._count = 0
+
+    def __call__(self, x: mx.array, *rest: Any) -> mx.array:
+        rows = x.reshape(-1, x.shape[-1]).astype(mx.float32)
+        blocks = [rows[:, start : start + BLOCK] for start in range(0, rows.shape[1], BLOCK)]
+        products = [block.T @ block for block in blocks]
+        self._sums = (
+            [old + new for old, new in zip(self._sums, products, strict=True)] if self._sums else products
+        )
+        self._count += rows.shape[0]
+        result: mx.array = self.layer(x, *rest)
+        return result
+
+    @property
+    def moments(self) -> Moments:
+        return [total / self._count for total in self._sums]
+
+    @cached_property
+    def factors(self) -> Moments:
+        """Of the second moments, for `quantize_compensated`."""
+        return factorize(self.moments)
+
+    def evaluate(self) -> None:
+        """Do the sums now, so that inputs need not be kept."""
+        mx.eval(self._sums)
+
+
+def record(block: nn.Module, prefix: str) -> dict[str, Recorder]:
+    """Put a recorder before every matrix of `block`; those that share an input share one."""
+    recorders = {}
+    for path, module in list(block.named_modules()):
+        parent, _, leaf = path.rpartition(".")
+        if isinstance(module, nn.Linear | SwitchLinear) and leaf not in SAME_INPUT:
+            recorder = recorders[prefix + path] = Recorder(module)
+            holder = block
+            for name in parent.split("."):
+                holder = holder[name]
+            holder[leaf] = recorder
+    return recorders
+
+
+def load_block(config: ModelConfig, index: int, steps: dict[str, Step]) -> TransformerBlock:
+    """Layer `index` with its original weights, ready to run on this device."""
+    block = TransformerBlock(config, index)
+    prefix = f"model.layers.{index}."
+    weights = [
+        (name.removeprefix(prefix), read_whole(step))
+        for name, step in steps.items()
+        if name.startswith(prefix)
+    ]
+    block.load_weights(weights)
+    return prepare(block)  # type: ignore[return-value]
+
+
+def normalised(config: ModelConfig, norm: Step, x: mx.array) -> mx.array:
+    """What the output head sees of the last layer's output `x`."""
+    return mx.fast.rms_norm(x, read_whole(norm), config.rms_norm_eps)
+
+
+def read_whole(step: Step) -> mx.array:
+    """The parameter of `step` in the format it is computed with. Raises CheckpointError."""
+    chunks = [source.read(first, count) for source, first, count in _chunks(step)]
+    dtype = compute_dtype(chunks[0].dtype)
+    rows = mx.concatenate([chunk.astype(dtype) for chunk in chunks])
+    shape = step.sources[0].shape
+    return rows.reshape(shape if len(step.sources) == 1 else (len(step.sources), *shape))
+
+
+def _chunks(step: Step) -> Iterator[tuple[Any, int, int]]:
+    for source in step.sources:
+        for first, count in row_chunks(source):
+            yield source, first, count
+
+
+def embedded(step: Step, ids: Any) -> mx.array:
+    """Rows of the embedding for `ids` (B, L); no more of it is in memory than a chunk."""
+    (source,) = step.sources
+    result = np.zeros((*ids.shape, source.shape[-1]), np.float32)
+    for first, count in row_chunks(source):
+        inside = (ids >= first) & (ids < first + count)
+        if inside.any():
+            rows = source.read(first, count)[mx.array(ids[inside] - first)]
+            result[inside] = np.array(rows.astype(mx.float32))
+    return mx.array(result).astype(compute_dtype(source.dtype))
+
+
+def _evaluated(x: mx.array, recorders: dict[str, Recorder]) -> mx.array:
+    mx.eval(x)
+    for recorder in recorders.values():
+        recorder.evaluate()
+    return x
