@@ -47,6 +47,10 @@ def convert(
         Path | None,
         typer.Option(help="Text, or .jsonl of conversations, that the model is run on to see what matters."),
     ] = None,
+    target_bpw: Annotated[
+        float | None,
+        typer.Option(help="Bits per weight of the whole, spread by what --calibrate's text shows to matter."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
     verify: Annotated[
@@ -70,6 +74,7 @@ def convert(
         "dequantize": dequantize,
         "recipe": recipe,
         "calibrate": calibrate,
+        "target_bpw": target_bpw,
     }
     if report is not None:
         conversion.check_report_path(report)

@@ -48,15 +48,15 @@ class Activations:
         """What saw the input of the matrix of `step`; None for a lookup and for what is no matrix."""
         path = step.name.rpartition(".")[0]
         if match := LAYER.fullmatch(path):
-            self._advance(int(match[1]))
+            self.advance(int(match[1]))
             parent, _, leaf = path.rpartition(".")
             return self._recorders.get(f"{parent}.{SAME_INPUT.get(leaf, leaf)}")
         if path == "lm_head" or (path == "model.embed_tokens" and self._is_tied):
-            self._advance(self._config.num_hidden_layers)
+            self.advance(self._config.num_hidden_layers)
             return self._recorders["head"]
         return None
 
-    def _advance(self, layer: int) -> None:
+    def advance(self, layer: int) -> None:
         """Go on until layer `layer` has run; the one after the last is the final norm."""
         while self._next_layer <= layer:
             if self._next_layer < self._config.num_hidden_layers:
@@ -138,7 +138,8 @@ def load_block(config: ModelConfig, index: int, steps: dict[str, Step]) -> Trans
         if name.startswith(prefix)
     ]
     block.load_weights(weights)
-    return prepare(block)  # type: ignore[return-value]
+    prepare(block)
+    return block
 
 
 def normalised(config: ModelConfig, norm: Step, x: mx.array) -> mx.array:

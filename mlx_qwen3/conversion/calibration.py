@@ -92,10 +92,9 @@ def _encode_line(entry: Any, tokenizer: Tokenizer) -> list[int]:
 def _windows(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Windows of WINDOW tokens, at most MAX_WINDOWS, spread over all of `ids`; a short text is one."""
     window = min(WINDOW, len(ids))
-    windows = ids[: len(ids) // window * window].reshape(-1, window)
-    if len(windows) <= MAX_WINDOWS:
-        return windows
-    return windows[np.linspace(0, len(windows) - 1, MAX_WINDOWS).astype(int)]
+    count = len(ids) // window
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_WINDOWS)).astype(int))
+    return np.stack([ids[index * window : (index + 1) * window] for index in chosen])
 
 
 def batches(calibration: Calibration, size: int = 8) -> Iterator[npt.NDArray[np.int32]]:

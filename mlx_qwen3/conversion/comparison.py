@@ -19,7 +19,7 @@ from mlx_qwen3.conversion.sources import QuantizedMatrix, Source
 from mlx_qwen3.conversion.stream import row_chunks
 
 # How far beyond plain rounding's a matrix's error and a single row's may be. Rows of one group vary.
-MATRIX_ALLOWANCE, ROW_ALLOWANCE = 1.4, 2.0
+MATRIX_ALLOWANCE, ROW_ALLOWANCE = 1.6, 2.5
 # Errors this small, of a row's length, are those of scales rounded to 16 bits.
 NEGLIGIBLE = 2e-3
 LIKE = 0.9  # the cosine between a matrix and its source, from which on it is taken for a multiple of it

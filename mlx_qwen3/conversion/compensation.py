@@ -17,7 +17,9 @@ Moments = list[mx.array]
 """Second moments of a matrix's input, or their factors: blocks (columns, columns) in fp32 along the
 diagonal. The last one may be smaller."""
 
-DAMPING = 0.01  # of the mean second moment: columns the text never used keep some weight
+# Of the mean second moment. A tenth of this serves the text as well, but moves the weights further from
+# what they were, in directions that the text never used.
+DAMPING = 0.1
 
 
 def quantize_compensated(
@@ -67,7 +69,8 @@ def _quantize_block(
         scales.append(scale)
         offsets.append(offset)
     packed = pack(mx.concatenate(codes, axis=1).astype(mx.uint32), bits)
-    return packed, *(mx.stack(part, axis=1).astype(weight.dtype) for part in (scales, offsets))
+    stacked_scales, biases = (mx.stack(part, axis=1).astype(weight.dtype) for part in (scales, offsets))
+    return packed, stacked_scales, biases
 
 
 def _round_group(

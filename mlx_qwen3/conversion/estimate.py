@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
+import mlx.core as mx
+
+from mlx_qwen3.conversion.activations import BLOCK, Activations
+from mlx_qwen3.conversion.calibration import Calibration, batches
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.stream import convert_rows, to_bytes
 
@@ -11,24 +16,39 @@ SAMPLE_ROWS = 256
 
 
 def estimated_seconds(plan: Plan) -> float:
-    """Seconds to read, quantize and hand over all of `plan`, at the speed of its largest matrices."""
+    """Seconds to read, calibrate and quantize all of `plan`, at the speed of its largest matrices."""
     kinds: dict[str, list[Step]] = {}
     for step in plan.steps:
         settings = step.quantization.settings() if step.quantization else None
         kinds.setdefault(f"{settings} {step.searched} {step.dtype}", []).append(step)
-    return sum(
-        _seconds_per_weight(max(steps, key=lambda step: step.num_parameters))
+    calibrated = plan.calibration is not None
+    seconds = sum(
+        _seconds_per_weight(max(steps, key=lambda step: step.num_parameters), calibrated)
         * sum(step.num_parameters for step in steps)
         for steps in kinds.values()
     )
+    return seconds + (_seconds_of_layers(plan, plan.calibration) if plan.calibration else 0)
 
 
-def _seconds_per_weight(step: Step) -> float:
+def _seconds_per_weight(step: Step, calibrated: bool) -> float:
     """The second of two tries: the first one also starts the device."""
+    source = step.sources[0]
+    factors = None
+    if calibrated and step.searched:
+        starts = range(0, source.shape[-1], BLOCK)
+        factors = [mx.eye(min(BLOCK, source.shape[-1] - start)) for start in starts]
     for _ in range(2):
         started = time.perf_counter()
-        source = step.sources[0]
         rows = source.read(0, min(SAMPLE_ROWS, source.num_rows))
-        for array in convert_rows(rows, step):
+        for array in convert_rows(rows, step, factors):
             to_bytes(array)
     return (time.perf_counter() - started) / rows.size
+
+
+def _seconds_of_layers(plan: Plan, calibration: Calibration) -> float:
+    """The time of one layer on one batch of the text, for all layers and batches."""
+    first = next(batches(calibration))
+    started = time.perf_counter()
+    Activations(plan, replace(calibration, windows=first)).advance(0)
+    num_batches = len(calibration.windows) / len(first)
+    return (time.perf_counter() - started) * num_batches * plan.original.config.num_hidden_layers

@@ -76,6 +76,8 @@ def _card(plan: Plan, title: str, source: str, verification: Verification | None
     lines += [f"{origin} with mlx_qwen3: {_how(plan.config.quantization)}."]
     if plan.recipe.searched:
         lines += [f"Recipe `{plan.recipe.name}`: {plan.recipe.about}."]
+    if plan.calibration is not None:
+        lines += [f"Calibrated on {plan.calibration.windows.size:,} tokens of text."]
     lines += [f"{plan.bits_per_weight:.2f} bits per weight, {plan.total_size:,} bytes of weights."]
     lines += _measured(verification)
     return "\n".join([*lines, ""])

@@ -62,11 +62,20 @@ def recipe_named(name: str) -> Recipe:
     raise ConversionError(f"recipe {name!r} is unknown; did you mean {nearest}? There are {_list(RECIPES)}")
 
 
-def check_recipe(recipe: Recipe, quantization: Quantization | None) -> None:
-    """Raise ConversionError where `recipe` has nothing to work on."""
-    if recipe.searched and (quantization is None or quantization.mode != "affine"):
+def check_recipe(
+    recipe: Recipe, quantization: Quantization | None, is_calibrated: bool = False, has_target: bool = False
+) -> None:
+    """Raise ConversionError where `recipe` has nothing to work on, or settings contradict it."""
+    if (recipe.searched or has_target) and (quantization is None or quantization.mode != "affine"):
+        what = "a target of bits per weight" if has_target else f"recipe {recipe.name}"
         mode = "unquantized weights" if quantization is None else quantization.mode
-        raise ConversionError(f"recipe {recipe.name} is for affine quantization, not for {mode}; use plain")
+        raise ConversionError(f"{what} is for affine quantization, not for {mode}")
+    if has_target and not is_calibrated:
+        raise ConversionError("a target of bits per weight needs a text to measure on (--calibrate FILE)")
+    if has_target and recipe.is_mixed:
+        raise ConversionError(f"recipe {recipe.name} chooses bits itself; with a target use searched")
+    if is_calibrated and not recipe.searched and not has_target:
+        raise ConversionError(f"recipe {recipe.name} makes no use of a calibration; use searched")
 
 
 def choice_of(recipe: Recipe, quantization: Quantization, config: ModelConfig) -> Choice:

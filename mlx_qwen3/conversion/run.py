@@ -60,12 +60,15 @@ def plan(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_download: OnDownload | None = None,
 ) -> Plan:
-    """What `convert` would do with the same arguments; reads headers only, writes nothing."""
+    """What `convert` would do with the same arguments; writes nothing.
+
+    Reads headers only, unless `target_bpw` asks for measurements.
+    """
     if dequantize and bits is not None:
         raise ConversionError(f"dequantizing gives no {bits} bits; ask for bits or dequantize, not for both")
     quantization = quantization_for(bits, group_size, mode)
     chosen = recipe_named(recipe or ("searched" if calibrate else "plain"))
-    check_recipe(chosen, quantization)
+    check_recipe(chosen, quantization, calibrate is not None, target_bpw is not None)
     original = open_original(source, on_download)
     calibration = read_calibration(calibrate, original) if calibrate else None
     make = partial(

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.config import QUANTIZATION_MODES, Quantization
+from mlx_qwen3.config import QUANTIZATION_MODES
 from mlx_qwen3.conversion.activations import embedded, load_block, normalised, read_whole
 from mlx_qwen3.conversion.calibration import Calibration, batches
 from mlx_qwen3.conversion.planning import Plan, Step
-from mlx_qwen3.conversion.recipes import LAYER, ROUTER
+from mlx_qwen3.conversion.recipes import ROUTER
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.qwen3 import TransformerBlock
 
@@ -148,7 +148,8 @@ def _rounded(weight: mx.array, step: Step, bits: int) -> mx.array:
 
 def _share(changed: mx.array, expected: mx.array) -> float:
     off = (changed.astype(mx.float32) - expected.astype(mx.float32)).square().sum()
-    return float((off / expected.astype(mx.float32).square().sum()).item())
+    share: float = (off / expected.astype(mx.float32).square().sum()).item()  # type: ignore[assignment]
+    return share
 
 
 def _path(step: Step) -> str:
