@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from mlx_qwen3.blas import load_blas
 
 if TYPE_CHECKING:
+    from mlx_qwen3.batch import BatchRequest as BatchRequest
+    from mlx_qwen3.batch import BatchResult as BatchResult
     from mlx_qwen3.cache.prompt import make_prompt_cache as make_prompt_cache
     from mlx_qwen3.checkpoint import load_model as load_model
     from mlx_qwen3.conversion import convert as convert
@@ -34,6 +36,8 @@ BLAS = load_blas()
 """The BLAS library loaded for MLX's CPU backend, or None."""
 
 _MODULES = {
+    "BatchRequest": "batch",
+    "BatchResult": "batch",
     "Engine": "engine",
     "Qwen3Error": "errors",
     "Reply": "session",

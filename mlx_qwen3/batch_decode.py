@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, cast
+from itertools import islice
+from typing import Generic, Protocol, TypeVar, cast
 
 import mlx.core as mx
 
@@ -63,38 +64,43 @@ class Row:
         return [self._chosen]
 
 
-class BatchDecoder:
-    """Writes rows until each is done.
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+class BatchDecoder(Generic[AnyRow]):
+    """Writes `rows` until each is done; they are let in as they come, so the longest had best come first.
 
     size: rows written at once. room: tokens that the cache may hold of all rows, padding included.
-    bits, group_size: stores keys and values quantized, see `make_prompt_cache`. The longest prompts
-    come first: the room they take is known early, and later ones need no more.
+    bits, group_size: stores keys and values quantized, see `make_prompt_cache`.
     """
 
     def __init__(
-        self, model: BatchModel, size: int, room: int, bits: int | None = None, group_size: int = 64
+        self,
+        model: BatchModel,
+        rows: Iterable[AnyRow],
+        size: int,
+        room: int,
+        bits: int | None = None,
+        group_size: int = 64,
     ):
         self._model, self._size, self._room = model, size, room
         self._prefix = PromptCache(model, bits=bits, group_size=group_size)
         self._layers = [BatchKVCache(bits, group_size) for _ in self._prefix.layers]
         self._chunks = ChunkSizes()
-        self._rows: list[Row] = []
-        self._waiting: deque[Row] = deque()
+        self._rows: list[AnyRow] = []
+        self._coming = iter(rows)
+        self._waiting: deque[AnyRow] = deque()
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Have `rows` written as well."""
-        self._waiting = deque(sorted([*self._waiting, *rows], key=lambda row: -len(row.ids)))
-
-    def run(self) -> Iterator[list[tuple[Row, int]]]:
+    def run(self) -> Iterator[list[tuple[AnyRow, int]]]:
         """Yield each row's next token after every step, and nothing after a chunk of prompts.
 
         As in `decode`, the step that follows is under way when tokens are yielded. In between, rows
-        may be added, fed, and be done.
+        may be fed, and be done.
         """
         steps = 0
         while True:
             self._keep([row for row in self._rows if not row.is_done])
-            self._waiting = deque(row for row in self._waiting if not row.is_done)
+            self._waiting.extend(islice(self._coming, max(0, self._size - len(self._waiting))))
             if group := self._next_group():
                 yield from self._read(group)
             elif self._rows:
@@ -105,7 +111,7 @@ class BatchDecoder:
             else:
                 return
 
-    def _step(self) -> list[tuple[Row, int]]:
+    def _step(self) -> list[tuple[AnyRow, int]]:
         inputs = [row.next_input() for row in self._rows]
         tokens = mx.stack([token for token, _ in inputs])
         logits = self._model(tokens[:, None], self._layers)[:, -1]
@@ -119,9 +125,9 @@ class BatchDecoder:
 
     # Who is in
 
-    def _next_group(self) -> list[Row]:
+    def _next_group(self) -> list[AnyRow]:
         """The waiting rows to read next, together."""
-        group: list[Row] = []
+        group: list[AnyRow] = []
         common: list[int] = []
         for row in self._waiting:
             shared = row.ids if not group else common[: common_prefix(common, row.ids)]
@@ -131,7 +137,7 @@ class BatchDecoder:
             group, common = [*group, row], shared
         return group
 
-    def _fits(self, group: Sequence[Row]) -> bool:
+    def _fits(self, group: Sequence[AnyRow]) -> bool:
         """Whether `group` may join: there are places, and room for them all and their reading to grow."""
         rows = [*self._rows, *group]
         longest = max(len(row.ids) for row in rows)
@@ -145,7 +151,7 @@ class BatchDecoder:
             self._keep([row for row in self._rows if row is not shortest])
             self._waiting.appendleft(shortest)
 
-    def _keep(self, rows: list[Row]) -> None:
+    def _keep(self, rows: list[AnyRow]) -> None:
         """Let the others go; the last rows take their places."""
         kept = {id(row) for row in rows}
         numbers = [number for number, row in enumerate(self._rows) if id(row) in kept]
@@ -163,7 +169,7 @@ class BatchDecoder:
 
     # Reading prompts
 
-    def _read(self, group: list[Row]) -> Iterator[list[tuple[Row, int]]]:
+    def _read(self, group: list[AnyRow]) -> Iterator[list[tuple[AnyRow, int]]]:
         """Read the prompts of `group`, what they share once, and have them join."""
         shared = group[0].ids
         for row in group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt import make_prompt_cache
@@ -24,12 +24,17 @@ def complete(engine: Engine, ids: list[int], params: SamplingParams) -> Iterator
 
     Leaving the loop early stops the model. Raises MessageError for a prompt that is empty or too long.
     """
-    if not ids:
-        raise MessageError("the prompt is empty; there is nothing to complete")
-    if len(ids) >= engine.context:
-        raise MessageError(f"the prompt has {len(ids):,} tokens and the context holds {engine.context:,}")
+    check_prompt(ids, engine.context)
     for event in listen(lambda sink: engine.submit(lambda job: _steps(job, engine, ids, params), sink)):
         yield event.text
+
+
+def check_prompt(ids: Sequence[int], context: int) -> None:
+    """Raises MessageError for a prompt that is empty, or leaves no room in a context of so many tokens."""
+    if not ids:
+        raise MessageError("the prompt is empty; there is nothing to complete")
+    if len(ids) >= context:
+        raise MessageError(f"the prompt has {len(ids):,} tokens and the context holds {context:,}")
 
 
 def _steps(job: Job, engine: Engine, ids: list[int], params: SamplingParams) -> Steps:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
 import mlx.core as mx
 
+from mlx_qwen3.batch import BatchOptions, BatchRun, Prompt
 from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.config import RopeScaling
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
+from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.session import Session
 from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
 
@@ -100,6 +102,28 @@ class Engine:
     def session(self, **options: Any) -> Session:
         """A new conversation; see Session for the options."""
         return Session(self, **options)
+
+    def generate_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        sampling: SamplingParams | Mapping[str, Any] | None = None,
+        thinking: bool = True,
+        thinking_budget: int | None = None,
+        control_tokens: bool = False,
+        batch_size: int | None = None,
+    ) -> BatchRun:
+        """Generate for many prompts at once; iterate over what is returned for the results, as they finish.
+
+        prompts: texts to go on from, conversations (lists of messages) to answer, or BatchRequests,
+        which have settings of their own. sampling: SamplingParams for all, or the values that differ
+        from Qwen's presets. thinking, thinking_budget: of conversations. control_tokens: read those
+        spelled in texts to go on from. batch_size: texts written at once; None is what suits the
+        device and the memory. Each text is what it would be alone; a prompt that cannot be used gives
+        a result with an `error`. Raises CacheError for a batch size below 1, or an engine with a window.
+        """
+        options = BatchOptions(sampling, thinking, thinking_budget, control_tokens, batch_size)
+        return BatchRun(self, list(prompts), options)
 
     def submit(self, steps: Callable[[Job], Steps], sink: Sink, makes_way: bool = False) -> Job:
         """Run a generator on the engine's thread; `sink` gets its events there, in order."""

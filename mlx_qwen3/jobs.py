@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from mlx_qwen3.config import RopeScaling
 from mlx_qwen3.errors import EngineError, Qwen3Error
-from mlx_qwen3.events import Event
 
-Steps = Generator[list[Event], None, None]
+Steps = Generator[Sequence[object], None, None]
+"""Yields, step by step, what happened: events of a turn, results of a batch."""
 Sink = Callable[[Any], object]
 
 

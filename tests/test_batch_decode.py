@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import cache as memo
 from itertools import islice
 from typing import Any
@@ -66,9 +66,7 @@ def together(
     rows = [Row(prompt, Sampler(own, VOCAB)) for prompt, own in zip(texts, params, strict=True)]
     said: dict[int, list[int]] = {id(row): [] for row in rows}
     limit = {id(row): most for row, most in zip(rows, limits, strict=True)}
-    batch = BatchDecoder(model, size, room, **cache)
-    batch.add(rows)
-    for tokens in batch.run():
+    for tokens in BatchDecoder(model, rows, size, room, **cache).run():
         for row, token in tokens:
             said[id(row)].append(token)
             row.is_done = token in STOP or len(said[id(row)]) == limit[id(row)]
@@ -146,9 +144,8 @@ def test_what_is_fed_takes_the_place_of_the_token_chosen_last(
         expected += islice(decode(model, fed, layers, sampler), 4)
 
     row = Row(prompt, Sampler(params, VOCAB))
-    batch, said = BatchDecoder(model, 2, 10**6), []
-    batch.add([Row(other, Sampler(GREEDY, VOCAB)), row])
-    for tokens in batch.run():
+    said: list[int] = []
+    for tokens in BatchDecoder(model, [Row(other, Sampler(GREEDY, VOCAB)), row], 2, 10**6).run():
         said += [token for one, token in tokens if one is row]
         if len(said) == 4 and fed:
             row.feed.extend(fed)
@@ -158,22 +155,20 @@ def test_what_is_fed_takes_the_place_of_the_token_chosen_last(
     assert said == expected
 
 
-def test_rows_join_while_others_are_written_and_leave_when_told() -> None:
-    model = model_of("dense")
-    first, second = Row([1, 2, 3], Sampler(GREEDY, VOCAB)), Row([4, 5], Sampler(GREEDY, VOCAB))
-    waiting = Row([6], Sampler(GREEDY, VOCAB))
-    batch, said = BatchDecoder(model, 2, 10**6), {id(row): list[int]() for row in (first, second, waiting)}
-    batch.add([first])
-    for number, tokens in enumerate(batch.run()):
-        for row, token in tokens:
-            said[id(row)].append(token)
-        if number == 5:
-            batch.add([second, waiting])
-        if number == 20:
-            first.is_done = waiting.is_done = True
-        second.is_done = len(said[id(second)]) == 40
-    texts = [said[id(row)] for row in (first, second, waiting)]
-    assert texts[2] == []
-    assert len(texts[1]) == 40
-    assert texts[0] == alone(model, [1, 2, 3], GREEDY, len(texts[0]), ())
-    assert texts[1] == alone(model, [4, 5], GREEDY, 40, ())
+def test_rows_are_made_as_they_come() -> None:
+    """A file of a million prompts needs no million samplers."""
+    model, made = model_of("dense"), 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal made
+        for _ in range(50):
+            made += 1
+            yield Row([1, 2, 3], Sampler(GREEDY, VOCAB))
+
+    done = 0
+    for tokens in BatchDecoder(model, rows(), 4, 10**6).run():
+        for row, _ in tokens:
+            row.is_done = True
+            done += 1
+        assert made <= done + 2 * 4
+    assert done == 50
