@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from mlx_qwen3.batch import BatchOptions, BatchRun, Prompt
+from mlx_qwen3.cache.pool import PrefixPool
 from mlx_qwen3.checkpoint import OnDownload, resolve
+from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
-from mlx_qwen3.config import RopeScaling
+from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
@@ -76,6 +78,9 @@ class Engine:
             raise
         self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
         """The model, for the engine's thread alone; the plan of memory it was loaded by; its folder."""
+        left = self.plan.room - self.plan.need.total - self.plan.copies
+        self.prefixes = PrefixPool(max(0, left // 2))
+        """What conversations have read, for others that start alike; for the engine's thread alone."""
         self.config = self.model.args
         """The model's config as loaded; a long conversation has positions scaled further for it."""
 
@@ -93,6 +98,10 @@ class Engine:
     def is_endless(self) -> bool:
         """Whether caches are windows."""
         return "max_size" in self.cache_options
+
+    def fingerprint(self, config: ModelConfig) -> dict[str, str]:
+        """What caches of conversations belong to, filled with positions scaled as in `config`."""
+        return fingerprint(self.folder, config, self.tokenizer.template.source)
 
     def scale(self, job: Job, scaling: RopeScaling | None) -> None:
         """Have the model rotate positions by `scaling` in this and later steps of `job`."""

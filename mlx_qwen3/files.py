@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:
@@ -12,12 +15,21 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> Non
 
     Raises OSError, with nothing changed and nothing left behind.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with replacing(path, mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A new file, which takes the place of `path` once all that was written is on the disk.
+
+    If the block raises, nothing has changed and nothing is left behind. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(mode)

@@ -207,6 +207,23 @@ class Session:
         """Write conversation and settings to a file. Raises MessageError if that cannot be done."""
         self.conversation.save(Path(path), self._settings())
 
+    def save_cache(self, path: str | Path) -> None:
+        """Write what the model has read of the conversation to a file, for `load_cache` of a later run.
+
+        A killed save leaves the old file. Raises CacheError if nothing was read or it cannot be written.
+        """
+        self._refuse_if_busy()
+        self._engine.call(lambda: self._slot.save(Path(path)))
+
+    def load_cache(self, path: str | Path) -> None:
+        """Take what `save_cache` wrote: what it holds of the conversation is not read anew.
+
+        Raises CacheError for a file that is damaged, or made with another model, quantization,
+        template, rope or kind of cache; the session is then as before.
+        """
+        self._refuse_if_busy()
+        self._engine.call(lambda: self._slot.load(Path(path)))
+
     @classmethod
     def load(cls, engine: Engine, path: str | Path, **options: Any) -> Session:
         """The session saved at `path`; tools are not saved, give them as `options`.

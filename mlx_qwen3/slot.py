@@ -5,14 +5,18 @@ Nothing here is touched by another thread, but for the two figures at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt import PromptCache
-from mlx_qwen3.checkpoint.context import grown
+from mlx_qwen3.cache.saved import read_metadata
+from mlx_qwen3.checkpoint.context import config_for_context, grown
+from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.decode import prefill
+from mlx_qwen3.errors import CacheError
 from mlx_qwen3.events import ContextGrown, Done
 from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.turn import Turn, TurnRequest
@@ -36,7 +40,7 @@ class Slot:
         if grown := self._fit(job, request):
             yield [grown]
         request = replace(request, context=self.context)
-        with self._own_cache() as cache:
+        with self._own_cache(request.prompt_ids) as cache:
             turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled)
             for events in turn.run():
                 if events and isinstance(events[-1], Done):
@@ -49,7 +53,7 @@ class Slot:
         if len(ids) >= self.context:  # the next turn will say that it scales positions
             return
         self._engine.scale(job, self.config.rope_scaling)
-        with self._own_cache() as cache:
+        with self._own_cache(ids) as cache:
             rest, done = cache.begin([*ids, -1])[:-1], 0
             for processed in prefill(self._engine.model, rest, cache.layers):
                 cache.extend(rest[done:processed])
@@ -83,15 +87,43 @@ class Slot:
         return min(self.config.context_length, self._engine.longest if is_grown else self._engine.context)
 
     @contextmanager
-    def _own_cache(self) -> Iterator[PromptCache]:
-        """The session's cache; dropped if a step fails half way and leaves layers of different lengths."""
-        cache = self.cache or PromptCache(self._engine.model, **self._engine.cache_options)
+    def _own_cache(self, ids: Sequence[int]) -> Iterator[PromptCache]:
+        """The session's cache, or a copy of another's that shares more with the prompt `ids`.
+
+        Dropped if a step fails half way and leaves layers of different lengths.
+        """
+        engine, scaling = self._engine, self.config.rope_scaling
+        cache = self.cache or PromptCache(engine.model, **engine.cache_options)
+        cache = engine.prefixes.find(ids, scaling, better_than=cache.shared(ids)) or cache
         self.cache = cache
         try:
             yield cache
         except Exception:
             self.cache = None
             raise
+        engine.prefixes.add(cache, scaling)
+
+    def save(self, path: Path) -> None:
+        """Write the cache to `path`. Raises CacheError if there is none or it cannot be written."""
+        if self.cache is None:
+            raise CacheError("the conversation has no cache yet")
+        self.cache.save(path, self._fingerprint(self.config))
+
+    def load(self, path: Path) -> None:
+        """Take the cache saved at `path`, and the scaling it was filled at. Raises CacheError."""
+        engine = self._engine
+        config, context = engine.config, int(read_metadata(path).get("context", 0))
+        if context > config.context_length:
+            if context > engine.longest:
+                raise CacheError(f"{path} is of a context of {context:,} tokens; there is no room for that")
+            config = config_for_context(config, context)
+        engine.model.scale_positions(config.rope_scaling)
+        fingerprint = self._fingerprint(config)
+        self.cache = PromptCache.load(engine.model, path, fingerprint, **engine.cache_options)
+        self.config = config
+
+    def _fingerprint(self, config: ModelConfig) -> dict[str, str]:
+        return {**self._engine.fingerprint(config), "context": str(config.context_length)}
 
     @property
     def tokens(self) -> int:

@@ -129,13 +129,14 @@ def test_common_prefix() -> None:
 
 def test_prompt_cache_keeps_what_a_new_prompt_shares(tiny_model: Model) -> None:
     cache = PromptCache(tiny_model)
-    assert cache.reuse([1, 2, 3]) == 0
+    assert cache.begin([1, 2, 3]) == [1, 2, 3]
     tiny_model(mx.array([[1, 2, 3]]), cache.layers)
     cache.extend([1, 2, 3])
     assert cache.ids == [1, 2, 3]
-    assert cache.reuse([1, 2, 9, 9]) == 2
+    assert cache.shared([1, 2, 9, 9]) == 2
+    assert cache.begin([1, 2, 9, 9]) == [9, 9]
     assert cache.layers[0].offset == 2
-    assert cache.reuse([1, 2]) == 1  # one token is left to feed
+    assert cache.begin([1, 2]) == [2]  # one token is left to feed
     assert cache.nbytes == sum(layer.nbytes for layer in cache.layers) > 0
 
 

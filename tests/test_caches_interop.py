@@ -13,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 from tiny_checkpoints import DENSE
 
+from mlx_qwen3.cache import saved
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.prompt import PromptCache, make_prompt_cache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
@@ -99,6 +100,25 @@ def test_mlx_lm_saves_ours_and_loads_its_own_of_that_name(model: Model, kind: st
         logits = [model(mx.array([[token]]), each) for each in (cache, loaded, ours)]
         assert mx.abs(logits[0] - logits[1]).max().item() < 1e-4
         assert mx.abs(logits[0] - logits[2]).max().item() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["full", "quantized", "rotating"])
+def test_files_of_caches_go_both_ways(model: Model, kind: str, tmp_path: Path) -> None:
+    from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
+
+    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    for layer in cache:
+        layer.rotation = None
+    model(mx.array([PROMPT]), cache)
+    saved.save_prompt_cache(tmp_path / "ours.safetensors", cache, {"model": "tiny"})
+    theirs, metadata = load_prompt_cache(str(tmp_path / "ours.safetensors"), return_metadata=True)
+    assert metadata == {"model": "tiny"}
+    save_prompt_cache(str(tmp_path / "theirs.safetensors"), theirs, {"by": "mlx-lm"})
+    ours, metadata = saved.load_prompt_cache(tmp_path / "theirs.safetensors")
+    assert metadata == {"by": "mlx-lm"}
+    logits = [model(mx.array([[5]]), each) for each in (cache, theirs, ours)]
+    assert mx.abs(logits[0] - logits[1]).max().item() < 1e-4
+    assert mx.abs(logits[0] - logits[2]).max().item() < 1e-4
 
 
 @pytest.mark.parametrize("kind", OPTIONS)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
+
+import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache, Rotation
+from mlx_qwen3.cache.saved import load_prompt_cache, read_metadata, save_prompt_cache
+from mlx_qwen3.errors import CacheError
+
+FORMAT = "mlx_qwen3 prompt cache 1"
 
 
 class MakesCache(Protocol):
@@ -93,9 +101,62 @@ class PromptCache:
         self._skipped = skipped
         return feed
 
-    def reuse(self, ids: Sequence[int]) -> int:
-        """`begin`, but return how many of `ids` need not be fed."""
-        return len(ids) - len(self.begin(ids))
+    def shared(self, ids: Sequence[int]) -> int:
+        """How many tokens of the prompt `ids` need not be fed to this cache."""
+        held = self._usable(ids)
+        if held < len(self.ids) and not all(layer.is_trimmable() for layer in self.layers):
+            held = min(held, self._keep)
+        return held
+
+    def fork(self, ids: Sequence[int]) -> PromptCache:
+        """Another cache, in memory of its own, that holds what the prompt `ids` shares with this one."""
+        twin = PromptCache(self._model, **self._options)
+        twin.layers = [layer.copy() for layer in self.layers]  # type: ignore[attr-defined]
+        twin.ids, twin._skipped = list(self.ids), list(self._skipped)
+        if twin._cut(twin.shared(ids)) <= twin._keep:
+            twin._skipped = []
+        for layer in twin.layers:
+            layer.detach()  # type: ignore[attr-defined]
+        mx.eval([layer.state for layer in twin.layers])
+        return twin
+
+    def save(self, path: str | Path, fingerprint: Mapping[str, str]) -> None:
+        """Write the cache, its ids, and what it was made with, to `path`; a killed save changes nothing.
+
+        fingerprint: what the cache belongs to, asked for again by `load`. Raises CacheError.
+        """
+        own = {
+            "format": FORMAT,
+            "ids": json.dumps(self.ids),
+            "skipped": json.dumps(self._skipped),
+            "tokens": str(self.layers[0].tokens),
+            "cache": json.dumps(self._options, sort_keys=True),
+        }
+        save_prompt_cache(path, self.layers, {**fingerprint, **own})
+
+    @classmethod
+    def load(
+        cls, model: MakesCache, path: str | Path, fingerprint: Mapping[str, str], **options: Any
+    ) -> PromptCache:
+        """The cache saved at `path`, for `model` and caches of `options`.
+
+        Raises CacheError if the file cannot be used, or was made with something else.
+        """
+        cache, made_with = cls(model, **options), read_metadata(path)
+        if made_with.get("format") != FORMAT:
+            raise CacheError(f"{path} is no saved cache of a conversation")
+        for name, value in {**fingerprint, "cache": json.dumps(options, sort_keys=True)}.items():
+            if made_with.get(name) != value:
+                raise CacheError(f"{path} was made with another {name}; the conversation has to be read anew")
+        layers, saved = load_prompt_cache(path)
+        if [type(layer) for layer in layers] != [type(layer) for layer in cache.layers]:
+            raise CacheError(f"{path} holds other layers than this model has")
+        for layer, fresh in zip(layers, cache.layers, strict=True):
+            if isinstance(layer, RotatingKVCache) and isinstance(fresh, RotatingKVCache):
+                layer.rotation, layer.tokens = fresh.rotation, int(saved["tokens"])
+        cache.layers = list(layers)
+        cache.ids, cache._skipped = json.loads(saved["ids"]), json.loads(saved["skipped"])
+        return cache
 
     def extend(self, ids: Sequence[int]) -> None:
         """Note that `ids` were fed. What the layers do not hold (a cancelled step) is left out."""

@@ -67,6 +67,13 @@ class RotatingKVCache(StoredCache):
     def tokens(self) -> int:
         return self.offset + self._moved_back
 
+    @tokens.setter
+    def tokens(self, value: int) -> None:
+        self._moved_back = value - self.offset
+
+    def _room(self) -> int:
+        return self.max_size
+
     @property
     def ring(self) -> int:
         """Slots of the ring: how many tokens a token sees beyond the first ones, itself included."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
 
 import mlx.core as mx  # isort: skip
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlx.utils import tree_flatten
 
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache, to_rotating
 from mlx_qwen3.cache.rows import Layout, dequantize, layout_of, quantize
+from mlx_qwen3.cache.saved import load_prompt_cache, save_prompt_cache
 from mlx_qwen3.config import RopeScaling
 from mlx_qwen3.model import attend as attend_module
 from mlx_qwen3.model.attend import attend
@@ -196,6 +199,32 @@ def test_a_copy_goes_on_alike_and_leaves_the_original_alone(
     first = run(copy, rows, after, start=sum(before))
     assert_close(run(cache, rows, after, start=sum(before)), first, 1e-6 if dtype == mx.float32 else 2e-2)
     assert copy.tokens == cache.tokens == sum(before) + sum(after)
+
+
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@pytest.mark.parametrize("kind", MAKERS)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=st.lists(st.integers(1, 30), max_size=5), after=chunkings, seed=st.integers(0, 999))
+def test_saved_and_loaded_a_cache_is_the_same(
+    kind: str, dtype: mx.Dtype, before: list[int], after: list[int], seed: int, tmp_path: Path
+) -> None:
+    rows = random_rows(1, sum(before) + sum(after), seed, dtype)
+    cache = MAKERS[kind]()
+    if before:
+        run(cache, rows, before)
+    save_prompt_cache(tmp_path / "cache.safetensors", [cache], {"said": "x"})
+    (loaded,), metadata = load_prompt_cache(tmp_path / "cache.safetensors")
+    if isinstance(loaded, RotatingKVCache):
+        loaded.rotation, loaded.tokens = ROPE, cache.tokens
+    assert metadata == {"said": "x"}
+    assert type(loaded) is type(cache)
+    assert loaded.tokens == sum(before)
+    assert cache.empty() == loaded.empty()
+    for ours, theirs in zip(tree_flatten(cache.state), tree_flatten(loaded.state), strict=True):
+        is_same = mx.array_equal(ours[1], theirs[1]) if isinstance(ours[1], mx.array) else ours == theirs
+        assert is_same, ours[0]
+    expected = run(cache, rows, after, start=sum(before))
+    assert_close(run(loaded, rows, after, start=sum(before)), expected, 0 if dtype == mx.float32 else 2e-2)
 
 
 @quick

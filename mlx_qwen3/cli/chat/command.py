@@ -94,6 +94,7 @@ def chat(
         loop = ChatLoop(engine, session, model, chat_tools)
         try:
             loop.run()
+            loop.state.park()
         finally:
             loop.state.engine.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.cli.chat.render import printable
-from mlx_qwen3.errors import MessageError, SamplingError
+from mlx_qwen3.errors import CacheError, MessageError, SamplingError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.events import Event
     from mlx_qwen3.session import Session
 
+WORTH_SAVING = 256  # tokens; fewer are read again in no time
 LARGEST_FILE = 2_000_000  # bytes; more fits no context
 
 
@@ -47,6 +48,24 @@ class ChatState:
     def say(self, text: str) -> None:
         """Print a line of the chat's own."""
         self.console.print(text, style="dim", markup=False, highlight=False)
+
+    def park(self) -> None:
+        """Save what the model has read of a long conversation, which is left now."""
+        caches = self.store.caches
+        if self.session.tokens >= WORTH_SAVING and self.session.cache_bytes <= caches.limit:
+            try:
+                self.session.save_cache(caches.path(self.name))
+            except CacheError as error:
+                self.say(f"what was read is not saved: {error}")
+            caches.make_room()
+
+    def resume(self) -> None:
+        """Take what was saved so."""
+        try:
+            if path := self.store.caches.use(self.name):
+                self.session.load_cache(path)
+        except CacheError as error:
+            self.say(str(error))
 
     def take_draft(self) -> str:
         """What the input line starts with, once."""
@@ -271,9 +290,11 @@ def load(state: ChatState, argument: str) -> None:
     if not argument:
         raise MessageError("/load takes the name of a conversation; /sessions lists them")
     path = state.store.find(argument)
+    state.park()
     offered = {"tools": state.tools.toolbox, "approve": state.tools.approvals}
     state.session = type(state.session).load(state.engine, path, **offered)
     state.name = path.stem
+    state.resume()
     title = state.session.conversation.title
     state.say(f"{title} · {len(state.session.messages)} messages")
     state.session.prepare()

@@ -94,6 +94,7 @@ class ChatLoop:
         if state.session.messages:
             try:
                 state.session.save(state.store.path(state.name))
+                state.store.make_room()
             except MessageError as error:
                 state.say(f"not saved: {error}")
 

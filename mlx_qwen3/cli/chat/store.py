@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mlx_qwen3.cache.folder import CacheFolder
 from mlx_qwen3.errors import MessageError
 
 KEPT = 200  # conversations saved by themselves; older ones make room
+CACHE_BYTES = 8 * 10**9  # of all saved caches together
 AUTOMATIC = re.compile(r"\d{8}-\d{6}")
 
 
@@ -28,6 +30,8 @@ class Store:
 
     def __init__(self, folder: Path | None = None):
         self._folder = folder or data_folder() / "conversations"
+        self.caches = CacheFolder(self._folder.parent / "caches", CACHE_BYTES)
+        """What models have read of them; without it a conversation is read anew."""
 
     def path(self, name: str) -> Path:
         """The file of the conversation `name`. Raises MessageError for a name that is no file name."""
@@ -59,6 +63,7 @@ class Store:
         automatic = [saved for saved in self.list() if AUTOMATIC.fullmatch(saved.name)]
         for saved in automatic[KEPT:]:
             self.path(saved.name).unlink(missing_ok=True)
+            self.caches.path(saved.name).unlink(missing_ok=True)
 
 
 def data_folder() -> Path:

@@ -1,0 +1,115 @@
+"""Caches on disk: safetensors, laid out as mlx-lm lays them out, so that either reads the other's.
+
+Arrays are written one after the other: a save takes the memory of one layer's rows, not of all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
+from mlx_qwen3.errors import CacheError
+from mlx_qwen3.files import replacing
+
+CLASSES: dict[str, type[KVCache | RotatingKVCache]] = {
+    kind.__name__: kind for kind in (KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache)
+}
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "uint32": "U32", "int32": "I32"}
+ALIGNMENT = 8  # of the header's length, as the format asks
+
+
+def save_prompt_cache(
+    path: str | Path, cache: Sequence[Cache], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a model's cache, one entry a layer, and `metadata`, to `path`. A killed save changes nothing.
+
+    Raises CacheError if the file cannot be written, or for a cache that is none of the four.
+    """
+    kinds = [type(layer).__name__ for layer in cache]
+    if unknown := [kind for kind in kinds if kind not in CLASSES]:
+        raise CacheError(f"a {unknown[0]} cannot be saved; it would have to be one of {', '.join(CLASSES)}")
+    values = tree_flatten([layer.state for layer in cache])
+    scalars = [""] + [(place, _kind(value)) for place, value in values if not isinstance(value, mx.array)]
+    arrays = {place: _as_array(value) for place, value in values}
+    header = dict(tree_flatten([dict(metadata or {}), kinds, scalars]))
+    try:
+        with replacing(Path(path)) as file:
+            _write(file, arrays, header)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def load_prompt_cache(path: str | Path) -> tuple[list[KVCache | RotatingKVCache], dict[str, str]]:
+    """The cache saved at `path`, and the metadata saved with it.
+
+    A rotating cache comes without `rotation`: set it to its layer's `self_attn.rope`, as PromptCache
+    does. Raises CacheError for a file that is missing, cut off or no saved cache.
+    """
+    try:
+        header = _read_header(path)
+        arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
+        metadata, kinds, scalars = tree_unflatten(list(header.items()))
+        values: dict[str, Any] = dict(arrays)
+        for place, kind in scalars[1:]:
+            values[place] = None if kind == "none" else arrays[place].item()
+        states = tree_unflatten(list(values.items()))
+        cache = [CLASSES[kind].from_state(state) for kind, state in zip(kinds, states, strict=True)]
+        mx.eval([layer.state for layer in cache])
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
+        raise CacheError(f"{path} holds no cache of this model ({error})") from None
+    return cache, dict(metadata or {})
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata saved with a cache. Raises CacheError for a file that is missing or cut off."""
+    metadata = tree_unflatten(list(_read_header(path).items()) or [("0", "")])
+    return dict(metadata[0] or {})
+
+
+def _read_header(path: str | Path) -> dict[str, str]:
+    """A file's own metadata, in which the cache's is one part."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise CacheError(f"there is no saved cache {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise CacheError(f"{path} is damaged or cut off ({error})") from None
+
+
+def _kind(value: object) -> str:
+    return "none" if value is None else "scalar"
+
+
+def _as_array(value: Any) -> mx.array:
+    if isinstance(value, mx.array):
+        return value
+    return mx.array([], mx.float32) if value is None else mx.array(value)
+
+
+def _write(file: BinaryIO, arrays: Mapping[str, mx.array], metadata: Mapping[str, str]) -> None:
+    """A safetensors file: the header's length, the header, the arrays' bytes."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        dtype = DTYPES[str(array.dtype).rpartition(".")[2]]
+        entries[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in arrays.values():
+        if array.size:
+            # bf16 has no place in Python's buffer interface, words of its size have.
+            words = mx.contiguous(array).view(mx.uint32 if array.itemsize == 4 else mx.uint16)
+            file.write(memoryview(words))  # type: ignore[arg-type]

@@ -1,0 +1,46 @@
+"""What a saved cache belongs to: another model, template or rope reads the same ids otherwise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+
+from mlx_qwen3.checkpoint.files import stored_tensors
+from mlx_qwen3.config import ModelConfig
+
+SAMPLE_BYTES = 4096  # of each tensor: reading all would take as long as loading
+
+
+def fingerprint(folder: Path, config: ModelConfig, template: str) -> dict[str, str]:
+    """Names what a cache filled by this model depends on, each with a digest or in words.
+
+    The weights are known by names, shapes and a sample of each tensor. Raises CheckpointError.
+    """
+    quantization = config.quantization.to_dict() if config.quantization else None
+    unscaled = replace(config, rope_scaling=None, quantization=None)
+    return {
+        "quantization": json.dumps(quantization, sort_keys=True),
+        "template": _digest(template.encode()),
+        "rope": f"theta {config.rope_theta:g}, {config.rope_scaling}",
+        "model": _digest(repr(unscaled).encode(), _weights(folder)),
+    }
+
+
+def _weights(folder: Path) -> bytes:
+    digest = blake2b(digest_size=16)
+    tensors = sorted(stored_tensors(folder).values(), key=lambda tensor: (tensor.file, tensor.offset))
+    for tensor in tensors:
+        digest.update(f"{tensor.name} {tensor.dtype} {tensor.shape}".encode())
+        with tensor.file.open("rb") as file:
+            file.seek(tensor.offset + max(0, tensor.num_bytes - SAMPLE_BYTES) // 2)
+            digest.update(file.read(min(SAMPLE_BYTES, tensor.num_bytes)))
+    return digest.digest()
+
+
+def _digest(*parts: bytes) -> str:
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
