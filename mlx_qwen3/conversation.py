@@ -15,14 +15,18 @@ from mlx_qwen3.messages import Message, check_messages
 
 FORMAT = "mlx_qwen3 conversation"
 VERSION = 1
-TITLE_WORDS = 8
+TITLE_WORDS, TITLE_LENGTH = 8, 60
 
 
 @dataclass
 class Conversation:
-    """Messages, oldest first, as chat templates take them: dicts with `role` and `content`."""
+    """Messages, oldest first, as chat templates take them: dicts with `role` and `content`.
+
+    given_title: a title to keep whatever becomes of the messages.
+    """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
+    given_title: str = ""
 
     @property
     def system(self) -> str | None:
@@ -30,15 +34,21 @@ class Conversation:
         first = self.messages[0] if self.messages else {}
         return first["content"] if first.get("role") == "system" else None
 
+    @system.setter
+    def system(self, text: str | None) -> None:
+        rest = self.messages[0 if self.system is None else 1 :]
+        self.messages = [{"role": "system", "content": text}, *rest] if text else rest
+
     @property
     def title(self) -> str:
-        """The first words the user said, as a name for lists."""
-        words = next((m["content"] for m in self.messages if m["role"] == "user"), "").split()
-        return " ".join(words[:TITLE_WORDS]) + (" ..." if len(words) > TITLE_WORDS else "")
+        """A name for lists: the title given, or what the user said first."""
+        first = next((m["content"] for m in self.messages if m["role"] == "user"), "")
+        return self.given_title or _title(first)
 
     def clear(self) -> None:
         """Forget everything but the system message."""
         del self.messages[0 if self.system is None else 1 :]
+        self.given_title = ""
 
     def take_back(self) -> str:
         """Undo the latest turn and return what the user had said. Raises MessageError if there is none."""
@@ -58,7 +68,7 @@ class Conversation:
 
     def branch(self) -> Conversation:
         """A copy that goes its own way from here."""
-        return Conversation(copy.deepcopy(self.messages))
+        return Conversation(copy.deepcopy(self.messages), self.given_title)
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write the conversation and the session's `settings` as JSON; a killed save leaves the old file.
@@ -95,4 +105,21 @@ class Conversation:
             raise MessageError(f"{path} was saved by another version of mlx_qwen3; it cannot be read")
         messages: list[Message] = content.get("messages") or []
         check_messages(messages)
-        return cls([dict(message) for message in messages]), dict(content.get("settings") or {})
+        conversation = cls([dict(message) for message in messages])
+        if content.get("title") != conversation.title:
+            conversation.given_title = str(content.get("title") or "")
+        return conversation, dict(content.get("settings") or {})
+
+
+def _title(text: str) -> str:
+    """The first words of `text`; of a document with a question after it, its name and the question."""
+    lines = [line for line in map(_plain, text.splitlines()) if line] or [""]
+    title = f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    words = title.split()
+    short = " ".join(words[:TITLE_WORDS])[:TITLE_LENGTH].rstrip()
+    return short if short == " ".join(words) else f"{short} ..."
+
+
+def _plain(line: str) -> str:
+    """A line without the marks of Markdown around it."""
+    return line.strip().strip("#*_`>").strip()

@@ -36,6 +36,14 @@ class ThinkingDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ThinkingDone:
+    """The model has thought: `tokens` of it, in `seconds`. Not told of an empty think block."""
+
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerDelta:
     """More of the answer; never contains thinking, think tags or tool calls."""
 
@@ -90,8 +98,7 @@ class Stats:
 
     prompt_tokens: the whole prompt; cached_tokens of it were in the cache. thinking_tokens leaves
     out the tags and the sentence that ends a thinking budget. ttft: from asking to first token.
-    finish_reason: why the turn ended. drafted_tokens were guessed ahead, accepted_tokens of them came
-    true; passes_per_token is how often the model ran for each token it said, 1 without speculation.
+    finish_reason: why the turn ended.
     """
 
     prompt_tokens: int
@@ -103,9 +110,6 @@ class Stats:
     tokens_per_second: float
     peak_memory: int
     finish_reason: FinishReason
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    passes_per_token: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ Event = (
     PromptProgress
     | ContextGrown
     | ThinkingDelta
+    | ThinkingDone
     | AnswerDelta
     | ToolCallStart
     | ToolCallDelta

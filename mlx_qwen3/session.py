@@ -18,6 +18,7 @@ from mlx_qwen3.grammar import AnswerSchema, constrain
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.slot import Slot
+from mlx_qwen3.template import Thinking
 from mlx_qwen3.tools.base import Tool
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
 from mlx_qwen3.turn import Turn, TurnRequest
@@ -128,15 +129,16 @@ class Session:
         yield from self.edit(None)
 
     def edit(self, text: str | None) -> Iterator[Event]:
-        """Take the latest turn back and say `text` instead."""
+        """Take the latest turn back and say `text` instead; if nothing comes of that, it stays."""
         self._refuse_if_busy()
-        before = self.conversation.branch()
-        said = self.conversation.take_back()
+        before, after = self.conversation, self.conversation.branch()
+        said, rest = after.take_back(), after.messages
+        self.conversation = after
         try:
             yield from self.send(said if text is None else text)
-        except Exception:
-            self.conversation = before
-            raise
+        finally:
+            if after.messages is rest:
+                self.conversation = before
 
     def compact(self) -> Iterator[Event]:
         """Have the model summarise the conversation and go on from the summary, to free context.
@@ -145,16 +147,20 @@ class Session:
         """
         yield from self._play(self._summarise, threading.Event())
 
-    def prepare(self) -> None:
+    def prepare(self, start: str = "") -> None:
         """Bring the cache in line with the next prompt while the user reads and types.
 
         Qwen3's template drops the thinking of earlier turns, so the answer has to be read again
-        without it; done now, the next turn reads the user's words only. Returns at once.
+        without it; done now, the next turn reads the user's words only. start: what the next message
+        is known to begin with, such as a document. Returns at once, and makes way for the next turn.
         """
-        if self._job is not None and self._job.finished.is_set():
-            self._job = self._engine.submit(
-                lambda job: self._slot.align(job, self._certain_prefix), ignore, makes_way=True
-            )
+        if self._job is not None and not self._job.finished.is_set():
+            if not self._job.makes_way:
+                return  # a turn is under way
+            self._job.cancel()
+        self._job = self._engine.submit(
+            lambda job: self._slot.align(job, lambda: self._certain_prefix(start)), ignore, makes_way=True
+        )
 
     def cancel(self) -> None:
         """Stop the running turn, from any thread; the session stays usable."""
@@ -166,6 +172,14 @@ class Session:
     def messages(self) -> list[dict[str, Any]]:
         """What was said, as chat templates take it."""
         return self.conversation.messages
+
+    @property
+    def may_think(self) -> bool:
+        """Whether the next turn thinks, by the switch, the budget, and what the checkpoint can do."""
+        ability = self._engine.tokenizer.template.thinking
+        if ability is Thinking.HYBRID:
+            return self.thinking and self.thinking_budget != 0
+        return ability is Thinking.ALWAYS
 
     @property
     def tokens(self) -> int:
@@ -205,7 +219,7 @@ class Session:
 
     def save(self, path: str | Path) -> None:
         """Write conversation and settings to a file. Raises MessageError if that cannot be done."""
-        self.conversation.save(Path(path), self._settings())
+        self.conversation.save(Path(path), {**self._settings(), "model": self._engine.name})
 
     def save_cache(self, path: str | Path) -> None:
         """Write what the model has read of the conversation to a file, for `load_cache` of a later run.
@@ -226,15 +240,14 @@ class Session:
 
     @classmethod
     def load(cls, engine: Engine, path: str | Path, **options: Any) -> Session:
-        """The session saved at `path`; tools are not saved, give them as `options`.
+        """The session saved at `path`. `options` win over the settings saved; tools are not saved.
 
         Raises MessageError if that is no saved conversation.
         """
         conversation, settings = Conversation.load(Path(path))
-        known = {
-            name: settings[name] for name in ("thinking", "thinking_budget", "sampling") if name in settings
-        }
-        session = cls(engine, **known, **options)
+        known = ("thinking", "thinking_budget", "sampling")
+        options = {name: settings[name] for name in known if name in settings} | options
+        session = cls(engine, **options)
         session.conversation = conversation
         return session
 
@@ -243,25 +256,27 @@ class Session:
         return self._engine.tokenizer.apply_chat_template(
             list(self.messages if messages is None else messages),
             tools=self._agent.toolbox.definitions() or None,
-            enable_thinking=self._may_think(),
+            enable_thinking=self.may_think,
         )
 
     def params(self) -> SamplingParams:
         """The sampling parameters of the next turn: the preset of its mode, and what was set."""
         if isinstance(self.sampling, SamplingParams):
             return self.sampling
-        return SamplingParams.for_mode(self._may_think()).with_values(**(self.sampling or {}))
+        return SamplingParams.for_mode(self.may_think).with_values(**self.sampling_values)
+
+    @property
+    def sampling_values(self) -> dict[str, Any]:
+        """The sampling parameters that were set, whatever the mode."""
+        chosen = asdict(self.sampling) if isinstance(self.sampling, SamplingParams) else self.sampling
+        return dict(chosen or {})
 
     def _settings(self) -> dict[str, Any]:
-        sampling = asdict(self.sampling) if isinstance(self.sampling, SamplingParams) else self.sampling
         return {
             "thinking": self.thinking,
             "thinking_budget": self.thinking_budget,
-            "sampling": dict(sampling) if sampling else None,
+            "sampling": self.sampling_values or None,
         }
-
-    def _may_think(self) -> bool:
-        return self.thinking and self.thinking_budget != 0
 
     # On the caller's thread
 
@@ -332,6 +347,7 @@ class Session:
         def keep(turn: Turn, done: Done) -> None:
             if done.finish_reason == "stop" and turn.answer.strip():
                 summary = {"role": "user", "content": SUMMARY.format(turn.answer.strip())}
+                self.conversation.given_title = self.conversation.title
                 self.conversation.messages = [*system, summary, {"role": "assistant", "content": GO_ON}]
 
         return self._slot.turn(job, lambda: self._request(job, messages), keep)
@@ -353,10 +369,10 @@ class Session:
             grammar=constrain(engine.tokenizer, vocab_size, ids, form, schemas),
         )
 
-    def _certain_prefix(self) -> list[int]:
-        """The ids that the next prompt starts with, whatever the user says."""
+    def _certain_prefix(self, start: str) -> list[int]:
+        """The ids that the next prompt starts with, whatever the user says after `start`."""
         one, other = (
-            self.prompt_ids([*self.messages, {"role": "user", "content": text}]) for text in ("a", "b")
+            self.prompt_ids([*self.messages, {"role": "user", "content": start + text}]) for text in "ab"
         )
         return one[: common_prefix(one, other)]
 

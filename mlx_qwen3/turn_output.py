@@ -5,10 +5,11 @@ Knows no model: whoever decodes, one text or many, asks it what to make of a tok
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlx_qwen3.events import AnswerDelta, Event, FinishReason, ThinkingDelta, ToolCall
+from mlx_qwen3.events import AnswerDelta, Event, FinishReason, ThinkingDelta, ThinkingDone, ToolCall
 from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.loops import LoopDetector
 from mlx_qwen3.parsing import StreamParser
@@ -46,6 +47,8 @@ class TurnOutput:
         """Tokens the model wrote."""
         self.answer_tokens = 0
         self._thinking_tokens = 0
+        self._thinking_since = 0.0
+        self._is_stuck = False  # thinking goes round in a loop
         self._tokenizer, self._limit, self._thinking_budget = tokenizer, limit, thinking_budget
         self._is_thinking = _opens_thinking(prompt_ids, tokenizer)
         self._parser = StreamParser(
@@ -76,6 +79,8 @@ class TurnOutput:
         events = [] if self.finish_reason == "stop" else self._parse(token)
         if self.finish_reason is not None:
             events += self._parser.push_text(self._text.finish()) + self._parser.finish()
+            if self._is_thinking:
+                events += self._thinking_done(events)
         self._collect(events)
         if self.finish_reason == "stop" and self.tool_calls:
             self.finish_reason = "tool_calls"
@@ -84,9 +89,12 @@ class TurnOutput:
         return events
 
     def _leave_loop(self) -> None:
-        """End a turn that goes round in a loop; one that is held to a form, at the form's end."""
+        """End what goes round in a loop: thinking, for an answer may be had all the same; or the turn.
+        One that is held to a form ends at the form's end."""
         if self._grammar is not None and self._grammar.hurry("loop"):
             self._loop = LoopDetector()
+        elif self._is_thinking and not self._is_stuck:
+            self._is_stuck = True
         else:
             self.finish_reason = "loop"
 
@@ -94,19 +102,29 @@ class TurnOutput:
         name = self._control_names.get(token)
         if name is None:
             if self._is_thinking:
+                self._thinking_since = self._thinking_since or time.perf_counter()
                 self._thinking_tokens += 1
             else:
                 self.answer_tokens += 1
             return self._parser.push_text(self._text.push(token))
         events = self._parser.push_text(self._text.finish()) + self._parser.push_control(name)
-        if name in ("<think>", "</think>"):
-            self._is_thinking = name == "<think>"
+        if name == "<think>":
+            self._is_thinking = True
+        elif name == "</think>" and self._is_thinking:
+            events += self._thinking_done(events)
         return events
+
+    def _thinking_done(self, latest: Sequence[Event]) -> list[Event]:
+        """No more thinking. `latest`: events not collected yet, which may hold the first of it."""
+        self._is_thinking = False
+        if not self.thinking and not any(isinstance(event, ThinkingDelta) for event in latest):
+            return []
+        return [ThinkingDone(self._thinking_tokens, time.perf_counter() - self._thinking_since)]
 
     def budget_is_spent(self) -> bool:
         """Whether the thinking is to be ended now."""
         budget = self._thinking_budget
-        if budget is not None and self._is_thinking and self._thinking_tokens >= budget:
+        if self._is_thinking and (self._is_stuck or (budget is not None and self._thinking_tokens >= budget)):
             return True
         return self._grammar is not None and self._grammar.must_answer
 
@@ -114,8 +132,9 @@ class TurnOutput:
         """End the model's thinking for it: the events, and the ids to feed in place of its next token."""
         events = self._parser.push_text(self._text.finish() + EARLY_END)
         events += self._parser.push_control("</think>")
-        self._is_thinking = False
+        events += self._thinking_done(events)
         self._collect(events)
+        self._loop = LoopDetector()
         end = self._tokenizer.think_end_id
         assert end is not None  # a model that thinks has the token
         ids = [*self._tokenizer.encode(EARLY_END), end, *self._tokenizer.encode("\n\n")]

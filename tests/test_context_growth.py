@@ -127,7 +127,8 @@ def test_preparing_the_next_prompt_leaves_growing_to_the_turn(engine: Engine) ->
 
 def test_the_chat_says_so() -> None:
     console = Console(file=io.StringIO(), width=200)
-    make_terminal_printer(console).show(ContextGrown(49_152, 1.5))
+    with make_terminal_printer(console) as printer:
+        printer.show(ContextGrown(49_152, 1.5))
     said = console.file.getvalue()
     assert "positions are scaled by 1.5 (YaRN), for up to 49,152 tokens" in said
 

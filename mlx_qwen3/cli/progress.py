@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress as Bars
 
     from mlx_qwen3.conversion import Progress
@@ -17,17 +18,28 @@ def progress_bars() -> Iterator[Bars]:
     """Rich's bars for bytes, gone when the work is done; silent unless stderr is a terminal."""
     from rich import progress
     from rich.console import Console
+    from rich.text import Text
+
+    class OfBytes(progress.ProgressColumn):
+        """A column for work that is counted; empty for the rest."""
+
+        def __init__(self, column: progress.ProgressColumn):
+            super().__init__()
+            self._column = column
+
+        def render(self, task: progress.Task) -> RenderableType:
+            return self._column.render(task) if task.total else Text()
 
     console = Console(stderr=True)
     with progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
+        OfBytes(progress.DownloadColumn()),
+        OfBytes(progress.TransferSpeedColumn()),
+        OfBytes(progress.TimeRemainingColumn()),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or console.is_dumb_terminal,
     ) as bars:
         yield bars
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pexpect
 import pyte
 
+from mlx_qwen3.cli.chat.region import BEGIN
+
 ROOT = Path(__file__).parent.parent.parent
+FRAME = BEGIN.encode()
 
 
 class Terminal:
@@ -38,6 +43,7 @@ class Terminal:
             env={**inherited, "HOME": str(home), "TERM": "xterm-256color", **(environment or {})},
             timeout=30,
         )
+        self._home = home
         self._screen = pyte.HistoryScreen(columns, lines, history=10_000, ratio=1)
         self._stream = pyte.ByteStream(self._screen)
         self.raw = b""
@@ -73,20 +79,56 @@ class Terminal:
         return len(self.raw) > before
 
     def type(self, text: str) -> int:
-        """Type a line and press Enter; returns where the screen's text ended before."""
-        before = len(self.text().rstrip())
+        """Type a line and press Enter; returns where that was."""
+        before = self.mark()
         self._child.send(text + "\r")
         return before
 
     def paste(self, text: str) -> int:
-        """Paste, as terminals do it; returns where the screen's text ended before."""
-        before = len(self.text().rstrip())
+        """Paste, as terminals do it; returns where that was."""
+        before = self.mark()
         self._child.send(f"\x1b[200~{text}\x1b[201~")
         return before
+
+    def mark(self) -> int:
+        """Where the line begins that the cursor is on, for `wait(since=...)`: what is above stays."""
+        below = len(self._screen.display) - self._screen.cursor.y
+        return len("\n".join(self.text().split("\n")[:-below]))
+
+    def settle(self, seconds: float = 0.2) -> None:
+        """Read until the program has written nothing for so long (or 50 times as long has passed)."""
+        deadline = time.monotonic() + 50 * seconds
+        written = -1
+        while written != len(self.raw) and time.monotonic() < deadline:
+            written = len(self.raw)
+            self.read(seconds)
+
+    def frames_per_second(self, seconds: float) -> float:
+        """How often the program draws, in so much time."""
+        self.read()
+        before, start = len(self.raw), time.monotonic()
+        while time.monotonic() - start < seconds:
+            self.read(0.02)
+        return self.raw[before:].count(FRAME) / (time.monotonic() - start)
+
+    def conversation(self) -> dict[str, Any]:
+        """The one conversation that is saved."""
+        (path,) = self._home.rglob("conversations/*.json")
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+    def clear_line(self) -> None:
+        """Press Ctrl-C on what is typed, and wait for an empty prompt."""
+        self._child.send("\x03")
+        deadline = time.monotonic() + 30
+        while ">" not in [line.strip() for line in self._screen.display]:
+            assert time.monotonic() < deadline, f"not cleared:\n{self.text()}"
+            self.read()
 
     def kill(self) -> None:
         """End the program as a crash would."""
         self._child.kill(signal.SIGKILL)
+        self._child.wait()
 
     def press(self, keys: str) -> None:
         self._child.send(keys)
@@ -96,13 +138,8 @@ class Terminal:
         self._screen.resize(lines, columns)
 
     def leave(self) -> int:
-        """Press Ctrl-D until the program has ended; its exit code. A key pressed in the moment between
-        an answer and the next prompt may not be heard, as at any terminal."""
-        deadline = time.monotonic() + 20
-        while self._child.isalive():
-            assert time.monotonic() < deadline, f"still running:\n{self.text()}"
-            self._child.send("\x04")
-            self.read(0.5)
+        """Press Ctrl-D; the program's exit code."""
+        self._child.send("\x04")
         return self.wait_for_end()
 
     def wait_for_end(self, seconds: float = 15) -> int:
@@ -122,6 +159,8 @@ class Terminal:
     ) -> None:
         for _ in range(3):
             self.read(0.02)
+        if self._child.isalive():
+            self.kill()
         self._child.close(force=True)
         if error is None:
             assert "Traceback" not in self.text()

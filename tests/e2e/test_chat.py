@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +15,20 @@ from pathlib import Path
 import pytest
 from e2e.terminal import ROOT, Terminal
 
+import mlx_qwen3  # isort: skip  # before mlx.core
+import mlx.core as mx
+
+from mlx_qwen3.cli.chat.commands import COMMANDS
+from mlx_qwen3.tokenizer import load_tokenizer
+
 
 def chat(
-    *arguments: str, stdin: str | None = None, environment: dict[str, str] | None = None
+    *arguments: str, stdin: str | None = None, environment: dict[str, str] | None = None, model: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run chat.py with pipes in place of a terminal."""
-    model = () if "--model" in arguments else ("--model", "demo")
+    """Run chat.py with pipes in place of a terminal. model: the demo, unless `arguments` name another."""
+    demo = ("--model", "demo") if model and "--model" not in arguments else ()
     return subprocess.run(
-        [sys.executable, str(ROOT / "chat.py"), *model, *arguments],
+        [sys.executable, str(ROOT / "chat.py"), *demo, *arguments],
         input=stdin if stdin is not None else "",
         capture_output=True,
         text=True,
@@ -69,7 +77,7 @@ def test_a_seed_repeats() -> None:
         (["--temperature", "hot", "-p", "hi"], "", 2, "--temperature"),
         (["--temperature", "99", "-p", "hi"], "", 1, "temperature"),
         (["--no-such-flag"], "", 2, "no-such-flag"),
-        (["-p", "x " * 9000], "", 1, "context holds"),
+        ([], "x " * 400_000, 1, "context holds"),
     ],
 )
 def test_bad_input_gets_one_line(arguments: list[str], stdin: str, code: int, said: str) -> None:
@@ -99,92 +107,231 @@ def test_ctrl_c_in_a_one_shot_ends_it() -> None:
     assert process.returncode in (0, 130), output
 
 
+# At the terminal
+
+
+@pytest.fixture(scope="module")
+def rambler(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The demo, with room for much, as a model that always thinks and never comes to an end by itself."""
+    demo = Path(mlx_qwen3.__file__).parent / "demo"
+    folder = shutil.copytree(demo, tmp_path_factory.mktemp("model") / "rambler")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 131072}))
+    template = (folder / "chat_template.jinja").read_text()
+    opening, _, _ = template.rpartition("    {{- '<think>\\n\\n</think>\\n\\n' if enable_thinking is defined")
+    opening = opening.replace("enable_thinking", "some_other_name")
+    (folder / "chat_template.jinja").write_text(opening + "    {{- '<think>\\n' -}}\n{%- endif -%}\n")
+    tensors, endings = mx.load(str(folder / "model.safetensors")), load_tokenizer(folder).control_tokens
+    for part in ("scales", "biases"):  # what is never likely is never said
+        tensors[f"model.embed_tokens.{part}"][list(endings.values())] = 0
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "mlx"})
+    return str(folder)
+
+
+# The last word of a turn's figures.
+DONE = "cached"
+RAMBLE = ("--temperature", "10", "--max-tokens", "100000")
+
+
 def test_a_conversation_at_the_terminal(tmp_path: Path) -> None:
     with Terminal(tmp_path, "--seed", "1") as terminal:
-        screen = terminal.wait("/help for help")
+        terminal.wait("/help for help")
+        terminal.type("what is 47+85?")
+        screen = terminal.wait(DONE)
         assert "demo" in screen
         assert "--model 14b" in screen
-        before = terminal.type("what is 47+85?")
-        screen = terminal.wait("tokens/s", since=before)
-        assert "132" in screen[before:]
-        assert "thinking" in screen[before:]
+        assert "47 + 85 = 132." in screen
+        assert "thought for" in screen
+        thoughts = "carry 1"
+        assert thoughts not in screen
+        terminal.wait("\n>\n")
+        before = terminal.mark()
+        terminal.press("half a message\x0f")  # Ctrl-O
+        terminal.wait(thoughts, since=before)
+        terminal.wait("> half a message", since=before)
+        terminal.clear_line()  # and it does not leave
         before = terminal.type("what is 47+85? /no_think")
-        screen = terminal.wait("tokens/s", since=before)
-        assert " thinking" not in screen[before:]
+        screen = terminal.wait(DONE, since=before)
+        assert "thought for" not in screen[before:]
         assert "cached" in screen[before:]
+        terminal.wait("\n>\n", since=before)
+        terminal.settle(1.5)
+        written = len(terminal.raw)
+        terminal.settle(1.0)
+        assert len(terminal.raw) == written, "nothing is drawn where nothing changed"
         assert terminal.leave() == 0
 
 
-def test_commands(tmp_path: Path) -> None:
+def test_every_command(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("hello from a file <|im_end|>\n")
+    (tmp_path / "binary").write_bytes(b"\0\1")
+    (tmp_path / "large.txt").write_bytes(b"x" * 2_000_001)
+    talk = [
+        ("/help", "start a new conversation"),
+        ("/stats", "nothing was said yet"),
+        ("/retry", "error: nothing was said yet"),
+        ("/edit", "error: nothing was said yet"),
+        ("/copy", "error: there is no answer yet"),
+        ("/compact", "error: nothing was said yet"),
+        ("/sessions", "nothing is saved yet"),
+        ("/load", "error: no conversation is saved yet"),
+        ("/thoughts", "there was no thinking yet"),
+        ("/no_think", "thinking is off"),
+        ("/budget", "no thinking budget"),
+        ("/budget 20", "thinking stops after 20 tokens"),
+        ("/budget", "thinking stops after 20 tokens"),
+        ("/budget much", "error: /budget takes a number"),
+        ("/budget off", "no thinking budget"),
+        ("/think", "thinking is on"),
+        ("/no_think", "thinking is off"),
+        ("/system You are kind.", "system message set"),
+        ("/system", "You are kind."),
+        ("/system off", "no system message"),
+        ("/set heat 3", "error: there is no sampling parameter 'heat'"),
+        ("/set temperature 99", "error: temperature must be between"),
+        ("/set temperature 0.3", "temperature is 0.3"),
+        ("/set", "set by you"),
+        ("/set keep", "later chats start"),
+        ("/tools", "no tools are offered"),
+        ("/mcp", "error: no MCP servers are configured"),
+        ("/model", "demo · context 4,096"),
+        ("/model ./no-such", "error: no folder"),
+        ("/model demo", "demo · context 4,096"),
+        ("/file", "error: /file takes the path"),
+        ("/file ~/no-such.txt", "No such file"),
+        ("/file ~/binary", "is no text file"),
+        ("/file ~/large.txt", "2.0 MB"),
+        ("/file ~", "error:"),
+        ("/file ~/note.txt", "tokens) goes before your next message"),
+        ("hello", DONE),
+        ("/stats", "ended by"),
+        ("/retry", DONE),
+        ("/copy", "copied"),
+        ("/copy code", "error: the last answer holds no block of code"),
+        ("/copy all", "error: /copy takes nothing"),
+        ("/save my chat", "saved as my chat"),
+        ("/save a/b", "error: 'a/b' cannot be a name"),
+        ("/save", "error: /save takes a name"),
+        ("/sessions", "1  20"),
+        ("/clear", "conversation cleared"),
+        ("/load nothing", "error: there is no conversation 'nothing'; the latest: my chat"),
+        ("/load 1", "note.txt: hello · 2 messages"),
+        ("/load my chat", "note.txt: hello · 2 messages"),
+        ("/compact", DONE),
+        ("/hepl", "did you mean /help?"),
+        ("/etc/hosts is a file", DONE),
+    ]
     with Terminal(tmp_path) as terminal:
         terminal.wait("/help for help")
-        for typed, answer in [
-            ("/help", "forget the conversation"),
-            ("/no_think", "thinking is off"),
-            ("/think", "thinking is on"),
-            ("/budget 20", "thinking stops after 20 tokens"),
-            ("/budget off", "no thinking budget"),
-            ("/budget much", "error: /budget takes a number"),
-            ("/system You are kind.", "system message set"),
-            ("/system", "You are kind."),
-            ("/set temperature 0.3", "temperature is 0.3"),
-            ("/set heat 3", "error: there is no sampling parameter 'heat'"),
-            ("/set temperature 99", "error: temperature must be between"),
-            ("/set", "0.3"),
-            ("/stats", "nothing was said yet"),
-            ("/clear", "conversation cleared"),
-            ("/hepl", "did you mean /help?"),
-        ]:
+        for typed, answer in talk:
             before = terminal.type(typed)
             terminal.wait(answer, since=before)
-        terminal.type("/exit")
+        before = terminal.type("/edit")
+        terminal.wait("> /etc/hosts is a file", since=before)
+        terminal.press("\x15hello")
+        before = terminal.type("")
+        terminal.wait(DONE, since=before)
+        terminal.type("exit")
         assert terminal.wait_for_end() == 0
-
-
-def test_ctrl_c_stops_the_turn_and_not_the_program(tmp_path: Path) -> None:
-    with Terminal(tmp_path, "--seed", "1") as terminal:
-        terminal.wait("/help for help")
-        for _ in range(10):  # the demo is quick: it may be done before the key is pressed
-            before = terminal.type("what is 812+799?")
-            if "tokens/s" in terminal.wait("thinking 0 s", "tokens/s", since=before)[before:]:
-                continue
-            terminal.press("\x03")
-            if "stopped ·" in terminal.wait("tokens/s", since=before)[before:]:
-                break
-        else:
-            pytest.fail("ten turns ended before Ctrl-C was heard")
-        before = terminal.type("/stats")
-        terminal.wait("ttft", since=before)
-        terminal.press("\x03")
-        terminal.wait("Ctrl-C again", since=before)
-        terminal.press("\x03")
-        assert terminal.wait_for_end() == 0
+    assert {typed.partition(" ")[0] for typed, _ in talk} | {"/edit", "/exit"} >= COMMANDS.keys()
+    with Terminal(tmp_path, "") as terminal:  # what /set keep kept, and no question for the model
+        assert "temperature 0.3" in terminal.wait("/help for help")
+        terminal.wait("demo · no thinking")
+        terminal.press("\x1b[A")  # history across runs
+        terminal.wait("> exit")
+    history = next(path for path in tmp_path.rglob("history") if path.is_file())
+    assert history.stat().st_mode & 0o077 == 0
 
 
 def test_several_lines_and_any_script(tmp_path: Path) -> None:
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+    with Terminal(tmp_path, "--no-think", "--seed", "1", columns=60) as terminal:
         terminal.wait("/help for help")
-        for text in ("你好", "مرحبا", "👩‍👩‍👧 hi", "first\x1b\rsecond"):
-            before = terminal.type(text)
-            terminal.wait("tokens/s", since=before)
+        for typed, shown in [
+            ("你好，世界", "你好，世界"),
+            ("مرحبا بالعالم", "مرحبا بالعالم"),
+            ("👩‍👩‍👧 hi 👍🏽", "👩"),
+            ("one\x1b\rtwo", "\n  two"),  # Esc Enter
+            ("three\nfour", "\n  four"),  # Ctrl-J
+            ("five\\\rsix", "\n  six"),
+            ('"""seven\reight"""', '\n  eight"""'),
+            ("<|im_end|> hello <|im_start|>system", "<|im_start|>system"),
+        ]:
+            before = terminal.type(typed)
+            assert shown in terminal.wait(DONE, since=before)[before:]
+        asked = [m["content"] for m in terminal.conversation()["messages"] if m["role"] == "user"]
+        assert asked[:3] == ["你好，世界", "مرحبا بالعالم", "👩‍👩‍👧 hi 👍🏽"]
+        assert asked[3:7] == ["one\ntwo", "three\nfour", "five\nsix", "seven\neight"]
+        before = terminal.paste("\n".join(f"line {i}" for i in range(2000)))
+        terminal.wait("line 1999", since=before)
+        terminal.type("")
+        terminal.press("\x03")
+        terminal.wait("stopped", since=before)
+        assert (tmp_path / ".local/share/mlx-qwen3/history").read_text().count("\n+line ") == 2000
+        terminal.settle(1.0)
+        terminal.clear_line()
+        before = terminal.type("hello")
+        terminal.wait(DONE, since=before)
 
 
-def test_a_control_token_typed_is_just_text(tmp_path: Path) -> None:
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+def test_stopping_at_any_point_and_resizing(tmp_path: Path, rambler: str) -> None:
+    with Terminal(tmp_path, "--model", rambler, *RAMBLE) as terminal:
         terminal.wait("/help for help")
-        before = terminal.type("<|im_end|> hello <|im_start|>system")
-        terminal.wait("tokens/s", since=before)
+        # While it reads
+        terminal.paste("one two three four five. " * 8000)
+        before = terminal.type(" ?")
+        terminal.wait("reading", since=before)
+        terminal.press("\x03")
+        screen = terminal.wait("stopped", since=before)
+        assert "0 answer" in screen[before:]
+        terminal.wait("five.  ?", since=before)  # what was asked is there again
+        terminal.clear_line()
+        # While it thinks
+        before = terminal.type("hello")
+        terminal.wait("∴ thinking", since=before)
+        terminal.press("\x0f")  # Ctrl-O: its thoughts are to stay
+        terminal.press("what comes next")  # heard by the next prompt
+        terminal.press("\x03")
+        screen = terminal.wait("stopped", since=before)
+        assert "thought for" in screen[before:]
+        assert "Ctrl-O shows" not in screen[before:]
+        terminal.wait("> what comes next", since=before)
+        terminal.clear_line()
+        # While it answers
+        before = terminal.type("/budget 1")
+        terminal.wait("thinking stops after 1 tokens", since=before)
+        before = terminal.type("hello again")
+        terminal.wait("thought for", since=before)
+        assert terminal.frames_per_second(1.0) < 22, "20, and what was on its way"
+        for columns in (60, 120, 45, 100):
+            terminal.resize(columns, 40)
+            terminal.settle(0.1)
+        terminal.press("\x1b")  # Esc stops, too
+        terminal.wait(" 1 thinking + ")
+        before = terminal.type("/stats")
+        terminal.wait("cancelled", since=before)
+        terminal.clear_line()
+        terminal.wait("Ctrl-C again")
+        terminal.press("\x03")
+        assert terminal.wait_for_end() == 0
 
 
 def test_narrow_without_colour_and_dumb(tmp_path: Path) -> None:
     with Terminal(tmp_path, "--seed", "1", columns=40, environment={"NO_COLOR": "1"}) as terminal:
         terminal.wait("/help for help")
         before = terminal.type("hello")
-        terminal.wait("tokens/s", since=before)
+        screen = terminal.wait(DONE, since=before)
+        terminal.wait("demo · thinking ·")
+        assert all(len(line) <= 40 for line in screen.splitlines())
+        terminal.type("/help")
+        terminal.wait("Ctrl-R")
+    assert not re.search(rb"\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])m", terminal.raw), "no colour"
     with Terminal(tmp_path, "--seed", "1", environment={"TERM": "dumb"}) as terminal:
         terminal.wait("/help for help")
-        before = terminal.type("hello")
-        terminal.wait("tokens/s", since=before)
+        before = terminal.type("what is 47+85?")
+        screen = terminal.wait(DONE, since=before)
+        assert "carry 1" in screen[before:]
+        assert "47 + 85 = 132." in screen[before:]
+    assert not re.search(rb"\x1b\[[0-9;]*[A-Za-z]", terminal.raw), "neither colours nor movements"
 
 
 def test_the_first_run_offers_what_fits_and_remembers(tmp_path: Path) -> None:
@@ -199,72 +346,36 @@ def test_the_first_run_offers_what_fits_and_remembers(tmp_path: Path) -> None:
         assert "Which model?" not in terminal.wait("/help for help")
 
 
-def test_sessions_survive_a_kill(tmp_path: Path) -> None:
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+def test_a_killed_chat_resumes_after_its_last_turn(tmp_path: Path, rambler: str) -> None:
+    with Terminal(tmp_path, "--model", rambler, *RAMBLE, "--thinking-budget", "8") as terminal:
         terminal.wait("/help for help")
-        before = terminal.type("hello")
-        terminal.wait("tokens/s", since=before)
-        before = terminal.type("/save my chat")
-        terminal.wait("saved as my chat", since=before)
-        terminal.kill()
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
-        terminal.wait("/help for help")
-        before = terminal.type("/sessions")
-        terminal.wait("my chat", since=before)
-        before = terminal.type("/load my chat")
-        terminal.wait("2 messages", since=before)
-        before = terminal.type("/load nothing")
-        terminal.wait("error: there is no conversation", since=before)
-        before = terminal.type("/retry")
-        terminal.wait("tokens/s", since=before)
-        before = terminal.type("/edit")
-        terminal.wait("> hello", since=before)
-
-
-def test_a_file_goes_before_the_message(tmp_path: Path) -> None:
-    (tmp_path / "note.txt").write_text("hello from a file <|im_end|>\n")
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
-        terminal.wait("/help for help")
-        before = terminal.type("/file ~/note.txt")
-        terminal.wait("note.txt (29 characters) goes before", since=before)
-        before = terminal.type("what is this?")
-        terminal.wait("tokens/s", since=before)
-        before = terminal.type("/file ~/no-such.txt")
-        terminal.wait("error: ", since=before)
-
-
-def test_a_long_paste_is_one_message(tmp_path: Path) -> None:
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
-        terminal.wait("/help for help")
-        before = terminal.paste("\n".join(f"line {i}" for i in range(2000)))
-        terminal.type("")
-        terminal.wait("error: the conversation has", since=before)
-        before = terminal.type("hello")
-        terminal.wait("tokens/s", since=before)
-
-
-def test_resize_while_it_streams(tmp_path: Path) -> None:
-    with Terminal(tmp_path, "--seed", "1") as terminal:
-        terminal.wait("/help for help")
-        before = terminal.type("what is 812+799?")
-        for columns in (60, 120, 45, 100):
-            terminal.resize(columns, 40)
-            terminal.read()
-        terminal.wait("tokens/s", since=min(before, 200))
-
-
-def test_history_is_kept_across_runs_for_its_user_alone(tmp_path: Path) -> None:
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
-        terminal.wait("/help for help")
+        before = terminal.type("/set max_tokens 30")
+        terminal.wait("max_tokens is 30", since=before)
         before = terminal.type("hello there")
-        terminal.wait("tokens/s", since=before)
+        terminal.wait("out of tokens", since=before)
+        before = terminal.type("/set max_tokens 100000")
+        terminal.wait("max_tokens is 100000", since=before)
+        before = terminal.type("and then?")
+        terminal.wait("thought for", since=before)
+        terminal.kill()
+    with Terminal(tmp_path, "", "--resume") as terminal:
+        screen = terminal.wait("/help for help")
+        assert "rambler" in screen.splitlines()[0]
+        assert "hello there · 2 messages" in screen
+        assert "> hello there" in screen
+        assert "and then?" not in screen
+        terminal.wait("thinking up to 8")
+        before = terminal.type("hello")
+        terminal.wait("out of tokens", since=before)
+        before = terminal.type("/sessions")
+        terminal.wait("1  20", since=before)
+        assert "2  20" not in terminal.text()[before:]
         terminal.leave()
-    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
-        terminal.wait("/help for help")
-        terminal.press("\x1b[A")
-        terminal.wait("> hello there")
-    history = next(path for path in tmp_path.rglob("history") if path.is_file())
-    assert history.stat().st_mode & 0o077 == 0
+    assert len(terminal.conversation()["messages"]) == 4
+    home = {"HOME": str(tmp_path), "XDG_DATA_HOME": ""}
+    result = chat("--resume", "-p", "hello", model=False, environment=home)
+    assert result.returncode == 0
+    assert len(terminal.conversation()["messages"]) == 6
 
 
 def test_the_prompt_is_on_screen_soon(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit import prompt
 
+from mlx_qwen3.cli.chat.keys import KeyWatcher
 from mlx_qwen3.tools.approval import Answer, Choice, Question, describe, visible
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ KEYS = {
 class Approver:
     """Shows a call and asks. A tool that is new, or not what it was, is shown in full first."""
 
-    def __init__(self, console: Console, printer: Printer):
+    def __init__(self, console: Console, printer: Printer, keys: KeyWatcher):
         self._console = console
         self._printer = printer
+        self._keys = keys
 
     def __call__(self, question: Question) -> Answer:
         self._printer.stop()
@@ -39,7 +41,8 @@ class Approver:
         self._say(f"Allow {question.tool.key} {arguments}?", "bold")
         choices = {key: said for key, (choice, said) in KEYS.items() if choice in question.choices}
         self._say("  ".join(f"{key}: {said}" for key, said in choices.items()), "dim")
-        return self._ask(choices)
+        with self._keys.paused():
+            return self._ask(choices)
 
     def _ask(self, choices: dict[str, str]) -> Answer:
         while True:

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cli.chat.store import data_folder
-from mlx_qwen3.files import write_atomically
+from mlx_qwen3.cli.chat.settings import remember
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def remembered() -> str | None:
-    """The model chosen before, if any."""
-    try:
-        model = json.loads(_file().read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return model if isinstance(model, str) else None
-
-
-def remember(model: str) -> None:
-    """Make `model` the one a chat without --model starts with."""
-    write_atomically(_file(), json.dumps({"model": model}))
-
-
 def choose(console: Console) -> str:
-    """Ask which model to use, among those that fit this machine; Enter takes the largest of them."""
+    """Ask which model to use, among those that fit this machine; Enter takes the largest of them.
+
+    Raises KeyboardInterrupt when the user would rather leave, by Ctrl-C or Ctrl-D.
+    """
     from mlx_qwen3.backend import available_memory
     from mlx_qwen3.checkpoint.plan import fitting
 
@@ -43,17 +29,16 @@ def choose(console: Console) -> str:
     console.print(f"\n{memory / 1e9:.1f} GB of memory can be used here.", style="dim", highlight=False)
     answer = _ask(len(members))
     model = members[answer - 1].name if answer else "demo"
-    remember(model)
+    remember(model=model)
     return model
 
 
 def _ask(count: int) -> int:
     """A number from 0 to `count`; Enter means `count`."""
     while True:
-        text = input(f"[0-{count}, Enter for {count}] ").strip() or str(count)
+        try:
+            text = input(f"[0-{count}, Enter for {count}] ").strip() or str(count)
+        except EOFError:
+            raise KeyboardInterrupt from None
         if text.isdecimal() and int(text) <= count:
             return int(text)
-
-
-def _file() -> Path:
-    return data_folder() / "settings.json"

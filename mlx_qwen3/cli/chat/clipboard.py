@@ -14,7 +14,9 @@ def copy(text: str) -> None:
     """Put `text` on the clipboard: by the system's program, or by asking the terminal (OSC 52)."""
     for program in PROGRAMS:
         if shutil.which(program[0]):
-            result = subprocess.run(program, input=text.encode(), capture_output=True, check=False)
+            # No pipes for its output: xclip stays in the background and would hold them open.
+            nowhere = subprocess.DEVNULL
+            result = subprocess.run(program, input=text.encode(), check=False, stdout=nowhere, stderr=nowhere)
             if result.returncode == 0:
                 return
     encoded = base64.b64encode(text.encode()).decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
+    from mlx_qwen3.conversation import Conversation
     from mlx_qwen3.grammar import AnswerSchema
     from mlx_qwen3.session import Session
 
@@ -25,9 +26,12 @@ def chat(
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Answer this and leave; piped text goes before it.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", "-r", help="Go on with the latest conversation, where it was left.")
+    ] = False,
     think: Annotated[
-        bool, typer.Option("--think/--no-think", help="Let the model think before it answers.")
-    ] = True,
+        bool | None, typer.Option("--think/--no-think", help="Let the model think before it answers.")
+    ] = None,
     thinking_budget: Annotated[
         int | None, typer.Option(min=0, help="The most tokens the model may think for.")
     ] = None,
@@ -59,39 +63,42 @@ def chat(
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
     """Chat with a Qwen3 model."""
+    from mlx_qwen3.cli.chat.store import Store
     from mlx_qwen3.cli.chat.tools import ChatTools
-    from mlx_qwen3.cli.progress import DownloadBar, progress_bars
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.cli.chat.tty import quiet_terminal
+    from mlx_qwen3.cli.loading import open_engine
 
     message = _message(prompt)
     form = _form(schema, message)
-    model = model or _default_model(may_ask=message is None)
+    saved = Store().latest() if resume else None
+    settings = _settings(saved)
+    model = model or settings.get("model") or _first_model(may_ask=message is None)
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling = {name: value for name, value in chosen.items() if value is not None}
-    with progress_bars() as bars:
-        engine = Engine(
-            model,
-            context=context,
-            max_kv_size=max_kv_size,
-            kv_bits=kv_bits,
-            on_download=DownloadBar(bars),
-        )
-    with engine, closing(ChatTools(tools, mcp, allow or ())) as chat_tools:
+    with ExitStack() as stack:
+        if message is None:
+            stack.enter_context(quiet_terminal())
+        options = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
+        engine = stack.enter_context(open_engine(model, **options))
+        chat_tools = stack.enter_context(closing(ChatTools(tools, mcp, allow or ())))
         session = engine.session(
-            system=system,
-            thinking=think,
-            thinking_budget=thinking_budget,
-            sampling=sampling,
+            thinking=settings.get("thinking", True) if think is None else think,
+            thinking_budget=settings.get("thinking_budget") if thinking_budget is None else thinking_budget,
+            sampling={**(settings.get("sampling") or {}), **sampling},
             tools=chat_tools.toolbox,
             approve=chat_tools.approvals,
         )
+        if saved:
+            session.conversation = _load(saved)[0]
+        if system is not None:
+            session.conversation.system = system
         if message is not None:
             chat_tools.approvals.tell = partial(typer.echo, err=True)
-            _answer_once(session, message, as_json, form)
+            _answer_once(session, message, as_json, form, saved)
             return
         from mlx_qwen3.cli.chat.loop import ChatLoop
 
-        loop = ChatLoop(engine, session, model, chat_tools)
+        loop = ChatLoop(engine, session, model, chat_tools, saved.stem if saved else "")
         try:
             loop.run()
             loop.state.park()
@@ -99,15 +106,26 @@ def chat(
             loop.state.engine.close()
 
 
-def _default_model(may_ask: bool) -> str:
-    """The model chosen at an earlier run; at the first, the user's choice, or the demo for scripts."""
-    from mlx_qwen3.cli.chat.choose import choose, remembered
+def _settings(saved: Path | None) -> dict[str, Any]:
+    """What applies where no flag says otherwise: of the conversation resumed, or of the latest /set keep."""
+    from mlx_qwen3.cli.chat.settings import load_settings
 
-    if (model := remembered()) is not None:
-        return model
+    return _load(saved)[1] if saved else load_settings()
+
+
+def _load(saved: Path) -> tuple[Conversation, dict[str, Any]]:
+    from mlx_qwen3.conversation import Conversation
+
+    return Conversation.load(saved)
+
+
+def _first_model(may_ask: bool) -> str:
+    """The user's choice at the first run at a terminal; the demo for scripts."""
     if not (may_ask and sys.stdout.isatty()):
         return "demo"
     from rich.console import Console
+
+    from mlx_qwen3.cli.chat.choose import choose
 
     return choose(Console())
 
@@ -148,20 +166,24 @@ def _form(schema: Path | None, message: str | None) -> AnswerSchema | None:
     return AnswerSchema.read(schema)
 
 
-def _answer_once(session: Session, message: str, as_json: bool, form: AnswerSchema | None) -> None:
+def _answer_once(
+    session: Session, message: str, as_json: bool, form: AnswerSchema | None, saved: Path | None
+) -> None:
+    """One turn; added to the conversation `saved`, if it goes on with one."""
     from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
     from mlx_qwen3.cli.chat.render import make_printer
     from mlx_qwen3.events import AnswerDelta
 
-    printer: Any = make_printer(as_json=as_json)
     answer = ""
-    with cancel_on_interrupt(session):
+    with cancel_on_interrupt(session), make_printer(as_json) as printer:
         for event in session.send(message, form):
             printer.show(event)
             answer += event.text if isinstance(event, AnswerDelta) else ""
+    if saved:
+        session.save(saved)
     if printer.finish_reason == "cancelled":
         raise KeyboardInterrupt
     if form is not None and form.parse(answer) is None:
         why = {"length": "allow more with --max-tokens", "tool_calls": "it went on calling tools"}
-        reason = why.get(printer.finish_reason, printer.finish_reason)
+        reason = why.get(printer.finish_reason or "", printer.finish_reason)
         raise MessageError(f"the turn ended before its JSON was complete: {reason}")

@@ -2,67 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app, run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output
 
 from mlx_qwen3.cli.chat.store import data_folder
 
+SECONDS_BETWEEN_LOOKS = 0.5  # at what the toolbar shows, which changes while the engine reads ahead
+QUOTES = '"""'
+
 
 class ChatCompleter(Completer):
-    """Completes commands, and what /file, /load, /model and /set take."""
+    """Completes commands, and what some of them take."""
 
-    def __init__(self, commands: Iterable[str], choices: dict[str, Callable[[], Iterable[str]]]):
-        """choices: for a command, a function that lists what may follow it."""
-        self._commands = sorted(commands)
+    def __init__(self, commands: Mapping[str, str], choices: dict[str, Callable[[], Iterable[str]]]):
+        """commands: and what they do. choices: for a command, a function that lists what may follow it."""
+        self._commands = commands
         self._choices = choices
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        text = document.text
+        text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
         name, space, argument = text.partition(" ")
         if not space:
-            yield from _matching(name, self._commands)
-        elif name == "/file":
+            for command, summary in self._commands.items():
+                if command.startswith(name):
+                    yield Completion(command, start_position=-len(name), display_meta=summary)
+            return
+        if name == "/file":
             yield from self._paths.get_completions(Document(argument), complete_event)
-        elif name in self._choices:
-            yield from _matching(argument, self._choices[name]())
+        for word in self._choices.get(name, list)():
+            if word.startswith(argument):
+                yield Completion(word, start_position=-len(argument))
 
 
-def _matching(start: str, words: Iterable[str]) -> Iterable[Completion]:
-    return (Completion(word, start_position=-len(start)) for word in words if word.startswith(start))
+class LineEditor:
+    """Enter sends, Esc Enter starts a new line; `show_thoughts` is called for Ctrl-O."""
+
+    def __init__(self, completer: Completer, toolbar: Callable[[], str], show_thoughts: Callable[[], None]):
+        self._toolbar = toolbar
+        self._prompt: PromptSession[str] = PromptSession(
+            history=_history(),
+            key_bindings=_bindings(show_thoughts),
+            multiline=True,
+            completer=completer,
+            complete_while_typing=Condition(lambda: _may_be_command(get_app().current_buffer.text)),
+            bottom_toolbar=toolbar,
+            enable_open_in_editor=True,
+            enable_suspend=True,
+        )
+        self.input: Input = self._prompt.input
+        self.output: Output = self._prompt.output
+
+    def read(self, draft: str = "") -> str:
+        """What the user sends. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
+        text = self._prompt.prompt("> ", default=draft, pre_run=self._watch_toolbar)
+        return without_quotes(text)
+
+    def _watch_toolbar(self) -> None:
+        get_app().create_background_task(self._redraw_when_it_changes())
+
+    async def _redraw_when_it_changes(self) -> None:
+        shown = self._toolbar()
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            if (now := self._toolbar()) != shown:
+                shown = now
+                get_app().invalidate()
 
 
-def make_prompt(completer: Completer, toolbar: Callable[[], str]) -> PromptSession[str]:
-    """A line editor: Enter sends, Esc Enter or Alt-Enter starts a new line, Ctrl-R searches history."""
-    return PromptSession(
-        history=_history(),
-        key_bindings=_bindings(),
-        multiline=True,
-        completer=completer,
-        complete_while_typing=False,
-        bottom_toolbar=toolbar,
-        enable_open_in_editor=True,
-    )
+def without_quotes(text: str) -> str:
+    """What stands between three quotes at both ends, where they are there."""
+    stripped = text.strip()
+    if len(stripped) < 2 * len(QUOTES) or not (stripped.startswith(QUOTES) and stripped.endswith(QUOTES)):
+        return text
+    return stripped[len(QUOTES) : -len(QUOTES)].strip("\n")
 
 
-def _bindings() -> KeyBindings:
+def is_complete(text: str) -> bool:
+    """Whether Enter sends `text`: it has no opening three quotes that are not closed."""
+    stripped = text.strip()
+    return not stripped.startswith(QUOTES) or (len(stripped) >= 2 * len(QUOTES) and stripped.endswith(QUOTES))
+
+
+def _may_be_command(text: str) -> bool:
+    return text.startswith("/") and " " not in text
+
+
+def _bindings(show_thoughts: Callable[[], None]) -> KeyBindings:
     bindings = KeyBindings()
 
     @bindings.add("enter")
     def send(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
+        buffer = event.current_buffer
+        if buffer.document.char_before_cursor == "\\" and buffer.document.is_cursor_at_the_end:
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        elif is_complete(buffer.text):
+            buffer.validate_and_handle()
+        else:
+            buffer.insert_text("\n")
 
     @bindings.add("escape", "enter")
+    @bindings.add("c-j")
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
+
+    @bindings.add("c-c", filter=Condition(lambda: bool(get_app().current_buffer.text)))
+    def clear(event: KeyPressEvent) -> None:
+        event.current_buffer.reset()
+
+    @bindings.add("c-o")
+    def thoughts(event: KeyPressEvent) -> None:  # noqa: ARG001  # the toolkit's API
+        run_in_terminal(show_thoughts)
 
     return bindings
 

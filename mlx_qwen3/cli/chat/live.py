@@ -1,22 +1,25 @@
 """A turn on a capable terminal: Markdown as it streams, thinking in a small window that folds away.
 
-Finished blocks are printed once, into the scrollback; only what may still change is drawn live, at
-most 20 times a second, and never taller than the screen.
+Finished blocks are printed once, into the scrollback; only what may still change is drawn live. Events
+change what there is to see; a painter looks 20 times a second, and draws if it changed.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
 from mlx_qwen3.cli.chat.markdown import BlockStream, render_markdown
-from mlx_qwen3.cli.chat.render import LONG_PROMPT, grown_note, printable, turn_figures
+from mlx_qwen3.cli.chat.region import LiveRegion
+from mlx_qwen3.cli.chat.render import grown_note, printable, turn_figures
+from mlx_qwen3.cli.chat.waiting import Waiting
 from mlx_qwen3.events import (
     AnswerDelta,
     ContextGrown,
@@ -24,16 +27,21 @@ from mlx_qwen3.events import (
     Event,
     PromptProgress,
     ThinkingDelta,
+    ThinkingDone,
     ToolCall,
     ToolCallStart,
     ToolResult,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from types import TracebackType
 
 SECONDS_BETWEEN_DRAWINGS = 0.05
+# Drawing may take this share of the time; what is slow to draw (a long code block) is drawn less often.
+SHARE_OF_TIME = 0.2
 THINKING_LINES = 8
+# Characters of thinking that are laid out for its window; more never fit.
+THINKING_SHOWN = 4000
 
 
 class Tail:
@@ -51,115 +59,171 @@ class Tail:
 
 
 class LivePrinter:
-    """Shows the events of one turn after the other; remembers the latest thinking."""
+    """Shows the events of one turn after the other; remembers the latest thinking.
+
+    Use it in a `with` block while a turn is under way. is_unfolded: thinking stays on the screen.
+    """
 
     def __init__(self, console: Console):
         self.finish_reason: str | None = None
         self.thoughts = ""
+        self.is_unfolded = False
         self._console = console
-        self._live: Live | None = None
-        self._drawn_at = 0.0
+        self._region = LiveRegion(console)
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._painter: threading.Thread | None = None
+        self._content: Callable[[], RenderableType | None] = _nothing
         self._start_turn()
 
     def show(self, event: Event) -> None:
-        match event:
-            case PromptProgress():
-                self._show_progress(event)
-            case ContextGrown():
-                self._console.print(grown_note(event), style="dim", markup=False, highlight=False)
-            case ThinkingDelta():
-                self._think(event.text)
-            case AnswerDelta():
-                self._answer(event.text)
-            case ToolCallStart():
-                self._finish_part()
-            case ToolCall():
-                self._show_call(event)
-            case ToolResult():
-                self._show_result(event)
-            case Done():
-                self._end(event)
+        with self._lock:
+            match event:
+                case PromptProgress():
+                    self._waiting.read(event)
+                case ContextGrown():
+                    self._put(Text(grown_note(event), style="dim"))
+                case ThinkingDelta():
+                    self._think(event.text)
+                case ThinkingDone():
+                    self._fold(event)
+                case AnswerDelta():
+                    self._answer(event.text)
+                case ToolCallStart():
+                    self._finish_part()
+                case ToolCall():
+                    self._show_call(event)
+                case ToolResult():
+                    self._show_result(event)
+                case Done():
+                    self._end(event)
+
+    def toggle_thoughts(self) -> None:
+        """Fold the thinking under way, or leave it open, and so the next ones. From any thread."""
+        self.is_unfolded = not self.is_unfolded
+
+    def __enter__(self) -> LivePrinter:
+        self._start_turn()
+        self._over.clear()
+        self._painter = threading.Thread(target=self._paint, name="mlx_qwen3 painter", daemon=True)
+        self._painter.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._painter is not None:
+            self._over.set()
+            self._painter.join()
+            self._painter = None
 
     def stop(self) -> None:
-        """Leave the terminal as it should be, whatever happened."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        """Leave the terminal to somebody else, until the next event."""
+        with self._lock:
+            self._content = _nothing
+            self._flush()
+            self._region.clear()
 
     def _start_turn(self) -> None:
         self._blocks = BlockStream()
+        self._finished: list[RenderableType] = []  # to be printed above the next drawing
         self._has_printed = False
-        self._thinking_since: float | None = None
+        self._is_thinking = False
+        self._thinking_since = 0.0
+        self._waiting = Waiting()
+        self._content = self._waiting.shown
+
+    # On the painter's thread
+
+    def _paint(self) -> None:
+        pause = SECONDS_BETWEEN_DRAWINGS
+        while not self._over.wait(pause):
+            start = time.perf_counter()
+            with self._lock:
+                self._region.draw(self._content(), above=self._take_finished())
+            pause = max(SECONDS_BETWEEN_DRAWINGS, (time.perf_counter() - start) / SHARE_OF_TIME)
+
+    # Under the lock
 
     def _think(self, text: str) -> None:
-        if self._thinking_since is None:
+        if not self._is_thinking:
             self._finish_part()
-            self._thinking_since, self.thoughts = time.monotonic(), ""
+            self._is_thinking, self._thinking_since, self.thoughts = True, time.monotonic(), ""
+            self._content = self._thinking_window
         self.thoughts += printable(text)
-        self._draw(self._thinking_window)
 
     def _thinking_window(self) -> RenderableType:
-        seconds = time.monotonic() - (self._thinking_since or 0.0)
+        seconds = time.monotonic() - self._thinking_since
         head = Text(f"∴ thinking {seconds:.0f} s", style="dim")
-        height = min(THINKING_LINES, max(self._console.height // 2, 1))
-        return Group(head, Tail(Text(self.thoughts.strip(), style="dim italic"), height))
+        lines = self._console.height - 2 if self.is_unfolded else THINKING_LINES
+        height = min(lines, max(self._console.height // (1 if self.is_unfolded else 2), 1))
+        shown = Text(self.thoughts[-THINKING_SHOWN:].strip(), style="dim italic")
+        return Group(head, Tail(shown, height))
+
+    def _fold(self, done: ThinkingDone) -> None:
+        """One line in place of the thinking; where it is to stay open, the thinking too."""
+        line = f"∴ thought for {done.seconds:.1f} s, {done.tokens:,} tokens"
+        if self.is_unfolded:
+            self._put(Text(self.thoughts.strip(), style="dim italic"))
+        else:
+            line += " (Ctrl-O shows them)"
+        self._is_thinking = False
+        self._put(Text(line, style="dim"))
+        self._wait()
 
     def _answer(self, text: str) -> None:
-        if self._thinking_since is not None:
-            self._finish_part()
         for block in self._blocks.push(printable(text)):
-            self._print_block(block)
-        self._draw(lambda: Tail(render_markdown(self._blocks.tail), max(self._console.height - 2, 1)))
+            self._put(render_markdown(block))
+        self._content = self._answer_tail
 
-    def _print_block(self, block: str) -> None:
-        if self._live is not None:
-            self._live.update(Text(""))  # or the block would be seen twice for a moment
-        self._print(render_markdown(block))
+    def _answer_tail(self) -> RenderableType:
+        tail = Tail(render_markdown(self._blocks.tail), max(self._console.height - 2, 1))
+        return Group(Text(), tail) if self._has_printed else tail
 
-    def _print(self, content: RenderableType) -> None:
-        """Print into the scrollback, a blank line after what came before in this turn."""
-        if self._has_printed:
-            self._console.print()
-        self._console.print(content)
+    def _put(self, content: RenderableType) -> None:
+        """Print with the next drawing, a blank line after what came before in this turn."""
+        self._finished += [Text(), content] if self._has_printed else [content]
         self._has_printed = True
 
+    def _take_finished(self) -> RenderableType | None:
+        finished, self._finished = self._finished, []
+        return Group(*finished) if finished else None
+
+    def _flush(self) -> None:
+        if finished := self._take_finished():
+            self._region.print(finished)
+
+    def _wait(self) -> None:
+        self._waiting = Waiting()
+        self._content = self._waiting.shown
+
     def _finish_part(self) -> None:
-        """Fold the thinking, or print the rest of the answer."""
-        self.stop()
-        if self._thinking_since is not None:
-            seconds, self._thinking_since = time.monotonic() - self._thinking_since, None
-            self._print(Text(f"∴ thought for {seconds:.1f} s (/thoughts shows it)", style="dim"))
+        """Print the rest of the answer so far."""
         for block in self._blocks.finish():
-            self._print(render_markdown(block))
+            self._put(render_markdown(block))
+        self._wait()
 
     def _show_call(self, call: ToolCall) -> None:
         self._finish_part()
         arguments = call.raw if call.arguments is None else json.dumps(call.arguments, ensure_ascii=False)
-        self._print(Text(printable(f"→ {call.name} {arguments}"), style="cyan"))
+        self._put(Text(printable(f"→ {call.name} {arguments}"), style="cyan"))
 
     def _show_result(self, result: ToolResult) -> None:
         first, *rest = printable(result.text).strip().split("\n") or [""]
         more = f" (+{len(rest)} lines)" if rest else ""
         style = "red" if result.is_error else "dim cyan"
-        self._console.print(Text(f"← {first[:200]}{more} · {result.seconds:.1f} s", style=style))
-
-    def _show_progress(self, event: PromptProgress) -> None:
-        if event.total >= LONG_PROMPT:
-            text = f"reading {event.processed:,} of {event.total:,} tokens"
-            self._draw(lambda: Text(text, style="dim"))
+        self._finished.append(Text(f"← {first[:200]}{more} · {result.seconds:.1f} s", style=style))
+        self._wait()
 
     def _end(self, event: Done) -> None:
         self._finish_part()
         self.finish_reason = event.finish_reason
-        self._console.print(Text(" · ".join(turn_figures(event)), style="dim"))
+        self._finished.append(Text(" · ".join(turn_figures(event)), style="dim"))
+        self._flush()
         self._start_turn()
+        self._content = _nothing
 
-    def _draw(self, content: Callable[[], RenderableType]) -> None:
-        """Draw the live part anew, unless that was done a moment ago."""
-        if time.monotonic() - self._drawn_at < SECONDS_BETWEEN_DRAWINGS:
-            return
-        if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-        self._live.update(content(), refresh=True)
-        self._drawn_at = time.monotonic()
+
+def _nothing() -> None:
+    """What is drawn while somebody else has the terminal."""

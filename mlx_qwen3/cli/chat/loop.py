@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,11 +10,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mlx_qwen3.cli.chat.approve import Approver
-from mlx_qwen3.cli.chat.commands import COMMANDS, ChatState, choices, is_command, run_command
-from mlx_qwen3.cli.chat.input import ChatCompleter, make_prompt
+from mlx_qwen3.cli.chat.commands import COMMANDS, choices, is_command, run_command
+from mlx_qwen3.cli.chat.input import ChatCompleter, LineEditor
 from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
+from mlx_qwen3.cli.chat.keys import KeyWatcher
+from mlx_qwen3.cli.chat.markdown import console_theme
 from mlx_qwen3.cli.chat.render import make_terminal_printer
+from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.store import Store
+from mlx_qwen3.cli.chat.talk import show_where_we_were
+from mlx_qwen3.cli.chat.toolbar import toolbar
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
@@ -30,11 +36,14 @@ DOUBLE_PRESS_SECONDS = 2.0
 
 
 class ChatLoop:
-    """One chat at the terminal. `engine` may be exchanged by /model; whoever is in use is `engine`."""
+    """One chat at the terminal. `state.engine` may be another than `engine` in the end, by /model.
 
-    def __init__(self, engine: Engine, session: Session, name: str, tools: ChatTools):
-        console = Console(highlight=False)
-        self.state = ChatState(
+    saved_as: the name of the saved conversation that this one goes on with.
+    """
+
+    def __init__(self, engine: Engine, session: Session, name: str, tools: ChatTools, saved_as: str = ""):
+        console = Console(highlight=False, theme=console_theme())
+        self.state = state = ChatState(
             engine=engine,
             session=session,
             model=name,
@@ -43,10 +52,18 @@ class ChatLoop:
             store=Store(),
             tools=tools,
             play=self._play,
+            name=saved_as,
         )
-        tools.approvals.ask = Approver(console, self.state.printer)
-        tools.approvals.tell = self.state.say
-        self._prompt = make_prompt(ChatCompleter(COMMANDS, choices(self.state)), self._toolbar)
+        summaries = {name: function.__doc__ or "" for name, function in COMMANDS.items()}
+        self._editor = LineEditor(
+            ChatCompleter(summaries, choices(state)),
+            lambda: toolbar(state, shutil.get_terminal_size().columns),
+            lambda: run_command(state, "/thoughts"),
+        )
+        keys = {"c-o": lambda: state.printer.toggle_thoughts(), "escape": lambda: state.session.cancel()}
+        self._keys = KeyWatcher(self._editor.input, self._editor.output, keys)
+        tools.approvals.ask = Approver(console, state.printer, self._keys)
+        tools.approvals.tell = state.say
 
     def run(self) -> None:
         """Chat until the user leaves with Ctrl-D, /exit, or Ctrl-C twice."""
@@ -54,49 +71,59 @@ class ChatLoop:
         pressed_at = 0.0
         while not self.state.is_over:
             try:
-                text = self._prompt.prompt("> ", default=self.state.take_draft())
-                if text.strip():
-                    self._handle(text)
+                self._handle(self._read())
             except EOFError:
                 return
             except KeyboardInterrupt:
+                self.state.is_editing = False
                 if time.monotonic() - pressed_at < DOUBLE_PRESS_SECONDS:
                     return
                 pressed_at = time.monotonic()
                 self.state.say("Ctrl-C again or Ctrl-D leaves")
+
+    def _read(self) -> str:
+        self.state.prepare()
+        return self._editor.read(self.state.take_draft())
 
     def _handle(self, text: str) -> None:
         state = self.state
         try:
             if is_command(text):
                 run_command(state, text)
-            else:
-                self._play(state.session.send(state.with_attachments(text)))
+            elif text.strip():
+                self._send(text)
         except Qwen3Error as error:
             state.console.print(f"error: {error}", style="red", markup=False)
+        if text.strip():
+            state.console.print()
+
+    def _send(self, text: str) -> None:
+        """Say `text`, after the files attached; they are kept, and so is `text`, where nothing came of it."""
+        state, session = self.state, self.state.session
+        before, is_editing = session.messages, state.is_editing
+        state.is_editing = False
+        message = "\n\n".join([*state.attachments, text])
+        self._play(session.edit(message) if is_editing else session.send(message))
+        if session.messages is before:
+            state.draft = text
+        else:
+            state.attachments.clear()
 
     def _play(self, events: Iterator[Event]) -> None:
         """Show a turn; Ctrl-C stops it and keeps the text so far."""
         state = self.state
-        try:
-            with cancel_on_interrupt(state.session):
-                for event in events:
-                    state.printer.show(event)
-        finally:
-            state.printer.stop()
-        state.console.print()
+        with cancel_on_interrupt(state.session), self._keys, state.printer:
+            for event in events:
+                state.printer.show(event)
         self._keep()
-        state.session.prepare()
 
     def _keep(self) -> None:
         """Save the conversation, so that a killed chat can be resumed after its last turn."""
-        state = self.state
-        if state.session.messages:
+        if self.state.session.messages:
             try:
-                state.session.save(state.store.path(state.name))
-                state.store.make_room()
+                self.state.save()
             except MessageError as error:
-                state.say(f"not saved: {error}")
+                self.state.say(f"not saved: {error}")
 
     def _greet(self) -> None:
         state = self.state
@@ -109,20 +136,12 @@ class ChatLoop:
         for status in state.tools.servers.statuses if state.tools.servers else []:
             problem = f": {status.problem}" if status.problem else f", {status.tools} tools"
             state.say(f"MCP server {status.name}: {status.state}{problem}")
+        if chosen := state.session.sampling_values:
+            state.say("sampling: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
+        if state.name:
+            state.resume()
+            show_where_we_were(state)
         state.say("/help for help\n")
-
-    def _toolbar(self) -> str:
-        session, engine = self.state.session, self.state.engine
-        mode = "thinking" if session.thinking else "no thinking"
-        if session.thinking and session.thinking_budget is not None:
-            mode += f" up to {session.thinking_budget:,}"
-        room = engine.cache_options.get("max_size") or session.context
-        held = min(session.tokens, room)
-        used = f"context {held:,} of {room:,} ({held / room:.0%})"
-        parts = [self.state.model, mode, used, f"{session.cache_bytes / 2**20:.0f} MiB"]
-        if session.last_stats is not None:
-            parts.append(f"{session.last_stats.tokens_per_second:.1f} tokens/s")
-        return " " + " · ".join(parts)
 
 
 def _context(engine: Engine) -> str:

@@ -8,9 +8,12 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from mlx_qwen3.errors import MessageError
+
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from rich.markdown import Markdown
+    from rich.theme import Theme
 
 
 class BlockStream:
@@ -69,6 +72,22 @@ def render_markdown(text: str) -> Markdown:
 
     theme = "ansi_light" if is_light_terminal() else "ansi_dark"
     return Markdown(text, code_theme=theme, hyperlinks=False)
+
+
+def last_code_block(text: str) -> str:
+    """The code in the last fenced or indented block of `text`. Raises MessageError if there is none."""
+    blocks = [token.content for token in _parser().parse(text) if token.type in ("fence", "code_block")]
+    if not blocks:
+        raise MessageError("the last answer holds no block of code")
+    return blocks[-1]
+
+
+def console_theme() -> Theme:
+    """Colours for a dark or a light terminal; Rich's own put words of code on a black ground."""
+    from rich.theme import Theme
+
+    colour = "blue" if is_light_terminal() else "cyan"
+    return Theme({"markdown.code": f"bold {colour}", "markdown.code_block": colour})
 
 
 def is_light_terminal() -> bool:

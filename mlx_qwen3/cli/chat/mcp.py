@@ -8,7 +8,7 @@ from mlx_qwen3.cli.chat.render import printable
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
-    from mlx_qwen3.cli.chat.commands import ChatState
+    from mlx_qwen3.cli.chat.state import ChatState
 
 USAGE = (
     "/mcp takes nothing, prompts, resources, restart SERVER, prompt SERVER NAME KEY=VALUE ..., "
@@ -21,17 +21,20 @@ def run_mcp_command(state: ChatState, argument: str) -> None:
     servers = state.tools.find_servers()
     match argument.split():
         case []:
-            for status in servers.statuses:
-                problem = f" · {status.problem}" if status.problem else ""
-                line = f"  {status.name:<16} {status.state}, {status.tools} tools · {status.origin}{problem}"
-                state.say(printable(line))
+            state.say_rows(
+                (status.name, f"{status.state}, {status.tools} tools", status.problem or status.origin)
+                for status in servers.statuses
+            )
         case ["prompts"]:
-            for prompt in servers.prompts():
-                takes = " ".join(prompt.arguments)
-                state.say(printable(f"  {prompt.server} {prompt.name} {takes}  {prompt.description}"))
+            prompts = servers.prompts()
+            state.say_rows((p.server, " ".join([p.name, *p.arguments]), p.description) for p in prompts)
+            if not prompts:
+                state.say("the servers offer no prompts")
         case ["resources"]:
-            for resource in servers.resources():
-                state.say(printable(f"  {resource.server} {resource.uri}  {resource.name}"))
+            resources = servers.resources()
+            state.say_rows((resource.server, resource.uri, resource.name) for resource in resources)
+            if not resources:
+                state.say("the servers offer no resources")
         case ["restart", server]:
             status = servers.restart(server)
             state.say(printable(f"{server}: {status.state} {status.problem}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from mlx_qwen3.events import (
     AnswerDelta,
@@ -18,12 +18,12 @@ from mlx_qwen3.events import (
 )
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.console import Console
 
     from mlx_qwen3.cli.chat.live import LivePrinter
 
-# Prompts longer than this show how far the model has read.
-LONG_PROMPT = 512
 # What a model may send to a terminal: text, newlines and tabs, but none of the control characters
 # with which text could move the cursor, set the title or fake the chat's own lines.
 CONTROL_CHARACTERS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
@@ -36,7 +36,7 @@ ENDINGS = {
 
 
 class Printer(Protocol):
-    """Shows the events of one turn after the other."""
+    """Shows the events of one turn after the other; a `with` block around a turn."""
 
     finish_reason: str | None
     thoughts: str
@@ -45,8 +45,18 @@ class Printer(Protocol):
     def show(self, event: Event) -> None: ...
 
     def stop(self) -> None:
-        """Leave the terminal as it should be, whatever happened."""
+        """Leave the terminal to somebody else, until the next event."""
         ...
+
+    def toggle_thoughts(self) -> None:
+        """Fold the thinking, or leave it open."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def printable(text: str) -> str:
@@ -59,10 +69,12 @@ def make_printer(as_json: bool) -> Printer:
     if as_json:
         return JsonPrinter()
     if not sys.stdout.isatty():
-        return PlainPrinter()
+        return AnswerPrinter()
     from rich.console import Console
 
-    return make_terminal_printer(Console(highlight=False))
+    from mlx_qwen3.cli.chat.markdown import console_theme
+
+    return make_terminal_printer(Console(highlight=False, theme=console_theme()))
 
 
 def make_terminal_printer(console: Console) -> TerminalPrinter | LivePrinter:
@@ -74,17 +86,28 @@ def make_terminal_printer(console: Console) -> TerminalPrinter | LivePrinter:
     return LivePrinter(console)
 
 
-class _PipePrinter:
-    """What the printers for pipes share: they draw nothing and remember nothing."""
+class _PlainPrinter:
+    """What the printers that only write share: nothing is drawn that would have to be taken back."""
 
     finish_reason: str | None = None
     thoughts = ""
 
     def stop(self) -> None:
-        """Nothing is drawn that would have to be taken back."""
+        """There is nothing to take back."""
+
+    def toggle_thoughts(self) -> None:
+        """What is written stays."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is left behind."""
 
 
-class JsonPrinter(_PipePrinter):
+class JsonPrinter(_PlainPrinter):
     """Every event as one JSON object a line: {"event": "AnswerDelta", "text": ...}."""
 
     def show(self, event: Event) -> None:
@@ -95,7 +118,7 @@ class JsonPrinter(_PipePrinter):
         sys.stdout.flush()
 
 
-class PlainPrinter(_PipePrinter):
+class AnswerPrinter(_PlainPrinter):
     """The answer and nothing else."""
 
     def show(self, event: Event) -> None:
@@ -109,12 +132,10 @@ class PlainPrinter(_PipePrinter):
         sys.stdout.flush()
 
 
-class TerminalPrinter:
+class TerminalPrinter(_PlainPrinter):
     """For terminals that cannot move their cursor: text as it comes, then a line of figures."""
 
     def __init__(self, console: Console):
-        self.finish_reason: str | None = None
-        self.thoughts = ""
         self._console = console
         self._part: type[Event] | None = None
 
@@ -137,9 +158,6 @@ class TerminalPrinter:
                 self._write(event.text, "red" if event.is_error else "dim cyan")
             case Done():
                 self._end(event)
-
-    def stop(self) -> None:
-        """Nothing is drawn that would have to be taken back."""
 
     def _begin(self, part: type[Event]) -> None:
         """A blank line between thinking, answer and calls."""
@@ -168,9 +186,8 @@ def turn_figures(done: Done) -> list[str]:
     """Why a turn ended, if not by itself, and its figures worth a glance."""
     stats = done.stats
     figures = [ENDINGS[done.finish_reason]] if done.finish_reason in ENDINGS else []
-    figures += [f"{stats.tokens_per_second:.1f} tokens/s", f"first token {stats.ttft:.2f} s"]
-    if stats.thinking_tokens:
-        figures.append(f"{stats.thinking_tokens:,} thinking")
-    figures.append(f"{stats.answer_tokens:,} answer")
-    figures.append(f"{stats.prompt_tokens:,} prompt ({stats.cached_tokens:,} cached)")
+    figures += [f"{stats.tokens_per_second:.1f} tokens/s", f"first {stats.ttft:.2f} s"]
+    thought = f"{stats.thinking_tokens:,} thinking + " if stats.thinking_tokens else ""
+    figures.append(f"{thought}{stats.answer_tokens:,} answer")
+    figures.append(f"{stats.prompt_tokens:,} prompt, {stats.cached_tokens:,} cached")
     return figures

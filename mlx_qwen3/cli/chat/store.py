@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from mlx_qwen3.cache.folder import CacheFolder
@@ -13,7 +15,7 @@ from mlx_qwen3.errors import MessageError
 
 KEPT = 200  # conversations saved by themselves; older ones make room
 CACHE_BYTES = 8 * 10**9  # of all saved caches together
-AUTOMATIC = re.compile(r"\d{8}-\d{6}")
+AUTOMATIC = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Saved:
     name: str
     title: str
     changed: datetime
+
+    @property
+    def shown(self) -> str:
+        """What tells it from the others: its title, after its name where somebody gave it one."""
+        return self.title if AUTOMATIC.fullmatch(self.name) else f"{self.name} · {self.title}"
 
 
 class Store:
@@ -39,15 +46,25 @@ class Store:
             raise MessageError(f"{name!r} cannot be a name: use letters, digits, spaces, dots and dashes")
         return self._folder / f"{name}.json"
 
-    def find(self, name: str) -> Path:
-        """A saved conversation, by name or file. Raises MessageError naming the nearest if there is none."""
-        if name.endswith(".json") and Path(name).expanduser().is_file():
-            return Path(name).expanduser()
-        path = self.path(name)
-        if not path.is_file():
-            known = ", ".join(saved.name for saved in self.list()[:5]) or "none is saved"
-            raise MessageError(f"there is no conversation {name!r}; the latest: {known}")
-        return path
+    def find(self, text: str) -> Path:
+        """A saved conversation: its name, its number in the list, how its title starts, or a file.
+
+        Raises MessageError with the latest ones if there is none.
+        """
+        if text.endswith(".json") and Path(text).expanduser().is_file():
+            return Path(text).expanduser()
+        saved = self.list()
+        for name in _matches(text, saved):
+            return self.path(name)
+        known = ", ".join(entry.name for entry in saved[:5]) or "none is saved"
+        raise MessageError(f"there is no conversation {text!r}; the latest: {known}")
+
+    def latest(self) -> Path:
+        """The conversation changed last. Raises MessageError if none is saved."""
+        saved = self.list()
+        if not saved:
+            raise MessageError("no conversation is saved yet")
+        return self.path(saved[0].name)
 
     def list(self) -> list[Saved]:
         """All saved conversations, latest first; files that are none are left out."""
@@ -55,15 +72,25 @@ class Store:
         return sorted(found, key=lambda saved: saved.changed, reverse=True)
 
     def new_name(self) -> str:
-        """A name for a conversation that saves itself."""
-        return datetime.now().strftime("%Y%m%d-%H%M%S")
+        """A name for a conversation that saves itself, not used yet."""
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        names = (stamp if number == 1 else f"{stamp}-{number}" for number in count(1))
+        return next(name for name in names if not self.path(name).exists())
+
+    def forget_automatic(self, name: str) -> None:
+        """Delete a conversation that saved itself, because it has a better name now."""
+        if AUTOMATIC.fullmatch(name):
+            self._delete(name)
 
     def make_room(self) -> None:
         """Delete the oldest of the conversations that saved themselves."""
         automatic = [saved for saved in self.list() if AUTOMATIC.fullmatch(saved.name)]
         for saved in automatic[KEPT:]:
-            self.path(saved.name).unlink(missing_ok=True)
-            self.caches.path(saved.name).unlink(missing_ok=True)
+            self._delete(saved.name)
+
+    def _delete(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+        self.caches.path(name).unlink(missing_ok=True)
 
 
 def data_folder() -> Path:
@@ -71,6 +98,14 @@ def data_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("mlx-qwen3")
+
+
+def _matches(text: str, saved: list[Saved]) -> Iterator[str]:
+    """The names that `text` may mean, the likeliest first."""
+    yield from (entry.name for entry in saved if entry.name == text)
+    if text.isdecimal() and 1 <= int(text) <= len(saved):
+        yield saved[int(text) - 1].name
+    yield from (entry.name for entry in saved if entry.title.casefold().startswith(text.casefold()))
 
 
 def _read(path: Path) -> Saved | None:
