@@ -39,7 +39,7 @@ def check_prompt(ids: Sequence[int], context: int) -> None:
 
 def _steps(job: Job, engine: Engine, ids: list[int], params: SamplingParams) -> Steps:
     """On the engine's thread: prefill, then a token a step."""
-    cache = make_prompt_cache(engine.model)
+    cache = make_prompt_cache(engine.model, **engine.cache_options)
     for _ in prefill(engine.model, ids[:-1], cache):
         yield []
         if job.is_cancelled():

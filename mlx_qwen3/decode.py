@@ -7,7 +7,7 @@ go on; stopping leaves the cache holding exactly what was fed and yielded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -78,7 +78,7 @@ class ChunkSizes:
         return half is None or half >= WORTH_HALVING * self._speed[size]
 
 
-def decode(model: Model, ids: Sequence[int], cache: Sequence[Cache], sampler: TokenSampler) -> Iterator[int]:
+def decode(model: Model, ids: Sequence[int], cache: Sequence[Cache], sampler: TokenSampler) -> Generator[int]:
     """Feed `ids` (one at least), then yield tokens without end; the caller stops.
 
     One step runs ahead: when a token is yielded its own step is under way, so `cache` holds it and

@@ -22,9 +22,12 @@ from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.config import ModelConfig, RopeScaling
+from mlx_qwen3.draft_model import AUTO, TEXT, load_draft_model
+from mlx_qwen3.drafting import Drafter, ModelDrafter, TextDrafter
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
+from mlx_qwen3.model.qwen3 import Model
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.session import Session
 from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
@@ -41,7 +44,10 @@ class Engine:
     model: a folder, a short name, `demo`, or a hub id. context: tokens the conversation may need;
     above the model's native length positions are scaled (YaRN); None is what the memory holds, up to
     the native length. max_kv_size: tokens each session's cache holds, the first few and the latest;
-    then a conversation has no end. kv_bits: 4 or 8 stores the cache quantized. on_download: called
+    then a conversation has no end. kv_bits: 4 or 8 stores the cache quantized. draft_model: a smaller
+    model of the same vocabulary that guesses ahead, `text` to guess from the text itself, None not to;
+    `auto` takes the family's smallest where that pays and it is downloaded, else the text. What is said
+    is the same with any. on_download: called
     with the bytes downloaded and the bytes there are, on the engine's thread. Raises what loading
     raises, InsufficientMemoryError if model and context do not fit this machine among it.
     """
@@ -53,6 +59,7 @@ class Engine:
         context: int | None = None,
         max_kv_size: int | None = None,
         kv_bits: int | None = None,
+        draft_model: str | None = AUTO,
         on_download: OnDownload | None = None,
     ):
         if max_kv_size is not None and max_kv_size < SMALLEST_WINDOW:
@@ -69,13 +76,14 @@ class Engine:
         """What each session's PromptCache is made with."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
-        ready: Future[tuple[Loaded, Tokenizer]] = Future()
+        self._draft_setting = draft_model
+        ready: Future[tuple[Loaded, Tokenizer, Model | None]] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(model, context, on_download, ready), name="mlx_qwen3 engine", daemon=True
         )
         self._thread.start()
         try:
-            loaded, self.tokenizer = ready.result()
+            loaded, self.tokenizer, self.draft_model = ready.result()
         except Exception:
             self._thread.join()  # it must not be cut off at exit while MLX cleans up
             raise
@@ -83,7 +91,8 @@ class Engine:
             self._jobs.put(None)  # what is being loaded cannot be stopped, but nobody will use it
             raise
         self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
-        """The model, for the engine's thread alone; the plan of memory it was loaded by; its folder."""
+        """The model, for the engine's thread alone (as the one that drafts); the plan of memory it was
+        loaded by; its folder."""
         left = self.plan.room - self.plan.need.total - self.plan.copies
         self.prefixes = PrefixPool(max(0, left // 2))
         """What conversations have read, for others that start alike; for the engine's thread alone."""
@@ -112,7 +121,18 @@ class Engine:
     def scale(self, job: Job, scaling: RopeScaling | None) -> None:
         """Have the model rotate positions by `scaling` in this and later steps of `job`."""
         job.scaling = scaling
-        self.model.scale_positions(scaling)
+        self._scale(scaling)
+
+    def _scale(self, scaling: RopeScaling | None) -> None:
+        for model in (self.model, self.draft_model):
+            if model is not None:
+                model.scale_positions(scaling)
+
+    def drafter(self) -> Drafter | None:
+        """Who guesses ahead in one conversation, if anybody does. For the engine's thread."""
+        if self.draft_model is not None:
+            return ModelDrafter(self.draft_model, **self.cache_options)
+        return TextDrafter() if self._draft_setting in (AUTO, TEXT) else None
 
     def session(self, **options: Any) -> Session:
         """A new conversation; see Session for the options."""
@@ -184,15 +204,17 @@ class Engine:
         name: str,
         context: int | None,
         on_download: OnDownload | None,
-        ready: Future[tuple[Loaded, Tokenizer]],
+        ready: Future[tuple[Loaded, Tokenizer, Model | None]],
     ) -> None:
         try:
             folder = resolve(name, on_download)
-            loaded = load(folder, context, CacheKind(**self.cache_options), name), load_tokenizer(folder)
+            loaded = load(folder, context, CacheKind(**self.cache_options), name)
+            tokenizer = load_tokenizer(folder)
+            draft_model = load_draft_model(self._draft_setting, loaded.model, folder, context, on_download)
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)
         else:
-            ready.set_result(loaded)
+            ready.set_result((loaded, tokenizer, draft_model))
             self._take_turns()
         finally:
             # MLX asks for this at the end of every thread; without it the process may abort at exit.
@@ -207,7 +229,7 @@ class Engine:
                     return
                 running.append(job)
             job = running.popleft()
-            self.model.scale_positions(job.scaling)
+            self._scale(job.scaling)
             if job.step():
                 running.append(job)
 

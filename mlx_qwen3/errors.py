@@ -12,6 +12,7 @@
     |- InsufficientMemoryError  the model, with its cache, needs more memory than there is
     |- ConversionError      a conversion that cannot start or finish
     |- ToolError            a tool, a tool server or their configuration cannot be used
+    |- BenchmarkError       a measurement that cannot be made
     |- SchemaError          a JSON schema that cannot be used, or an answer that its model refuses
     `- EngineError          the engine was closed, or its thread died
 
@@ -65,6 +66,10 @@ class ConversionError(Qwen3Error):
 
 class ToolError(Qwen3Error):
     """A tool, a tool server or their configuration cannot be used."""
+
+
+class BenchmarkError(Qwen3Error):
+    """A measurement cannot be made: nothing to compare with, or its process failed."""
 
 
 class SchemaError(Qwen3Error):

@@ -98,7 +98,8 @@ class Stats:
 
     prompt_tokens: the whole prompt; cached_tokens of it were in the cache. thinking_tokens leaves
     out the tags and the sentence that ends a thinking budget. ttft: from asking to first token.
-    finish_reason: why the turn ended.
+    finish_reason: why the turn ended. drafted_tokens were guessed ahead, accepted_tokens of them came
+    true; passes_per_token is how often the model ran for each token it said, 1 without speculation.
     """
 
     prompt_tokens: int
@@ -110,6 +111,9 @@ class Stats:
     tokens_per_second: float
     peak_memory: int
     finish_reason: FinishReason
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    passes_per_token: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class Pace:
         self._accepted, self._tried = ACCEPTED, TRIED
         self._plain: float | None = None  # seconds of a pass without a draft
         self._extra: float | None = None  # seconds that each token drafted adds
+        self._timed: set[int] = set()  # lengths that were drafted before
         self._rounds = 0  # with a draft, since the last without
         self._rest, self._next_rest = 0, SHORTEST_REST
         self._length = 0
@@ -57,8 +58,10 @@ class Pace:
         faded = FADE**tried
         self._accepted = faded * self._accepted + accepted
         self._tried = faded * self._tried + tried
-        if self._plain is not None:
+        # The first pass of a length may have been compiled for it.
+        if self._plain is not None and drafted in self._timed:
             self._extra = blend(self._extra, max(0.0, seconds - self._plain) / drafted)
+        self._timed.add(drafted)
         if self._best():
             self._next_rest = SHORTEST_REST
         else:

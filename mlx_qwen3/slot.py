@@ -16,6 +16,7 @@ from mlx_qwen3.cache.saved import read_metadata
 from mlx_qwen3.checkpoint.context import config_for_context, grown
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.decode import prefill
+from mlx_qwen3.drafting import Drafter
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.events import ContextGrown, Done
 from mlx_qwen3.jobs import Job, Steps
@@ -32,6 +33,7 @@ class Slot:
         self.cache: PromptCache | None = None
         self.config = engine.config
         """With positions scaled as the cache was filled."""
+        self._drafter: Drafter | None = None
         self._engine = engine
 
     def turn(self, job: Job, ask: Callable[[], TurnRequest], keep: Callable[[Turn, Done], None]) -> Steps:
@@ -41,7 +43,7 @@ class Slot:
             yield [grown]
         request = replace(request, context=self.context)
         with self._own_cache(request.prompt_ids) as cache:
-            turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled)
+            turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled, self._drafter)
             for events in turn.run():
                 if events and isinstance(events[-1], Done):
                     keep(turn, events[-1])
@@ -74,7 +76,7 @@ class Slot:
         engine.scale(job, self.config.rope_scaling)
         if self.config.rope_scaling == before.rope_scaling:
             return None
-        self.cache = None
+        self.cache = self._drafter = None
         scaling = self.config.rope_scaling
         return ContextGrown(self.context, scaling.factor) if scaling is not None else None
 
@@ -96,10 +98,11 @@ class Slot:
         cache = self.cache or PromptCache(engine.model, **engine.cache_options)
         cache = engine.prefixes.find(ids, scaling, better_than=cache.shared(ids)) or cache
         self.cache = cache
+        self._drafter = self._drafter or engine.drafter()
         try:
             yield cache
         except Exception:
-            self.cache = None
+            self.cache = self._drafter = None
             raise
         engine.prefixes.add(cache, scaling)
 
@@ -121,6 +124,7 @@ class Slot:
         fingerprint = self._fingerprint(config)
         self.cache = PromptCache.load(engine.model, path, fingerprint, **engine.cache_options)
         self.config = config
+        self._drafter = None
 
     def _fingerprint(self, config: ModelConfig) -> dict[str, str]:
         return {**self._engine.fingerprint(config), "context": str(config.context_length)}

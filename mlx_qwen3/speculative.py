@@ -10,7 +10,7 @@ its place (`sampling.py`), so nothing depends on what was drafted but the time i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -40,7 +40,7 @@ class Speculation:
         self._ahead = 0  # tokens that the cache holds after the latest yielded
         self._clock = Clock()
 
-    def decode(self, ids: Sequence[int]) -> Iterator[int]:
+    def decode(self, ids: Sequence[int]) -> Generator[int]:
         """Feed `ids` (one at least), then yield tokens without end; the caller stops, and closes this.
 
         The drafter knows the text before `ids`. Once closed, `cache` and drafter hold what was

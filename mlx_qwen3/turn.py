@@ -7,7 +7,8 @@ conversations, threads or terminals.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,12 @@ import mlx.core as mx
 
 from mlx_qwen3.cache.prompt import PromptCache
 from mlx_qwen3.decode import Model, decode, prefill
+from mlx_qwen3.drafting import Drafter
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import Done, Event, FinishReason, PromptProgress, Stats
 from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.sampling import Sampler, SamplingParams
+from mlx_qwen3.speculative import Speculation
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.turn_output import TurnOutput
 
@@ -52,6 +55,7 @@ class Turn(TurnOutput):
         cache: PromptCache,
         request: TurnRequest,
         is_cancelled: Callable[[], bool],
+        drafter: Drafter | None = None,
     ):
         limit = min(request.params.max_tokens, request.context - len(request.prompt_ids))
         super().__init__(
@@ -64,6 +68,8 @@ class Turn(TurnOutput):
         )
         self.request = request
         self._model, self._cache, self._is_cancelled = model, cache, is_cancelled
+        self._drafter = drafter
+        self._speculation: Speculation | None = None
         self._sampler = Sampler(request.params, request.vocab_size, request.grammar)
         self._first_token_at = self._prefill_seconds = 0.0
         self._cached = 0
@@ -81,13 +87,15 @@ class Turn(TurnOutput):
         mx.reset_peak_memory()
         feed = self._cache.begin(self.request.prompt_ids)
         self._cached = len(self.request.prompt_ids) - len(feed)
+        if self._drafter is not None:
+            self._speculation = Speculation(self._model, self._cache.layers, self._sampler, self._drafter)
         yield from self._prefill(feed)
         feed = feed[-1:]
         while self.finish_reason is None:
             if self.budget_is_spent():
-                events, closing = self.end_thinking()
+                events, ending = self.end_thinking()
                 yield events
-                feed += closing
+                feed += ending
             yield from self._decode(feed)
             feed = []
         yield [Done(self._stats(self.finish_reason))]
@@ -103,26 +111,37 @@ class Turn(TurnOutput):
             if self._is_cancelled():
                 self.finish_reason = "cancelled"
                 return
+        for _ in self._drafter.begin(self.request.prompt_ids[:-1]) if self._drafter else ():
+            yield []
+            if self._is_cancelled():
+                self.finish_reason = "cancelled"
+                return
         self._prefill_seconds = time.perf_counter() - start
 
     def _decode(self, feed: list[int]) -> Iterator[list[Event]]:
         """Feed `feed` and take tokens until the turn ends or the thinking budget is spent."""
         fed = list(feed)
-        tokens = decode(self._model, feed, self._cache.layers, self._sampler)
         try:
-            for token in tokens:
-                fed.append(token)
-                self._first_token_at = self._first_token_at or time.perf_counter()
-                yield self.take(token, self._is_cancelled())
-                if self.finish_reason is not None or self.budget_is_spent():
-                    return
+            with closing(self._tokens(feed)) as tokens:
+                for token in tokens:
+                    fed.append(token)
+                    self._first_token_at = self._first_token_at or time.perf_counter()
+                    yield self.take(token, self._is_cancelled())
+                    if self.finish_reason is not None or self.budget_is_spent():
+                        return
         finally:
             self._cache.extend(fed)
+
+    def _tokens(self, feed: list[int]) -> Generator[int]:
+        if self._speculation is not None:
+            return self._speculation.decode(feed)
+        return decode(self._model, feed, self._cache.layers, self._sampler)
 
     def _stats(self, finish_reason: FinishReason) -> Stats:
         now = time.perf_counter()
         first = self._first_token_at or now
         fresh = len(self.request.prompt_ids) - self._cached
+        drafts = self._speculation
         return Stats(
             prompt_tokens=len(self.request.prompt_ids),
             cached_tokens=self._cached,
@@ -133,6 +152,9 @@ class Turn(TurnOutput):
             tokens_per_second=_rate(self.generated - 1, now - first),
             peak_memory=mx.get_peak_memory(),
             finish_reason=finish_reason,
+            drafted_tokens=drafts.drafted if drafts else 0,
+            accepted_tokens=drafts.accepted if drafts else 0,
+            passes_per_token=drafts.passes / max(1, self.generated) if drafts else 1.0,
         )
 
 

@@ -76,7 +76,8 @@ class ScriptedModel:
         self.between_layers: Callable[[], None] = lambda: None
         self._fed_to: dict[int, list[int]] = {}  # by cache: conversations may take turns
         self._rest: dict[int, list[int]] = {}
-        self._end = tokenizer.control_tokens["<|im_end|>"]
+        self._latest: dict[int, int] = {}
+        self._start, self._end = (tokenizer.control_tokens[name] for name in ("<|im_start|>", "<|im_end|>"))
         self._early_end = tokenizer.encode(EARLY_END)
         opening = "<|im_start|>assistant\n"
         self._openings = [
@@ -100,16 +101,23 @@ class ScriptedModel:
             rows = mx.zeros((1, 1, length, 4))
             layer.update_and_fetch(rows, rows)
             self.between_layers()
-        token = self._next(id(cache[0]), held, inputs[0].tolist())
-        logits = mx.where(mx.arange(self.args.vocab_size) == token, 100.0, 0.0)
-        return mx.broadcast_to(logits, (1, length, self.args.vocab_size))
+        tokens = mx.array(self._next(id(cache[0]), held, inputs[0].tolist()))
+        return mx.where(mx.arange(self.args.vocab_size) == tokens[:, None], 100.0, 0.0)[None]
 
-    def _next(self, conversation: int, held: int, ids: list[int]) -> int:
+    def _next(self, conversation: int, held: int, ids: list[int]) -> list[int]:
+        """What comes after each of `ids`: the script's next tokens as far as `ids` are a draft of them."""
         fed = self._fed_to[conversation] = self._fed_to.get(conversation, [])[:held] + ids
         rest = self._rest.get(conversation, [])
-        if len(ids) > 1 and ids[: len(self._early_end)] != self._early_end:
-            rest = []  # a new prompt is being read
+        is_prompt = self._start in ids and ids[0] != self._latest.get(conversation)  # or a draft of one
+        if is_prompt:
+            rest = []
         if not rest and any(fed[-len(opening) :] == opening for opening in self._openings):
             rest = list(self.turns.pop(0))
         self._rest[conversation] = rest
-        return rest.pop(0) if rest else self._end
+        tokens = [self._end] * len(ids)
+        is_draft = not is_prompt and ids[: len(self._early_end)] != self._early_end
+        for place in range(0 if is_draft else len(ids) - 1, len(ids)):
+            tokens[place] = self._latest[conversation] = rest.pop(0) if rest else self._end
+            if ids[place + 1 : place + 2] != [tokens[place]]:
+                break
+        return tokens

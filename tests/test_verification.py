@@ -289,7 +289,7 @@ class TestDuringConversion:
         before = mx.get_active_memory()
         monkeypatch.setattr(mlx_qwen3.conversion.probe, "MAX_TOKENS", 4)
         assert convert(tmp_path / "source", tmp_path / "out").num_parameters > 6_000_000
-        assert mx.get_peak_memory() - before < 700_000
+        assert mx.get_peak_memory() - before < 1_000_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -44,6 +44,18 @@ def download(repository: str, on_download: OnDownload | None = None) -> Path:
     return Path(folder)
 
 
+def downloaded(repository: str) -> Path | None:
+    """The folder of a hub repository that is in the cache already, None if it is not. No network."""
+    try:
+        return Path(
+            snapshot_download(
+                repository, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True
+            )
+        )
+    except (LocalEntryNotFoundError, IncompleteSnapshotError):
+        return None
+
+
 def _reason(repository: str, error: Exception) -> str:
     """`error` as one line that says what to do."""
     if isinstance(error, GatedRepoError):

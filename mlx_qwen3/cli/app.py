@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from mlx_qwen3.cli.bench import bench
 from mlx_qwen3.cli.chat.command import chat
 from mlx_qwen3.cli.convert import convert
 from mlx_qwen3.cli.generate import generate
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("bench")(bench)
 app.command("chat")(chat)
 app.command("convert")(convert)
 app.command("generate")(generate)

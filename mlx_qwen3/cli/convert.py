@@ -19,7 +19,8 @@ DEFAULT_BITS = {"affine": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A folder or hub id (org/name) of an unquantized checkpoint.")
+        str,
+        typer.Argument(help="A folder or hub id (org/name), unquantized, or a .gguf file."),
     ],
     output: Annotated[
         Path | None,
@@ -101,7 +102,9 @@ def convert(
 
 def _default_output(source: str, bits: int) -> Path:
     """`Qwen/Qwen3-14B` -> `Qwen3-14B-MLX-4bit`, in the current folder."""
-    name = Path(source).expanduser().resolve().name
+    from mlx_qwen3.conversion.gguf_file import stem
+
+    name = stem(Path(source).expanduser().resolve())
     return Path(f"{name}-MLX-{bits}bit" if bits != UNQUANTIZED else f"{name}-MLX")
 
 

@@ -1,11 +1,21 @@
-"""`mlx-qwen3 generate`: raw completion, for scripts."""
+"""`mlx-qwen3 generate`: raw completion, for scripts, of one text or of a file of them."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from mlx_qwen3.engine import Engine
+
+# A text has no end of its own, as an answer has.
+MAX_TOKENS = 256
+OF_BATCH = ("--out", "--batch-size", "--think", "--thinking-budget")
 
 
 def generate(
@@ -16,21 +26,90 @@ def generate(
     control_tokens: Annotated[
         bool, typer.Option("--control-tokens", help="Read <|im_start|> and the like as control tokens.")
     ] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to write.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="1 is off.")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 20,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help=f"The most tokens to write; {MAX_TOKENS} after a text.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 takes the likeliest token; 0.7, or 0.6 where it thinks.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="1 is off; 0.8, or 0.95 where it thinks.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="0 is off; 20.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     context: Annotated[int | None, typer.Option(min=1, help="Tokens to make room for.")] = None,
+    kv_bits: Annotated[int | None, typer.Option(help="Store the cache in 4 or 8 bits.")] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(help="Many at once: a file of prompts, one a line, or JSON lines (prompt or messages)."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Of a batch: the file for the results, JSON lines.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a batch: texts written at once."),
+    ] = None,
+    think: Annotated[
+        bool | None, typer.Option("--think/--no-think", help="Of a batch: think before answering messages.")
+    ] = None,
+    thinking_budget: Annotated[
+        int | None, typer.Option(min=0, help="Of a batch: the most tokens of thinking.")
+    ] = None,
 ) -> None:
-    """Complete a text as it is, without a chat template; from --prompt or standard input."""
+    """Complete a text as it is, without a chat template; from --prompt or standard input.
+
+    With --batch, complete many texts, or answer many conversations, at once.
+    """
+    chosen = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "seed": seed,
+    }
+    sampling = {name: value for name, value in chosen.items() if value is not None}
+    make_engine = partial(_engine, model, context, kv_bits)
+    if batch is None:
+        _refuse("only a batch (--batch FILE) has this", out, batch_size, think, thinking_budget)
+        _complete(make_engine, prompt, control_tokens, sampling)
+        return
+
+    from mlx_qwen3.cli.batch import run_batch
+
+    if prompt is not None:
+        raise typer.BadParameter("a batch has its prompts in its file", param_hint="--prompt")
+    options = {
+        "sampling": sampling,
+        "thinking": think is not False,
+        "thinking_budget": thinking_budget,
+        "control_tokens": control_tokens,
+    }
+    settings = {"model": model, "context": context, "kv_bits": kv_bits, **options}
+    run_batch(make_engine, batch, out, settings, {**options, "batch_size": batch_size})
+
+
+def _refuse(why: str, *values: object) -> None:
+    for name, value in zip(OF_BATCH, values, strict=True):
+        if value is not None:
+            raise typer.BadParameter(why, param_hint=name)
+
+
+def _engine(model: str, context: int | None, kv_bits: int | None) -> Engine:
     from mlx_qwen3.cli.loading import open_engine
+
+    return open_engine(model, context=context, kv_bits=kv_bits)
+
+
+def _complete(
+    make_engine: Callable[[], Engine], prompt: str | None, control_tokens: bool, sampling: Mapping[str, Any]
+) -> None:
     from mlx_qwen3.completion import complete
     from mlx_qwen3.sampling import SamplingParams
 
-    params = SamplingParams(temperature, top_p, top_k, max_tokens=max_tokens, seed=seed)
+    params = SamplingParams.for_mode(thinking=False).with_values(**{"max_tokens": MAX_TOKENS, **sampling})
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt is None else prompt
-    with open_engine(model, context=context) as engine:
+    with make_engine() as engine:
         for piece in complete(engine, engine.tokenizer.encode(text, control_tokens=control_tokens), params):
             sys.stdout.write(piece)
             sys.stdout.flush()

@@ -37,10 +37,14 @@ class Original:
 
 
 def open_original(source: str | Path, on_download: OnDownload | None = None) -> Original:
-    """The checkpoint called `source`: a folder, a hub id or a short name.
+    """The checkpoint called `source`: a folder, a hub id, a short name or a GGUF file.
 
-    Reads headers only. Raises CheckpointError, ConfigError.
+    Reads headers only. Raises CheckpointError, ConfigError, and for GGUF TokenizerError, ConversionError.
     """
+    if str(source).endswith(".gguf"):
+        from mlx_qwen3.conversion.gguf_model import open_gguf  # brings the package, which others do not need
+
+        return open_gguf(Path(source).expanduser())
     return open_folder(resolve(source, on_download))
 
 

@@ -19,8 +19,7 @@ OUTSIDE, INSIDE, ESCAPED = range(3)
 
 _CLOSES_STRING = re.compile(rb'"[}\]]*')
 _CLOSES = re.compile(rb"[}\]]+")
-_SEPARATES = re.compile(rb"[,:]")
-_SINGLE = re.compile(rb"[ -~]")
+_CLOSING, _SEPARATING = {b"}", b"]"}, {b",", b":"}
 _OPENS = re.compile(rb"[\[{\s,]")
 
 
@@ -47,14 +46,15 @@ class Endings:
             # At least as long as llguidance's masks, which are whole words of 32 and may have one to spare.
             return np.packbits(np.pad(flags, (0, 64)), bitorder="little")
 
-        self.closes_string = kind(_CLOSES_STRING.fullmatch)
-        self.single = kind(_SINGLE.fullmatch)
-        """Tokens of one printable ASCII character."""
+        # Looking at the first byte first: 150,000 tokens are looked at.
         self._outside = [
-            kind(_CLOSES.fullmatch, also=end_id),
-            kind(_SEPARATES.fullmatch),
+            kind(lambda text: text[:1] in _CLOSING and _CLOSES.fullmatch(text), also=end_id),
+            kind(_SEPARATING.__contains__),
             kind(lambda text: not _OPENS.search(text)),
         ]
+        self.closes_string = kind(lambda text: text[:1] == b'"' and _CLOSES_STRING.fullmatch(text))
+        self.single = kind(lambda text: len(text) == 1 and b" " <= text <= b"~")
+        """Tokens of one printable ASCII character."""
 
     def choose(self, allowed: Bits, state: int) -> Bits:
         """The tokens of `allowed` that end soonest; all of them where no kind does."""

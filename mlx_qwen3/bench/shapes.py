@@ -1,18 +1,16 @@
 """Makes a checkpoint of any family shape with random weights: speed does not depend on their values.
 
-    python -m benchmarks.shapes --shape 0.6b --bits 4
-
-writes `models/random-0.6b-4bit/` as a normal MLX folder, which mlx-lm loads too. No tokenizer is
-needed: benchmarks speak token ids. Memory stays below one shard, so a 14B is made on a small machine.
+A normal MLX folder, which mlx-lm loads too. No tokenizer is needed: benchmarks speak token ids. Memory
+stays below one shard, so a 14B is made on a small machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlx.core as mx
@@ -21,9 +19,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.qwen3 import Model
 
-MODELS = Path("models")
 SHARD_BYTES = 1 << 30
 GROUP_SIZE = 64
 # Standard deviation of the random weights, as in Qwen3's initialisation.
@@ -82,18 +80,28 @@ def _expert_config(count: int, active: int, size: int) -> dict[str, Any]:
     }
 
 
-def make_checkpoint(shape: str, bits: int, folder: Path | None = None, seed: int = 0) -> Path:
-    """Write the checkpoint if it is not there yet; `bits` 16 is bf16. Returns its folder."""
-    folder = folder or MODELS / f"random-{shape}-{'bf16' if bits == 16 else f'{bits}bit'}"
-    if (folder / "config.json").exists():
+def make_checkpoint(shape: str, bits: int, parent: Path, seed: int = 0) -> Path:
+    """Write the checkpoint below `parent` if it is not there yet; `bits` 16 is bf16. Returns its folder.
+
+    Raises CheckpointError if it cannot be written. A folder that is there is whole.
+    """
+    folder = parent / f"random-{shape}-{'bf16' if bits == 16 else f'{bits}bit'}"
+    if folder.exists():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
     config = family_config(shape)
     if bits != 16:
         config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
         config["quantization_config"] = config["quantization"]
-    _write_weights(folder, _random_tensors(ModelConfig.from_dict(config), bits, seed))
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as part:
+            whole = Path(part) / folder.name
+            whole.mkdir()
+            _write_weights(whole, _random_tensors(ModelConfig.from_dict(config), bits, seed))
+            (whole / "config.json").write_text(json.dumps(config, indent=2))
+            whole.rename(folder)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} could not be written: {error}") from error
     return folder
 
 
@@ -140,15 +148,3 @@ def _write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]]) -> Non
     flush()
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, default="0.6b")
-    parser.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8, 16), default=4)
-    options = parser.parse_args()
-    print(make_checkpoint(options.shape, options.bits))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,84 @@
+"""The result as a picture: prompts, answers, and the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from mlx_qwen3.bench.result import Result
+from mlx_qwen3.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = {"mlx-qwen3": "#6f42c1", "mlx-lm": "#b0b0b0"}
+BAR, GAP = 0.38, 0.42
+
+
+def plot(result: Result, path: Path) -> None:
+    """Write a picture (.png, .svg, .pdf). Raises BenchmarkError without matplotlib or for another kind."""
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise BenchmarkError("plots need matplotlib; pip install 'mlx-qwen3[plot]'") from error
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), width_ratios=(1, 1, 0.8), layout="constrained")
+    _cases(axes[0], result, "prefill", "Reading the prompt, tokens a second")
+    _cases(axes[1], result, "decode", "Writing the answer, tokens a second")
+    _bars(
+        axes[2],
+        [("first token\nof the process", result.of_run("start_s")), ("load", result.of_run("load_s"))],
+    )
+    axes[2].set_title("Seconds, lower is better")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False)
+    figure.suptitle(f"{result.setup['checkpoint']} on {result.setup['device']}", fontweight="bold")
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"the plot could not be written to {path}: {error}") from error
+    finally:
+        plt.close(figure)
+
+
+def _cases(axes: Axes, result: Result, phase: str, title: str) -> None:
+    groups = []
+    for index in range(result.num_cases):
+        case = result.case(index)
+        name = f"{case['prompt']:,}" if case["batch"] == 1 else f"{case['batch']} x {case['prompt']:,}"
+        groups.append((name, result.of_case(index, f"{phase}_tok_s")))
+    _bars(axes, groups)
+    axes.set_title(title)
+    axes.set_xlabel("tokens of the prompt")
+    for index in range(result.num_cases):
+        _ceiling(axes, result, phase, index)
+
+
+def _ceiling(axes: Axes, result: Result, phase: str, index: int) -> None:
+    """A dashed line where the device's limit is, unless it is too far up to be of use."""
+    engine = next(iter(result.runs))
+    share = (result.prefill_share if phase == "prefill" else result.decode_share)(index, engine)
+    limit = median(result.of_case(index, f"{phase}_tok_s")[engine]) / share
+    if limit < 2.5 * axes.get_ylim()[1]:
+        axes.plot([index - 0.45, index + 0.45], [limit, limit], "--", color="#444444", linewidth=1)
+        text = "memory's limit" if phase == "decode" else "arithmetic's limit"
+        axes.annotate(text, (index, limit), ha="center", va="bottom", fontsize=7, color="#444444")
+        axes.set_ylim(top=max(axes.get_ylim()[1], limit * 1.15))
+
+
+def _bars(axes: Axes, groups: list[tuple[str, dict[str, list[float]]]]) -> None:
+    for place, (_, values) in enumerate(groups):
+        for number, (engine, found) in enumerate(values.items()):
+            x = place + (number - (len(values) - 1) / 2) * GAP
+            label = engine if place == 0 else None
+            bars = axes.bar(x, median(found), BAR, color=COLOURS.get(engine), label=label)
+            axes.bar_label(bars, fmt=_short, padding=2, fontsize=8)
+    axes.set_xticks(range(len(groups)), [name for name, _ in groups])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(y=0.2)
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

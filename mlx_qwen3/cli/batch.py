@@ -1,0 +1,102 @@
+"""`mlx-qwen3 generate --batch`: a file of prompts in, a line of JSON for each out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlx_qwen3.cli.generate import MAX_TOKENS
+from mlx_qwen3.errors import MessageError
+
+if TYPE_CHECKING:
+    from mlx_qwen3.batch import BatchRequest, BatchRun
+    from mlx_qwen3.engine import Engine
+
+
+def run_batch(
+    make_engine: Callable[[], Engine],
+    file: Path,
+    out: Path | None,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    """Generate for each request of `file`; results go to `out`, or to standard output.
+
+    settings: what, beside the requests, decides what the results are. options: of `generate_batch`.
+    Raises MessageError for a file that cannot be used, and, once all is done, if some requests failed.
+    """
+    from mlx_qwen3.cli.batch_file import ResultFile, ResultStream, read_requests, result_line
+
+    requests = [_limited(request, options) for request in read_requests(_read(file), str(file))]
+    results = ResultStream(sys.stdout) if out is None else ResultFile(out, requests, settings)
+    waiting = [index for index in range(len(requests)) if index not in results.done]
+    if out is not None and len(waiting) < len(requests):
+        sys.stderr.write(f"going on: {len(requests) - len(waiting)} of {len(requests)} were done before\n")
+    failed = 0
+    try:
+        with make_engine() as engine:
+            run = engine.generate_batch([requests[index] for index in waiting], **options)
+            with _bar(run) as show:
+                for result in run:
+                    index = waiting[result.index]
+                    results.add(index, result_line(requests[index], result))
+                    failed += result.error is not None
+                    show()
+    except KeyboardInterrupt:
+        if out is not None:
+            sys.stderr.write("stopped; the same command goes on from here\n")
+        raise
+    results.finish()
+    if failed:
+        raise MessageError(f"{failed} of {len(requests)} requests failed; their lines say why ('error')")
+
+
+def _limited(request: BatchRequest, options: Mapping[str, Any]) -> BatchRequest:
+    """A text to go on from has a limit, whether or not one was asked for."""
+    if request.prompt is None or "max_tokens" in options["sampling"]:
+        return request
+    return replace(request, sampling={"max_tokens": MAX_TOKENS, **request.sampling})
+
+
+def _read(file: Path) -> str:
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise MessageError(f"{file} cannot be read: {error.strerror}") from error
+    return data.decode("utf-8-sig", "replace")
+
+
+@contextmanager
+def _bar(run: BatchRun) -> Iterator[Callable[[], None]]:
+    """A bar on stderr, where somebody looks; gives the function to call for each result."""
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    console, start = Console(stderr=True), time.perf_counter()
+
+    class Speed(progress.ProgressColumn):
+        def render(self, _: progress.Task) -> Text:
+            rate = run.tokens / (time.perf_counter() - start)
+            return Text(f"{run.tokens:,} tokens, {rate:,.0f}/s")
+
+    with progress.Progress(
+        progress.TextColumn("generating"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        Speed(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
+        task = bars.add_task("", total=run.total)
+        yield lambda: bars.advance(task)
+    if console.is_terminal:
+        seconds = time.perf_counter() - start
+        console.print(f"{run.total:,} texts, {run.tokens:,} tokens in {seconds:.1f} s", highlight=False)

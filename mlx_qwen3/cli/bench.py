@@ -1,0 +1,132 @@
+"""`mlx-qwen3 bench`: how fast a model runs here, alone or beside mlx-lm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mlx_qwen3.bench import Result
+    from mlx_qwen3.bench.result import Row
+
+PEER = "mlx-lm"
+
+
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="A folder, hub id, short name (14b, 0.6b, ...) or demo."),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="In place of --model: random weights of this shape (0.6b, 14b, 30b-a3b)."),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Bits per weight of --shape: 2, 3, 4, 5, 6, 8 or 16.")] = 4,
+    vs: Annotated[str | None, typer.Option(help="mlx-lm: run it on the same files, in turn.")] = None,
+    prompt: Annotated[str, typer.Option(help="Prompt lengths in tokens, with commas.")] = "128,1024",
+    batch: Annotated[str, typer.Option(help="Texts at once, with commas.")] = "1",
+    tokens: Annotated[int, typer.Option(min=1, help="Answer tokens after the first.")] = 64,
+    repeat: Annotated[int, typer.Option(min=1, help="Fresh processes of each engine; medians count.")] = 3,
+    limit: Annotated[
+        float, typer.Option(min=1, help="Seconds for one prompt and answer; a slow engine gets fewer tokens.")
+    ] = 30,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw it: .png, .svg or .pdf.")] = None,
+) -> None:
+    """Measure start, prefill, decoding and memory, and what share of this device's limits they reach."""
+    from rich.console import Console
+
+    from mlx_qwen3 import bench as library
+    from mlx_qwen3.files import write_atomically
+
+    if vs not in (None, PEER):
+        raise typer.BadParameter(f"only {PEER} can be compared with", param_hint="--vs")
+    work = library.Work(_numbers("--prompt", prompt), _numbers("--batch", batch), tokens, repeat, limit)
+    folder = _checkpoint(model, shape, bits)
+    status = Console(stderr=True)
+    with status.status("measuring the device") as line:
+        result = library.run(
+            folder,
+            work,
+            library.ENGINES if vs else library.ENGINES[:1],
+            lambda engine, number: line.update(f"{engine}, run {number + 1} of {repeat}"),
+        )
+    if json_file is not None:
+        write_atomically(json_file, result.to_json(), 0o644)
+    if plot_file is not None:
+        library.plot(result, plot_file)
+    _show(Console(), result)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """`128,1024` -> [128, 1024]."""
+    try:
+        return [int(part.replace("_", "")) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not numbers with commas", param_hint=option) from None
+
+
+def _checkpoint(model: str | None, shape: str | None, bits: int) -> Path:
+    """The folder to measure; one of random weights is made where there is none yet."""
+    from platformdirs import user_cache_path
+
+    from mlx_qwen3 import bench as library
+    from mlx_qwen3.checkpoint import resolve
+    from mlx_qwen3.cli.progress import DownloadBar, progress_bars
+
+    if (model is None) == (shape is None):
+        raise typer.BadParameter("give either --model or --shape")
+    if shape is None:
+        assert model is not None
+        with progress_bars() as bars:
+            return resolve(model, DownloadBar(bars))
+    if shape not in library.SHAPES:
+        raise typer.BadParameter(f"{shape} is none of {', '.join(library.SHAPES)}", param_hint="--shape")
+    if bits not in (2, 3, 4, 5, 6, 8, 16):
+        raise typer.BadParameter("2, 3, 4, 5, 6, 8 or 16", param_hint="--bits")
+    return library.make_checkpoint(shape, bits, user_cache_path("mlx-qwen3") / "bench")
+
+
+def _show(console: Console, result: Result) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for engine in result.runs:
+        table.add_column(engine, justify="right")
+        table.add_column("of limit", justify="right", style="dim")
+    if len(result.runs) > 1:
+        table.add_column("better", justify="right")
+    for row in result.rows():
+        table.add_row(*_cells(row, list(result.runs)))
+    console.print(table)
+    console.print(_notes(result), style="dim", highlight=False)
+
+
+def _cells(row: Row, engines: list[str]) -> list[str]:
+    cells, medians = [row.name], row.medians
+    for engine in engines:
+        value, share = medians.get(engine), row.shares.get(engine)
+        cells += ["" if value is None else f"{_short(value)} {row.unit}"]
+        cells += ["" if share is None else f"{share:.1%}"]
+    return cells if row.ratio is None else [*cells, f"{row.ratio:.2f}x"]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _notes(result: Result) -> str:
+    limits = result.ceilings
+    repeat = result.setup["work"]["repeat"]
+    notes = [
+        f"medians of {repeat} fresh process{'es' if repeat > 1 else ''} of each engine, in turn",
+        f"limits measured on {result.setup['device']}: {limits['bandwidth'] / 1e9:,.1f} GB/s through memory, "
+        f"{limits['arithmetic'] / 1e9:,.0f} GFLOP/s; decoding counted as reading weights and cache as stored",
+        *result.cuts(),
+    ]
+    return "\n" + "\n".join(notes)

@@ -1,0 +1,77 @@
+"""Which model drafts for another, and whether it can."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlx_qwen3.checkpoint import FAMILY, OnDownload, load_model, resolve
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.errors import CheckpointError, Qwen3Error
+from mlx_qwen3.model.qwen3 import Model
+
+AUTO, TEXT = "auto", "text"
+"""Settings that name no model: choose; or draft from the text itself."""
+SMALLEST = "0.6b"
+# A draft of four tokens must cost less than half a pass of the model, or it gains little.
+WORTH_A_DRAFT = 10
+
+
+def load_draft_model(
+    setting: str | None, model: Model, folder: Path, context: int | None, on_download: OnDownload | None
+) -> Model | None:
+    """The model that drafts for `model` (of `folder`), None where none does.
+
+    setting: a model as `load_model` takes it. `auto`: the smallest of the family for a model that reads
+    ten times as much for a token, if it was downloaded already. None, `text`: no model.
+    Raises what loading raises, and CheckpointError if the vocabularies differ.
+    """
+    if setting is None or setting == TEXT:
+        return None
+    if setting == AUTO:
+        return _load_automatically(model, folder, context)
+    draft_folder = resolve(setting, on_download)
+    draft = load_model(draft_folder, context=context)
+    if not same_vocabulary(draft_folder, folder) or draft.args.vocab_size != model.args.vocab_size:
+        raise CheckpointError(
+            f"{setting} cannot draft for {folder.name}: their vocabularies differ; use a model of the same "
+            "family, or `text`"
+        )
+    return draft
+
+
+def _load_automatically(model: Model, folder: Path, context: int | None) -> Model | None:
+    if bytes_read(model.args, folder) < WORTH_A_DRAFT * FAMILY[SMALLEST].num_bytes:
+        return None
+    from mlx_qwen3.checkpoint.hub import downloaded
+
+    if downloaded(FAMILY[SMALLEST].repository) is None:
+        return None
+    try:
+        return load_draft_model(SMALLEST, model, folder, context, None)
+    except Qwen3Error:  # another vocabulary, or a download that is not whole: nobody asked for it
+        return None
+
+
+def bytes_read(config: ModelConfig, folder: Path) -> int:
+    """Bytes of weights that a token goes through, about: with experts, the share of those chosen for it."""
+    share = config.num_experts_per_tok / config.num_experts if config.num_experts else 1.0
+    return int(share * sum(file.stat().st_size for file in folder.glob("*.safetensors")))
+
+
+def same_vocabulary(one: Path, other: Path) -> bool:
+    """Whether two checkpoints' tokenizers have the same ids for the same tokens."""
+    files = [folder / "tokenizer.json" for folder in (one, other)]
+    try:
+        texts = [file.read_bytes() for file in files]
+        return texts[0] == texts[1] or _ids(texts[0]) == _ids(texts[1])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _ids(tokenizer_json: bytes) -> dict[str, int]:
+    raw: dict[str, Any] = json.loads(tokenizer_json)
+    added = {token["content"]: token["id"] for token in raw["added_tokens"]}
+    ids: dict[str, int] = raw["model"]["vocab"] | added
+    return ids

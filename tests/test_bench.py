@@ -1,0 +1,141 @@
+"""`mlx-qwen3 bench`: the figures it works with, and one real run beside mlx-lm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mlx_qwen3 import bench
+from mlx_qwen3.bench.cost import Cost, cost_of
+from mlx_qwen3.bench.measure import Work
+from mlx_qwen3.bench.result import Result
+from mlx_qwen3.bench.shapes import make_checkpoint
+from mlx_qwen3.bench.worker import _fitting
+from mlx_qwen3.checkpoint import load_config, resolve
+from mlx_qwen3.cli.app import app
+from mlx_qwen3.errors import BenchmarkError
+
+COST = Cost(weight_bytes=1000, kv_bytes=10, weight_flops=500, attention_flops=2)
+
+
+def ran(prefill: float, decode: float, prompt_given: int = 100) -> dict[str, object]:
+    case = {
+        "prompt": 100,
+        "batch": 1,
+        "prompt_tokens": prompt_given,
+        "decode_tokens": 20,
+        "ttft_s": prompt_given / prefill,
+        "decode_s": 20 / decode,
+        "prefill_tok_s": prefill,
+        "decode_tok_s": decode,
+        "peak_bytes": 5e9,
+    }
+    return {"start_s": 1.0, "load_s": 0.5, "resident_bytes": 6e9, "cases": [case]}
+
+
+def result(given: int = 100) -> Result:
+    setup = {"work": {"tokens": 20, "repeat": 3}, "checkpoint": "some", "device": "this"}
+    ours = [ran(rate, rate / 10) for rate in (200, 400, 300)]
+    theirs = [ran(rate, rate / 10, given) for rate in (100, 160, 150)]
+    runs = {"mlx-qwen3": ours, "mlx-lm": theirs}
+    return Result(setup, {"bandwidth": 1e5, "arithmetic": 1e6}, COST, runs)
+
+
+def test_medians_ratios_and_shares() -> None:
+    rows = {row.name: row for row in result().rows()}
+    prefill, decode = rows["prefill, 100 tokens"], rows["decode after 100 tokens"]
+    assert prefill.medians == {"mlx-qwen3": 300, "mlx-lm": 150}
+    assert prefill.ratio == 2
+    assert prefill.shares["mlx-qwen3"] == pytest.approx(300 * (500 + 2 * 50) / 1e6)
+    assert decode.shares["mlx-lm"] == pytest.approx(15 * (1000 + 110 * 10) / 1e5)
+    assert rows["TTFT, 100 tokens"].ratio == pytest.approx(2)
+    assert rows["load"].ratio == 1
+
+
+def test_an_engine_that_was_given_less_is_named_and_its_ttft_not_compared() -> None:
+    cut = result(given=7)
+    rows = {row.name: row for row in cut.rows()}
+    assert list(rows["TTFT, 100 tokens"].values) == ["mlx-qwen3"]
+    assert rows["TTFT, 100 tokens"].ratio is None
+    assert rows["prefill, 100 tokens"].ratio == 2
+    assert list(cut.cuts()) == ["mlx-lm was given 7 of 100 prompt tokens, 20 of 20 answer tokens"]
+    assert list(result().cuts()) == []
+
+
+@pytest.mark.parametrize(("seconds_a_token", "given"), [(0.001, 512), (0.1, 200), (2.0, 10)])
+def test_a_prompt_is_cut_to_the_time_it_may_take(seconds_a_token: float, given: int) -> None:
+    """A fixed cost, as of reading all weights, makes an engine look slow on a few tokens."""
+
+    def timed(prompt: int, batch: int, tokens: int) -> dict[str, float]:
+        return {"ttft_s": prompt * seconds_a_token + 0.1}
+
+    assert _fitting(timed, timed(4, 1, 1), 512, 30) == pytest.approx(given, rel=0.3)
+
+
+def test_a_token_costs_what_it_reads_and_multiplies() -> None:
+    demo = resolve("demo")
+    config, cost = load_config(demo), cost_of(demo)
+    assert cost.kv_bytes == 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    # Tied: every weight is read for a token; all but the embedding is multiplied for one of a prompt.
+    assert cost.weight_bytes == pytest.approx((demo / "model.safetensors").stat().st_size, rel=0.03)
+    without_head = config.num_parameters - config.vocab_size * config.hidden_size
+    assert cost.weight_flops == pytest.approx(2 * without_head, rel=0.01)
+
+
+def test_experts_count_as_far_as_they_are_chosen(tmp_path: Path) -> None:
+    folder = make_checkpoint("tiny-moe", 4, tmp_path)
+    assert make_checkpoint("tiny-moe", 4, tmp_path) == folder
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    config = load_config(folder)
+    head = config.vocab_size * config.hidden_size
+    active = cost_of(folder).weight_flops / 2 + 2 * head
+    assert active == pytest.approx(config.num_active_parameters, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "work", [Work(prompts=[1]), Work(batches=[0]), Work(prompts=[10**6]), Work(repeat=0)]
+)
+def test_work_that_cannot_be_done_is_refused(work: Work) -> None:
+    with pytest.raises(BenchmarkError):
+        bench.run(resolve("demo"), work)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "--model demo --shape 0.6b",
+        "--shape 7b",
+        "--shape tiny --bits 7",
+        "--model demo --vs vllm",
+        "--model demo --prompt many",
+    ],
+)
+def test_wrong_usage(arguments: str) -> None:
+    assert CliRunner().invoke(app, ["bench", *arguments.split()]).exit_code == 2
+
+
+def test_demo_beside_mlx_lm(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    figures, picture = tmp_path / "figures.json", tmp_path / "picture.svg"
+    arguments = ["--model", "demo", "--vs", "mlx-lm", "--prompt", "8", "--batch", "1,2", "--tokens", "2"]
+    arguments += ["--repeat", "1", "--limit", "5", "--json", str(figures), "--plot", str(picture)]
+    done = CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    for said in ("mlx-qwen3", "mlx-lm", "prefill, 2 x 8 tokens", "limits measured on"):
+        assert said in done.output
+    runs = json.loads(figures.read_text())["runs"]
+    for engine in ("mlx-qwen3", "mlx-lm"):
+        (run,) = runs[engine]
+        assert 0 < run["load_s"] < run["start_s"]
+        assert all(case["decode_tok_s"] > 0 for case in run["cases"])
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_a_process_that_fails_is_said_in_one_line() -> None:
+    with pytest.raises(BenchmarkError, match="worker") as caught:
+        bench.measure._process("-c", "import sys; sys.exit('no\\nworker')")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,142 @@
+"""`generate --batch`: files in, files out, and what is left of a run that was killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import run
+from typer.testing import CliRunner
+
+from mlx_qwen3.batch import BatchRequest, BatchResult
+from mlx_qwen3.cli.app import app
+from mlx_qwen3.cli.batch_file import ResultFile, ResultStream, read_requests, result_line
+from mlx_qwen3.errors import MessageError
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_a_prompt_a_line() -> None:
+    requests = read_requests("one\n\n  two \n", "p.txt")
+    assert requests == [BatchRequest(prompt="one", id=1), BatchRequest(prompt="  two ", id=3)]
+    assert read_requests("\n \n", "p.txt") == []
+
+
+def test_json_lines() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    text = "\n".join(
+        json.dumps(row)
+        for row in (
+            {"prompt": "one", "id": "a", "max_tokens": 3, "seed": 1},
+            {"messages": messages, "thinking": False, "thinking_budget": 5},
+        )
+    )
+    assert read_requests(text, "p.jsonl") == [
+        BatchRequest(prompt="one", id="a", sampling={"max_tokens": 3, "seed": 1}),
+        BatchRequest(messages=messages, id=2, thinking=False, thinking_budget=5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hello", "not a JSON object"),
+        ('{"prompt": "a", "heat": 1}', "no field 'heat'; there are id, prompt"),
+        ('{"prompt": "a", "temperature": 99}', "temperature must be between 0 and 10"),
+        ('{"prompt": "a", "messages": []}', "either a prompt or messages"),
+        ('{"id": 3}', "either a prompt or messages"),
+        ('{"prompt": 3}', "prompt is 3, which is of the wrong type"),
+        ('{"messages": "hi"}', "messages is 'hi', which is of the wrong type"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(line: str, said: str) -> None:
+    with pytest.raises(MessageError, match=r"^f\.jsonl, line 3: ") as caught:
+        read_requests('{"prompt": "a"}\n\n' + line, "f.jsonl")
+    assert said in str(caught.value)
+
+
+def test_results_stream_in_the_order_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    stream, seen = ResultStream(sys.stdout), []
+    for index in (2, 0, 1):
+        stream.add(index, str(index))
+        seen.append(capsys.readouterr().out)
+    assert seen == ["", "0\n", "1\n2\n"]
+
+
+def test_a_run_goes_on_where_another_was_killed(tmp_path: Path) -> None:
+    asked = [BatchRequest(prompt=text, id=number) for number, text in enumerate("abca")]
+    results = [BatchResult(index, index, text=text) for index, text in enumerate("ABCD")]
+    results[2] = BatchResult(2, 2, error="no")
+    out = tmp_path / "new" / "out.jsonl"
+    first = ResultFile(out, asked, {"seed": 1})
+    for index in (0, 1, 2):
+        first.add(index, result_line(asked[index], results[index]))
+    first._file.close()
+    with first.partial.open("a") as file:
+        file.write('{"key": "cut o')
+    assert not out.exists()
+    assert ResultFile(out, asked, {"seed": 2}).done == {}  # with other settings nothing is the same
+    second = ResultFile(out, [BatchRequest(prompt="new", id="n"), *asked], {"seed": 1})
+    assert {index: json.loads(line)["text"] for index, line in second.done.items()} == {1: "A", 2: "B"}
+    for index, text in ((0, "N"), (3, "C"), (4, "D")):
+        second.add(index, result_line(asked[0], BatchResult(index, index, text=text)))
+    second.finish()
+    assert [row["text"] for row in rows(out.read_text())] == ["N", "A", "B", "C", "D"]
+    assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
+    with pytest.raises(MessageError, match="exists already"):
+        ResultFile(out, asked, {})
+
+
+def test_a_file_of_both_kinds(tmp_path: Path) -> None:
+    question = {"messages": [{"role": "user", "content": "what is 4+5?"}], "id": "sum", "thinking": False}
+    file = write(tmp_path / "in.jsonl", {"prompt": ""}, question, {"prompt": "The time", "max_tokens": 4})
+    out = tmp_path / "out.jsonl"
+    done = run("generate", "--batch", str(file), "-o", str(out), "--temperature", "0")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: 1 of 3 requests failed; their lines say why ('error')\n"
+    empty, answer, text = rows(out.read_text())
+    assert empty == {"id": 1, "error": "the prompt is empty; there is nothing to complete"}
+    assert set(answer) - set(text) == {"thinking", "answer", "thinking_tokens"}
+    assert (answer["id"], answer["finish_reason"], answer["thinking"]) == ("sum", "stop", "")
+    assert (text["id"], text["completion_tokens"], text["finish_reason"]) == (3, 4, "length")
+    again = run("generate", "--batch", "-", "--temperature", "0", stdin=file.read_text())
+    assert rows(again.stdout) == [empty, answer, text]
+
+
+def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+    file, out = write(tmp_path / "in.txt", *(["The time"] * 24)), tmp_path / "out.jsonl"
+    arguments = ["generate", "--batch", str(file), "-o", str(out), "--batch-size", "2", "--max-tokens", "16"]
+    code = "from mlx_qwen3.cli.app import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+    partial = tmp_path / "out.jsonl.partial"
+    while not (partial.exists() and partial.read_text().count("\n") >= 3):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    done = run(*arguments[:-4], "--max-tokens", "16")
+    assert done.returncode == 0
+    assert done.stderr.startswith("going on: ")
+    assert [row["id"] for row in rows(out.read_text())] == list(range(1, 25))
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("option", ["--out=x", "--batch-size=2", "--think", "--thinking-budget=3"])
+def test_what_only_a_batch_has_is_wrong_usage_without_one(option: str) -> None:
+    done = CliRunner().invoke(app, ["generate", "-p", "hi", option])
+    assert done.exit_code == 2
+    assert "only a batch" in done.output
