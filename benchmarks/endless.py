@@ -30,16 +30,16 @@ from mlx_qwen3.model.qwen3 import Model
 TRAINED = 256  # bytes the model sees at once in training
 WINDOW = 128
 HELD_OUT = 10  # every tenth file is never trained on
-BATCH, RATE = 8, 3e-3
-STREAMS, CHUNK = 8, 32
+BATCH, RATE = 4, 4e-3
+STREAMS, CHUNK = 8, 64
 WEIGHTS = Path("models") / "endless.safetensors"
 PLOT = Path("docs") / "endless.png"
 
 CONFIG = ModelConfig(
     model_type="qwen3",
-    hidden_size=128,
-    num_hidden_layers=3,
-    intermediate_size=384,
+    hidden_size=96,
+    num_hidden_layers=2,
+    intermediate_size=256,
     num_attention_heads=4,
     num_key_value_heads=2,
     head_dim=32,

@@ -1,84 +1,163 @@
-"""Memory and time of attention over a long context: plain and quantized rows, ours and mlx-lm's.
+"""Peak memory of a long prompt, side by side with mlx-lm on the same checkpoint; plain, 8 and 4-bit caches.
 
-    python benchmarks/memory.py [--context 32768] [--queries 256] [--repeat 3]
+    python -m benchmarks.memory [--layers 2] [--chunk 512] [--context 8192 32768]
 
-Heads are those of Qwen3-0.6B (16 queries on 8 keys of 128 values), rows are random. Each line is the
-memory taken beyond the cache itself, and the median time of runs that take turns with the others'.
+The checkpoint has the shape of Qwen3-0.6B in 4 bits with fewer layers. Memory peaks in a prompt's
+last chunk, so caches are filled with random rows up to it, and that chunk is fed, and a token
+decoded, in a fresh process for each line. Without a GPU both engines compute in fp32, ours without
+the fp32 copies of weights that it makes where memory is plentiful. Prints a table and draws
+docs/memory.png: what is taken beyond weights and cache, and the peak.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
-
-import mlx.core as mx  # isort: skip
-from mlx_lm.models.base import quantized_scaled_dot_product_attention
-
-from mlx_qwen3.cache.rows import Layout, quantize
-from mlx_qwen3.model.attend import attend
-from mlx_qwen3.model.rope import RoPE
-
-HEADS, KEY_HEADS, HEAD_DIM = 16, 8, 128
-SCALE = HEAD_DIM**-0.5
-Ways = dict[str, Callable[[], mx.array]]
+BITS = (16, 8, 4)
+GROUP_SIZE = 64
+ENGINES = ("mlx-qwen3", "mlx-lm")
+MODELS = Path("models")
+PLOT = Path("docs") / "memory.png"
+FILL = 2048  # rows of the cache made at once
 
 
-def ways(queries: int, context: int) -> Ways:
-    """What is compared: names and functions that compute the same attention."""
-    q = mx.random.normal((1, HEADS, queries, HEAD_DIM))
-    k, v = (mx.random.normal((1, KEY_HEADS, context, HEAD_DIM)) for _ in range(2))
-    q8, q4 = ([quantize(rows, Layout(64, bits)) for rows in (k, v)] for bits in (8, 4))
-    first = k[:, :, :4] * 1
-    mask, rope = ("causal" if queries > 1 else None), RoPE(HEAD_DIM, 1e6)
-    mx.eval(q, k, v, q8, q4, first)
-    return {
-        "plain rows, MLX": lambda: mx.fast.scaled_dot_product_attention(q, k, v, scale=SCALE, mask=mask),
-        "plain rows": lambda: attend(q, k, v, SCALE, mask),
-        "8 bits": lambda: attend(q, *q8, SCALE, mask),
-        "4 bits": lambda: attend(q, *q4, SCALE, mask),
-        # Scales its queries in place, so it is given a copy.
-        "8 bits, mlx-lm": lambda: quantized_scaled_dot_product_attention(q * 1, *q8, SCALE, mask, 64, 8),
-        "plain rows, rotated on read": lambda: attend(q, rope(k, 0), v, SCALE, mask),
-        "(moving 4 first keys)": lambda: rope.shift(first, 256),
-    }
+def load_ours(folder: Path, bits: int) -> tuple[Any, list[Any]]:
+    import mlx_qwen3  # noqa: F401  # isort: skip
+    from mlx_qwen3 import load_model, make_prompt_cache
+    from mlx_qwen3.checkpoint import plan
+
+    plan.DENSE_SHARE = 0.0
+    model = load_model(folder)
+    return model, make_prompt_cache(model, bits=None if bits == 16 else bits, group_size=GROUP_SIZE)
 
 
-def peak(way: Callable[[], mx.array]) -> float:
-    """MiB taken by one run, beyond what is held already."""
-    mx.clear_cache()
+def load_theirs(folder: Path, bits: int) -> tuple[Any, list[Any]]:
+    import mlx.core as mx
+    from mlx_lm.models.cache import KVCache, QuantizedKVCache
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(folder)
+    if mx.default_device() == mx.Device(mx.cpu):
+        model.set_dtype(mx.float32)
+    kinds = [KVCache() if bits == 16 else QuantizedKVCache(GROUP_SIZE, bits) for _ in model.layers]
+    return model, kinds
+
+
+def measure(engine: str, folder: Path, bits: int, context: int, chunk: int) -> dict[str, Any]:
+    """Peak and workspace in bytes, and seconds, of the last chunk of a prompt of `context` tokens."""
+    model, cache = (load_ours if engine == "mlx-qwen3" else load_theirs)(folder, bits)
+    import mlx.core as mx
+
+    fill(model, cache, context - chunk)
     mx.reset_peak_memory()
-    held = mx.get_active_memory()
-    mx.eval(way())
-    return (mx.get_peak_memory() - held) / 2**20
+    start_time = time.perf_counter()
+    feed(model, cache, chunk)
+    seconds, peak = time.perf_counter() - start_time, mx.get_peak_memory()
+    held = sum(layer.nbytes for layer in cache)
+    weights = mx.get_active_memory() - held
+    unit = 1 if sys.platform == "darwin" else 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    work = peak - held - weights
+    return {"peak": peak, "cache": held, "work": work, "resident": resident, "seconds": seconds}
 
 
-def seconds(compared: Ways, repeat: int) -> dict[str, float]:
-    """Median seconds of each way."""
-    taken: dict[str, list[float]] = {name: [] for name in compared}
-    for _ in range(repeat):
-        for name, way in compared.items():
-            start = time.perf_counter()
-            mx.eval(way())
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
+def fill(model: Any, cache: list[Any], tokens: int) -> None:
+    """Put random rows of so many tokens into `cache`, in the format the model computes in."""
+    import mlx.core as mx
+
+    dtype = model.model.embed_tokens(mx.array([[0]])).dtype
+    heads, head_dim = model.args.num_key_value_heads, model.args.head_dim
+    for start in range(0, tokens, FILL):
+        rows = mx.random.normal((1, heads, min(FILL, tokens - start), head_dim)).astype(dtype)
+        for layer in cache:
+            layer.update_and_fetch(rows, rows)
+            mx.eval(layer.state)
+    mx.clear_cache()
+
+
+def feed(model: Any, cache: list[Any], chunk: int) -> None:
+    """The last `chunk` tokens of a prompt, and one that is decoded."""
+    import mlx.core as mx
+
+    ids = mx.random.randint(0, 1000, (1, chunk))
+    model(ids, cache)  # logits are never evaluated, so never computed
+    mx.eval([layer.state for layer in cache])
+    mx.clear_cache()
+    mx.eval(model(ids[:, :1], cache))
+
+
+def run(folder: Path, engine: str, bits: int, context: int, chunk: int) -> dict[str, Any]:
+    """`measure` in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--worker", engine, str(folder)]
+    command += ["--bits", str(bits), "--context", str(context), "--chunk", str(chunk)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"engine": engine, "bits": bits, "context": context, **result}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """A row for each engine, context and bits, in MB."""
+    lines = ["| tokens | KV | engine | peak | of it cache | beyond weights and cache | resident | seconds |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for r in results:
+        sizes = " | ".join(f"{r[key] / 1e6:,.0f} MB" for key in ("peak", "cache", "work", "resident"))
+        bits = "plain" if r["bits"] == 16 else f"{r['bits']} bits"
+        lines.append(f"| {r['context']:,} | {bits} | {r['engine']} | {sizes} | {r['seconds']:.1f} |")
+    return "\n".join(lines)
+
+
+def plot(results: list[dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    contexts = sorted({r["context"] for r in results})
+    figure, axes = pyplot.subplots(1, len(contexts), figsize=(9, 3.6), squeeze=False)
+    for place, context in zip(axes[0], contexts, strict=True):
+        for offset, engine in enumerate(ENGINES):
+            mine = [r for r in results if r["context"] == context and r["engine"] == engine]
+            at = [BITS.index(r["bits"]) + 0.4 * offset for r in mine]
+            place.bar(at, [r["cache"] / 1e6 for r in mine], 0.38, color="0.75")
+            bottom = [r["cache"] / 1e6 for r in mine]
+            place.bar(at, [r["work"] / 1e6 for r in mine], 0.38, bottom, label=engine)
+        place.set_xticks([0.2, 1.2, 2.2], ["plain", "8 bits", "4 bits"])
+        place.set(title=f"{context:,} tokens", ylabel="MB beyond weights (grey: cache)")
+        place.legend()
+    figure.tight_layout()
+    figure.savefig(PLOT, dpi=110)
 
 
 def main() -> None:
-    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--context", type=int, default=8192)
-    parser.add_argument("--queries", type=int, default=256)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--chunk", type=int, default=512)
+    parser.add_argument("--context", type=int, nargs="+", default=[8192, 32768])
+    parser.add_argument("--bits", type=int, nargs="+", default=BITS)
+    parser.add_argument("--worker", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    compared = ways(options.queries, options.context)
-    peaks = {name: peak(way) for name, way in compared.items()}
-    print(f"{options.queries} queries, {options.context:,} rows, {mx.default_device()}")
-    for name, taken in seconds(compared, options.repeat).items():
-        print(f"{name:28} {peaks[name]:8.1f} MiB {taken * 1e3:10.1f} ms")
+    if options.worker:
+        engine, folder = options.worker
+        print(json.dumps(measure(engine, Path(folder), options.bits[0], options.context[0], options.chunk)))
+        return
+    from mlx_qwen3.bench.shapes import make_checkpoint
+
+    folder = make_checkpoint("0.6b", 4, MODELS, layers=options.layers)
+    results = []
+    for context in options.context:
+        for bits in options.bits:
+            for engine in ENGINES:
+                results.append(run(folder, engine, bits, context, options.chunk))
+                print(table(results[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+    print(table(results))
+    plot(results)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import mlx.core as mx  # isort: skip
 import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
+from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE
 
 from mlx_qwen3.cache import saved
@@ -102,6 +103,36 @@ def test_mlx_lm_saves_ours_and_loads_its_own_of_that_name(model: Model, kind: st
         assert mx.abs(logits[0] - logits[2]).max().item() < 1e-4
 
 
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_stream_generate_says_what_we_do(model: Model, kind: str, tmp_path: Path) -> None:
+    from mlx_lm import stream_generate
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+    from transformers import PreTrainedTokenizerFast
+
+    folder = write_byte_tokenizer(tmp_path)
+    plain = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>")
+    cache = make_prompt_cache(model, **OPTIONS[kind])
+    said = stream_generate(model, TokenizerWrapper(plain), PROMPT, max_tokens=15, prompt_cache=cache)
+    theirs = [response.token for response in said]
+    ours = greedy(model, make_prompt_cache(model, **OPTIONS[kind]), PROMPT, 15)
+    assert theirs == ours[: len(theirs)]
+    assert len(theirs) == 15 or theirs[-1] == plain.eos_token_id
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_what_mlx_lm_saves_of_ours_loads_here(model: Model, kind: str, tmp_path: Path) -> None:
+    from mlx_lm.models.cache import save_prompt_cache
+
+    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    model(mx.array([PROMPT]), cache)
+    save_prompt_cache(str(tmp_path / "cache.safetensors"), cache)
+    loaded, _ = saved.load_prompt_cache(tmp_path / "cache.safetensors")
+    for layer, ours in zip(loaded, cache, strict=True):
+        layer.rotation = getattr(ours, "rotation", None)
+    logits = [model(mx.array([[5]]), each) for each in (cache, loaded)]
+    assert mx.abs(logits[0] - logits[1]).max().item() < 1e-4
+
+
 @pytest.mark.parametrize("kind", ["full", "quantized", "rotating"])
 def test_files_of_caches_go_both_ways(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
@@ -133,7 +164,7 @@ def test_mlx_lm_trims_ours_unless_tokens_were_pushed_out(model: Model, kind: str
     assert can_trim_prompt_cache(cache) == ("max_size" not in OPTIONS[kind])
 
 
-@pytest.mark.parametrize("kind", ["full", "rotating"])
+@pytest.mark.parametrize("kind", OPTIONS)
 def test_a_lora_step_trains_on_what_a_cache_holds(kind: str) -> None:
     from mlx_lm.tuner.utils import linear_to_lora_layers
 

@@ -80,15 +80,18 @@ def _expert_config(count: int, active: int, size: int) -> dict[str, Any]:
     }
 
 
-def make_checkpoint(shape: str, bits: int, parent: Path, seed: int = 0) -> Path:
+def make_checkpoint(shape: str, bits: int, parent: Path, seed: int = 0, layers: int | None = None) -> Path:
     """Write the checkpoint below `parent` if it is not there yet; `bits` 16 is bf16. Returns its folder.
 
+    layers: how many in place of the shape's own.
     Raises CheckpointError if it cannot be written. A folder that is there is whole.
     """
-    folder = parent / f"random-{shape}-{'bf16' if bits == 16 else f'{bits}bit'}"
+    parts = ["random", shape, f"{layers}-layers" if layers else "", "bf16" if bits == 16 else f"{bits}bit"]
+    folder = parent / "-".join(filter(None, parts))
     if folder.exists():
         return folder
     config = family_config(shape)
+    config["num_hidden_layers"] = layers or config["num_hidden_layers"]
     if bits != 16:
         config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
         config["quantization_config"] = config["quantization"]

@@ -41,8 +41,9 @@ def layout_of(rows: Sequence[mx.array], head_dim: int) -> Layout:
 
 
 def quantize(rows: mx.array, layout: Layout) -> QuantizedRows:
-    """rows (B, H, S, D), quantized."""
-    return QuantizedRows(*mx.quantize(rows, group_size=layout.group_size, bits=layout.bits))
+    """rows (B, H, S, D), quantized. Gradients stop here: rounding has none."""
+    packed = mx.quantize(rows, group_size=layout.group_size, bits=layout.bits)
+    return QuantizedRows(*map(mx.stop_gradient, packed))
 
 
 def dequantize(rows: Sequence[mx.array], layout: Layout) -> mx.array:

@@ -1,0 +1,85 @@
+"""Memory and time of attention over a long context: plain and quantized rows, ours and mlx-lm's.
+
+    python -m benchmarks.attention [--context 32768] [--queries 256] [--repeat 3]
+
+Heads are those of Qwen3-0.6B (16 queries on 8 keys of 128 values), rows are random. Each line is the
+memory taken beyond the cache itself, and the median time of runs that take turns with the others'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+
+import mlx.core as mx  # isort: skip
+from mlx_lm.models.base import quantized_scaled_dot_product_attention
+
+from mlx_qwen3.cache.rows import Layout, quantize
+from mlx_qwen3.model.attend import attend
+from mlx_qwen3.model.rope import RoPE
+
+HEADS, KEY_HEADS, HEAD_DIM = 16, 8, 128
+SCALE = HEAD_DIM**-0.5
+Ways = dict[str, Callable[[], mx.array]]
+
+
+def ways(queries: int, context: int) -> Ways:
+    """What is compared: names and functions that compute the same attention."""
+    q = mx.random.normal((1, HEADS, queries, HEAD_DIM))
+    k, v = (mx.random.normal((1, KEY_HEADS, context, HEAD_DIM)) for _ in range(2))
+    q8, q4 = ([quantize(rows, Layout(64, bits)) for rows in (k, v)] for bits in (8, 4))
+    first = k[:, :, :4] * 1
+    mask, rope = ("causal" if queries > 1 else None), RoPE(HEAD_DIM, 1e6)
+    mx.eval(q, k, v, q8, q4, first)
+    return {
+        "plain rows, MLX": lambda: mx.fast.scaled_dot_product_attention(q, k, v, scale=SCALE, mask=mask),
+        "plain rows": lambda: attend(q, k, v, SCALE, mask),
+        "8 bits": lambda: attend(q, *q8, SCALE, mask),
+        "4 bits": lambda: attend(q, *q4, SCALE, mask),
+        # Scales its queries in place, so it is given a copy.
+        "8 bits, mlx-lm": lambda: quantized_scaled_dot_product_attention(q * 1, *q8, SCALE, mask, 64, 8),
+        "plain rows, rotated on read": lambda: attend(q, rope(k, 0), v, SCALE, mask),
+        "(moving 4 first keys)": lambda: rope.shift(first, 256),
+    }
+
+
+def peak(way: Callable[[], mx.array]) -> float:
+    """MiB taken by one run, beyond what is held already."""
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    held = mx.get_active_memory()
+    mx.eval(way())
+    return (mx.get_peak_memory() - held) / 2**20
+
+
+def seconds(compared: Ways, repeat: int) -> dict[str, float]:
+    """Median seconds of each way."""
+    taken: dict[str, list[float]] = {name: [] for name in compared}
+    for _ in range(repeat):
+        for name, way in compared.items():
+            start = time.perf_counter()
+            mx.eval(way())
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--queries", type=int, default=256)
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    compared = ways(options.queries, options.context)
+    peaks = {name: peak(way) for name, way in compared.items()}
+    print(f"{options.queries} queries, {options.context:,} rows, {mx.default_device()}")
+    for name, taken in seconds(compared, options.repeat).items():
+        print(f"{name:28} {peaks[name]:8.1f} MiB {taken * 1e3:10.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
