@@ -41,6 +41,8 @@ from mlx_qwen3.model.qwen3 import Model
 DENSE_SHARE = 0.5
 # fp32 bytes of one tile of a matrix that is not held in fp32: small enough for a core's cache.
 TILE_BYTES = 8 * 2**20
+# fp32 bytes of what is dequantized at once for a copy that is held.
+PART_BYTES = 64 * 2**20
 # Up to this many rows a product is bound by reading the matrix. OpenBLAS reads it once, without
 # rearranging it first, in products of at most a million multiplications: three times faster.
 FEW_ROWS = 16
@@ -171,9 +173,17 @@ def start_less(model: nn.Module) -> None:
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:
-    """Modules without children; those read whole for every token come before experts."""
+    """Modules without children; those read whole for every token come before experts.
+
+    The largest come first: while a matrix is cast, both forms are there, and memory is not full yet.
+    """
     leaves = [leaf for _, leaf in model.named_modules() if not leaf.children()]
-    return sorted(leaves, key=lambda leaf: isinstance(leaf, SwitchLinear | QuantizedSwitchLinear))
+
+    def order(leaf: nn.Module) -> tuple[bool, int]:
+        weight = leaf.get("weight")
+        return isinstance(leaf, SwitchLinear | QuantizedSwitchLinear), -(0 if weight is None else weight.size)
+
+    return sorted(leaves, key=order)
 
 
 def _gains_from_dense(module: nn.Module, model: nn.Module) -> bool:
@@ -291,9 +301,19 @@ class _Quantized:
         size = 4 * self.weight.size * 32 // self.bits
         if size > budget:
             return 0
-        self._dense = self._dequantized(slice(None))
+        self._dense = self._all_dequantized()
         self._dense_of = self.weight  # the copy is of no use once other weights were loaded
         return size
+
+    def _all_dequantized(self) -> mx.array:
+        """The matrix in fp32, made a part at a time: MLX takes as much again while it dequantizes."""
+        rows = self.weight.shape[0]
+        dense = mx.zeros((rows, self.weight.shape[-1] * 32 // self.bits))
+        step = max(1, PART_BYTES * rows // dense.nbytes)
+        for start in range(0, rows, step):
+            dense[start : start + step] = self._dequantized(slice(start, start + step))
+            mx.eval(dense)
+        return dense
 
     def _dequantized(self, rows: slice | mx.array | int) -> mx.array:
         biases = self.get("biases")  # type: ignore[attr-defined]

@@ -176,6 +176,15 @@ def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
     assert mx.get_peak_memory() - before < 2 * 2**20  # one matrix is 16 MiB in fp32
 
 
+def test_copies_are_made_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "PART_BYTES", 2**18)
+    model = stored({**SHAPES["tied"], "vocab_size": 40_000}, "affine-4")  # 20 MB in fp32
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    backend.prepare(model)
+    assert mx.get_peak_memory() < mx.get_active_memory() + 2 * 2**20
+
+
 def test_what_is_looked_up_and_quantized_experts_are_never_copied() -> None:
     untied = backend.prepare(stored(SHAPES["moe"], "affine-4"))
     assert "_dense" not in untied.model.embed_tokens
