@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -16,8 +14,6 @@ from tiny_checkpoints import DENSE, write_checkpoint
 from mlx_qwen3.conversion import Progress, convert
 
 SHARD_BYTES = 40_000
-# The whole set takes a minute; a few moments are enough for everyday.
-NUM_MOMENTS = int(os.environ.get("KILLED_MOMENTS", "4"))
 PROGRAM = """
 import os, signal, sys
 import mlx_qwen3.conversion.stream as stream
@@ -68,14 +64,6 @@ def assert_undisturbed(source: Path, output: Path) -> None:
     reference = output.parent / "reference" / output.name
     convert(source, reference, max_shard_bytes=SHARD_BYTES)
     assert contents(output) == contents(reference)
-
-
-@pytest.mark.parametrize("moment", range(NUM_MOMENTS))
-def test_a_kill_at_any_moment(source, output, moment):
-    kill_at(random.Random(moment).random(), source, output)
-    finish(source, output)
-    assert_undisturbed(source, output)
-    assert not (output.parent / ".out.partial").exists()
 
 
 def test_finished_files_are_kept(source, output):

@@ -32,14 +32,18 @@ def run_step(
     for source in step.sources:
         for rows in read_rows(source):
             on_bytes(source.num_bytes * rows.shape[0] // source.num_rows)
-            _refuse_not_finite(rows, source)
+            _refuse_not_finite(rows, source, step.dtype)
             for name, array in zip(names, convert_rows(rows, step, factors), strict=True):
                 write(name, to_bytes(array))
 
 
-def _refuse_not_finite(rows: mx.array, source: Source) -> None:
+def _refuse_not_finite(rows: mx.array, source: Source, dtype: mx.Dtype) -> None:
+    where = f"{source.file}: {source.name}"
     if not mx.isfinite(rows).all().item():
-        raise CheckpointError(f"{source.file}: {source.name} holds NaN or infinity; download it again")
+        raise CheckpointError(f"{where} holds NaN or infinity; download it again")
+    if not mx.isfinite(rows.astype(dtype)).all().item():
+        format_ = str(dtype).rpartition(".")[2]
+        raise CheckpointError(f"{where} holds numbers too large for {format_}; use bfloat16")
 
 
 def convert_rows(rows: mx.array, step: Step, factors: Moments | None = None) -> list[mx.array]:

@@ -1,0 +1,90 @@
+"""kill -9 at random moments: no output, or one that is whole; what was left is gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from tiny_checkpoints import DENSE, write_checkpoint
+
+NUM_MOMENTS = 20
+# One process imports everything once and has a copy of itself, which has not touched MLX yet, do each
+# conversion. Every other conversion is killed a second time, while it goes on.
+PROGRAM = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import mlx_qwen3.conversion.probe as probe
+import mlx_qwen3.conversion.stream as stream
+from mlx_qwen3.conversion import convert
+
+stream.CHUNK_BYTES = 20_000
+probe.MAX_TOKENS = 8
+source, folder, moments = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+generator = random.Random(int(sys.argv[4]))
+
+def converting(output, seconds=None):
+    '''Convert in a child, killed after `seconds`; whether it came to its end.'''
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            convert(source, output, max_shard_bytes=60_000)
+            code = 0
+        finally:
+            os._exit(code)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
+    return not os.WIFSIGNALED(status)
+
+def contents(output):
+    return {file.name: file.read_bytes() for file in output.iterdir()}
+
+started = time.monotonic()
+assert converting(folder / 'whole' / 'out')
+duration = time.monotonic() - started
+whole = contents(folder / 'whole' / 'out')
+found = []
+for moment in range(moments):
+    output = folder / str(moment) / 'out'
+    output.parent.mkdir()
+    kept = 0
+    for _ in range(1 + moment % 2):
+        if converting(output, generator.uniform(0, 1.1) * duration):
+            break
+        assert not output.exists() or contents(output) == whole, moment
+        kept = max(kept, len(list(output.parent.glob('.out.partial/*.safetensors'))))
+    if not output.exists():
+        assert converting(output)
+    assert contents(output) == whole, moment
+    assert [path.name for path in output.parent.iterdir()] == ['out'], moment
+    found.append(kept)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def fast_folder() -> Iterator[Path]:
+    """In memory where the system has such a place: a thousand files are flushed to the disk here."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+def test_twenty_moments(fast_folder):
+    source = fast_folder / "source"
+    write_checkpoint(source, DENSE)
+    command = [sys.executable, "-c", PROGRAM, source, fast_folder, NUM_MOMENTS, 0]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    kept = json.loads(done.stdout)
+    assert len(kept) == NUM_MOMENTS
+    assert len(set(kept)) > 2, "moments were not spread over the conversion"
