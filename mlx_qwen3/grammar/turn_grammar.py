@@ -25,7 +25,7 @@ from mlx_qwen3.parsing.sections import CodeTracker
 from mlx_qwen3.template import Thinking
 from mlx_qwen3.tokenizer import Tokenizer
 
-SPARE_TOKENS = 16  # beyond one and a half times what the shortest way to the end takes
+SPARE_TOKENS = 16  # beyond what the shortest way to the end takes, and took at most
 LOOKS = 4  # after this part of the tokens to spare, it is asked again how many the end takes
 ANSWER_TOKENS = 64  # that thinking leaves for the answer, beyond twice that
 
@@ -70,7 +70,7 @@ class TurnGrammar:
         self._forced = 0
         self._has_thought_enough = False
         self._look_again_at = self.limit
-        self._needed: int | None = None
+        self._most_needed = 0
 
     # What Constraint asks for
 
@@ -126,9 +126,8 @@ class TurnGrammar:
         """Whether thinking must end now, so that an answer can follow."""
         if not self._binds_answer or self._phase is not Phase.THINKING:
             return False
-        if self._needed is None:
-            self._needed = self._current().tokens_to_end()
-        return self._has_thought_enough or self._left <= 2 * self._needed + ANSWER_TOKENS
+        self._most_needed = self._most_needed or max(1, self._current().tokens_to_end())
+        return self._has_thought_enough or self._left <= 2 * self._most_needed + ANSWER_TOKENS
 
     # Inside
 
@@ -178,11 +177,17 @@ class TurnGrammar:
     def _matcher_bits(self) -> Any:
         matcher = self._current()
         if self._binds_answer and self.hurried_by is None and self._left <= self._look_again_at:
-            needed = matcher.tokens_to_end() * 3 // 2 + SPARE_TOKENS
-            self._look_again_at = self._left - max(LOOKS, (self._left - needed) // LOOKS)
-            if self._left <= needed:
-                self.hurried_by = "length"
+            self._look_ahead(matcher)
         return matcher.ending_bits() if self.hurried_by else matcher.bits()
+
+    def _look_ahead(self, matcher: Matcher) -> None:
+        """Hurry while there is room for the end, and for what may be begun before it is looked again."""
+        needed = matcher.tokens_to_end()
+        self._most_needed = max(self._most_needed, needed)
+        spare = self._left - needed - self._most_needed - SPARE_TOKENS
+        self._look_again_at = self._left - max(LOOKS, spare // LOOKS)
+        if spare <= 0:
+            self.hurried_by = "length"
 
     def _thinking_mask(self) -> mx.array:
         """Everything but what ends the turn."""

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,8 +76,9 @@ class MCPServers:
     """Several servers, connected side by side; one that fails leaves the others alone.
 
     configs: which (see `load_config`). log_folder: for their stderr, by default the user's log folder.
-    on_change: gets one line for a person when a server ends or changes its tools; called from the
-    servers' thread. A ToolBox takes the object itself as a source of tools.
+    on_change: gets one line for a person when a server ends, changes its tools, or is ready or has failed
+    after `start` returned; called from the servers' thread. A ToolBox takes the object itself as a source
+    of tools.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class MCPServers:
         configs: Sequence[ServerConfig],
         *,
         log_folder: Path | None = None,
-        on_change: Callable[[str], None] | None = None,
+        on_change: Callable[[str], object] | None = None,
     ):
         self._configs = {config.name: config for config in configs}
         self._log_folder = log_folder or _default_log_folder()
@@ -92,6 +94,7 @@ class MCPServers:
         self._connections: dict[str, Connection] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._awaited: set[str] = set()  # servers whose state is about to be returned, so not to be told
 
     def __enter__(self) -> MCPServers:
         self.start()
@@ -102,17 +105,27 @@ class MCPServers:
 
     def start(self) -> list[ServerStatus]:
         """Connect to all servers, and return how each is once it is ready or has failed."""
+        self.begin()
+        return self.wait()
+
+    def begin(self) -> None:
+        """Begin to connect to all servers, and return at once; `wait` is to follow."""
         if self._loop is None:
             self._loop = _start_loop()
             atexit.register(self.close)
-        self._wait(self._start(list(self._configs)))
+        self._wait(self._begin(list(self._configs)))
+
+    def wait(self, seconds: float | None = None) -> list[ServerStatus]:
+        """How each server is, once it is ready or has failed, or after `seconds`."""
+        self._wait(self._settle(list(self._configs), seconds))
         return self.statuses
 
     def restart(self, server: str) -> ServerStatus:
         """Stop a server, if it runs, and connect anew. Raises ToolError for an unknown name."""
         self._find(server)
         self._wait(self._stop([server]))
-        self._wait(self._start([server]))
+        self._wait(self._begin([server]))
+        self._wait(self._settle([server], None))
         return next(status for status in self.statuses if status.name == server)
 
     def close(self) -> None:
@@ -166,12 +179,19 @@ class MCPServers:
         """A resource as text. Raises ToolError."""
         return self._wait(self._find(server).read(uri))
 
-    async def _start(self, names: list[str]) -> None:
+    async def _begin(self, names: list[str]) -> None:
         for name in names:
-            connection = Connection(self._configs[name], self._log_file(name), self._call, self._tell)
+            self._awaited.add(name)
+            tell = partial(self._tell, name)
+            connection = Connection(self._configs[name], self._log_file(name), self._call, tell)
             self._connections[name] = connection
             self._tasks[name] = asyncio.ensure_future(connection.run())
-        await asyncio.gather(*(self._connections[name].settled.wait() for name in names))
+
+    async def _settle(self, names: list[str], seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(self._connections[name].settled.wait() for name in names))
+        self._awaited.difference_update(names)
 
     async def _stop(self, names: list[str]) -> None:
         for name in names:
@@ -212,8 +232,8 @@ class MCPServers:
             raise ToolError(f'there is no MCP server "{server}"; there are: {known}')
         return self._connections[server]
 
-    def _tell(self, line: str) -> None:
-        if self._on_change is not None:
+    def _tell(self, name: str, line: str) -> None:
+        if self._on_change is not None and name not in self._awaited:
             self._on_change(line)
 
     def _log_file(self, name: str) -> Path:

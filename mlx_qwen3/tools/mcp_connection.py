@@ -54,7 +54,7 @@ class Connection:
     """A server, from `run` to `stop`.
 
     state, problem: how it is, and what went wrong. tools: what it offers now.
-    tell: gets a line for a person when the server's tools change or it ends.
+    tell: gets a line for a person when the server is ready, changes its tools, fails or ends.
     """
 
     def __init__(self, config: ServerConfig, log_file: Path, caller: Caller, tell: Callable[[str], None]):
@@ -212,10 +212,9 @@ class Connection:
             raise ToolError(f"The MCP server {self.config.name} failed: {self._explain(error)}") from error
 
     def _enter(self, state: State, problem: str = "") -> None:
-        was_ready, self.state, self.problem = self.state == "ready", state, problem
+        self.state, self.problem = state, problem
+        self._tell(f"MCP server {self.config.name} {state}: {problem or f'{len(self.tools)} tools'}")
         self.settled.set()
-        if was_ready:
-            self._tell(f"MCP server {self.config.name} {state}: {problem}")
 
     def _end(self) -> None:
         if self._stopping.is_set():

@@ -31,7 +31,9 @@ def calls_of(line: dict[str, Any]) -> list[Any] | None:
     text = "".join("".join(piece) for piece in line["stream"])
     message = Message(role=ASSISTANT, content=[ContentItem(text=text)])
     try:
-        parsed = NousFnCallPrompt().postprocess_fncall_messages([message], thought_in_content=line["thinking"])
+        parsed = NousFnCallPrompt().postprocess_fncall_messages(
+            [message], thought_in_content=line["thinking"]
+        )
         calls = [part.function_call for part in parsed if part.function_call]
         read = [(call.name, read_arguments(call.arguments)) for call in calls]
     except Exception:  # noqa: BLE001  counted

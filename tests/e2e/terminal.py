@@ -90,6 +90,11 @@ class Terminal:
         self._child.send(f"\x1b[200~{text}\x1b[201~")
         return before
 
+    @property
+    def pid(self) -> int:
+        """The program's process."""
+        return int(self._child.pid)
+
     def mark(self) -> int:
         """Where the line begins that the cursor is on, for `wait(since=...)`: what is above stays."""
         below = len(self._screen.display) - self._screen.cursor.y

@@ -7,11 +7,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from e2e.terminal import Terminal
 from e2e.test_chat import DONE, chat
 
-SERVER = Path(__file__).parent.parent / "mcp_servers" / "friendly.py"
+SERVERS = Path(__file__).parent.parent / "mcp_servers"
 
 
 def test_a_tool_is_asked_about_run_and_used(tmp_path: Path) -> None:
@@ -90,17 +91,63 @@ def test_a_broken_mcp_file_is_one_line(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_mcp_server_is_listed_and_closed(tmp_path: Path) -> None:
+def write_servers(file: Path, **servers: list[str]) -> Path:
+    """An mcpServers file: name -> a program of tests/mcp_servers and its arguments."""
+    folder = "${SERVERS:-" + str(SERVERS) + "}"
+    entries = {
+        name: {"command": sys.executable, "args": [f"{folder}/{program}", *arguments]}
+        for name, (program, *arguments) in servers.items()
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"mcpServers": entries}))
+    return file
+
+
+def test_servers_of_the_configuration_folder(tmp_path: Path) -> None:
+    """Connected without any flag; what they offer is in reach, what happens to them is said."""
     pytest.importorskip("mcp")
-    config = {"mcpServers": {"friend": {"command": sys.executable, "args": [str(SERVER)]}}}
-    (tmp_path / "mcp.json").write_text(json.dumps(config))
-    with Terminal(tmp_path, "--mcp", str(tmp_path / "mcp.json")) as terminal:
-        terminal.wait("MCP server friend: ready")
+    for folder in (".config", "Library/Application Support"):  # of Linux and macOS
+        file = tmp_path / folder / "mlx-qwen3" / "mcp.json"
+        write_servers(file, friend=["friendly.py"], other=["hostile.py", "good"], dead=["hostile.py", "dead"])
+    with Terminal(tmp_path) as terminal:
         terminal.wait("/help for help")
-        before = terminal.type("/mcp")
-        terminal.wait("friend", since=before)
-        before = terminal.type("/mcp restart nobody")
-        terminal.wait("error: there is no MCP server", since=before)
-        before = terminal.type("/mcp dance")
-        terminal.wait("error: /mcp takes nothing", since=before)
+        screen = terminal.wait("MCP server friend: ready, 7 tools")
+        assert "MCP server other: ready, 1 tools" in screen
+        assert "MCP server dead: failed: it ended; its log is" in screen
+        assert "no licence found" in next(tmp_path.rglob("dead.log")).read_text()
+        for typed, answer in [
+            ("/mcp", "failed, 0 tools"),
+            ("/mcp prompts", "friend poem about"),
+            ("/mcp resources", "friend memo://notes"),
+            ("/mcp read friend memo://notes", "go before your next message"),
+            ("/mcp restart nobody", "error: there is no MCP server"),
+            ("/mcp restart other", "other: ready"),
+            ("/mcp dance", "error: /mcp takes nothing"),
+        ]:
+            before = terminal.type(typed)
+            terminal.wait(answer, since=before)
+        before = terminal.type("/mcp prompt friend poem about=MLX")
+        terminal.wait("> Write a poem about MLX.", since=before)
+        terminal.press("\x15")
+        end_server(terminal, "hostile.py")
+        terminal.type("/budget 0")
+        terminal.wait("MCP server other failed: it ended")
         assert terminal.leave() == 0
+
+
+def end_server(terminal: Terminal, program: str) -> None:
+    """End a server behind the chat's back."""
+    processes = psutil.Process(terminal.pid).children(recursive=True)
+    for process in processes:
+        if any(part.endswith(program) for part in process.cmdline()):
+            process.kill()
+
+
+def test_a_script_is_told_of_servers_that_fail(tmp_path: Path) -> None:
+    pytest.importorskip("mcp")
+    file = write_servers(tmp_path / "mcp.json", dead=["hostile.py", "dead"])
+    result = chat("--mcp", str(file), "--no-think", "--seed", "1", "-p", "hello")
+    assert result.returncode == 0
+    assert result.stdout.strip()
+    assert result.stderr.startswith("MCP server dead failed: it ended; its log is")
+    assert len(result.stderr.splitlines()) == 1

@@ -13,6 +13,7 @@ import typer
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
+    from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.conversation import Conversation
     from mlx_qwen3.grammar import AnswerSchema
     from mlx_qwen3.session import Session
@@ -76,11 +77,11 @@ def chat(
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling = {name: value for name, value in chosen.items() if value is not None}
     with ExitStack() as stack:
+        chat_tools = stack.enter_context(closing(ChatTools(tools, mcp, allow or ())))
         if message is None:
             stack.enter_context(quiet_terminal())
         options = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
         engine = stack.enter_context(open_engine(model, **options))
-        chat_tools = stack.enter_context(closing(ChatTools(tools, mcp, allow or ())))
         session = engine.session(
             thinking=settings.get("thinking", True) if think is None else think,
             thinking_budget=settings.get("thinking_budget") if thinking_budget is None else thinking_budget,
@@ -93,7 +94,7 @@ def chat(
         if system is not None:
             session.conversation.system = system
         if message is not None:
-            chat_tools.approvals.tell = partial(typer.echo, err=True)
+            _watch_servers(chat_tools)
             _answer_once(session, message, as_json, form, saved)
             return
         from mlx_qwen3.cli.chat.loop import ChatLoop
@@ -104,6 +105,14 @@ def chat(
             loop.state.park()
         finally:
             loop.state.engine.close()
+
+
+def _watch_servers(tools: ChatTools) -> None:
+    """Wait for all servers; what goes wrong with them is said on stderr, and so is what is denied."""
+    tools.tell = tools.approvals.tell = partial(typer.echo, err=True)
+    for status in tools.wait():
+        if status.problem:
+            tools.tell(f"MCP server {status.name} {status.state}: {status.problem}")
 
 
 def _settings(saved: Path | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlx_qwen3.cli.chat.input import ChatCompleter, LineEditor
 from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
 from mlx_qwen3.cli.chat.keys import KeyWatcher
 from mlx_qwen3.cli.chat.markdown import console_theme
-from mlx_qwen3.cli.chat.render import make_terminal_printer
+from mlx_qwen3.cli.chat.render import make_terminal_printer, printable
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.store import Store
 from mlx_qwen3.cli.chat.talk import show_where_we_were
@@ -33,6 +33,7 @@ DEMO_NOTE = (
     "program. For the real thing: mlx-qwen3 chat --model 14b (8.3 GB)"
 )
 DOUBLE_PRESS_SECONDS = 2.0
+SERVER_SECONDS = 5.0  # that the first prompt waits for MCP servers; they have had the model's loading time
 
 
 class ChatLoop:
@@ -70,6 +71,7 @@ class ChatLoop:
         self._greet()
         pressed_at = 0.0
         while not self.state.is_over:
+            self._tell_of_servers()
             try:
                 self._handle(self._read())
             except EOFError:
@@ -117,6 +119,10 @@ class ChatLoop:
                 state.printer.show(event)
         self._keep()
 
+    def _tell_of_servers(self) -> None:
+        for line in self.state.tools.notices():
+            self.state.say(printable(line))
+
     def _keep(self) -> None:
         """Save the conversation, so that a killed chat can be resumed after its last turn."""
         if self.state.session.messages:
@@ -133,7 +139,7 @@ class ChatLoop:
         state.console.print(title, style="bold", markup=False)
         if state.model == "demo":
             state.say(DEMO_NOTE)
-        for status in state.tools.servers.statuses if state.tools.servers else []:
+        for status in state.tools.wait(SERVER_SECONDS):
             problem = f": {status.problem}" if status.problem else f", {status.tools} tools"
             state.say(f"MCP server {status.name}: {status.state}{problem}")
         if chosen := state.session.sampling_values:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.cli.chat.store import data_folder
@@ -12,7 +13,7 @@ from mlx_qwen3.tools.base import Tool, ToolError
 from mlx_qwen3.tools.toolbox import ToolBox
 
 if TYPE_CHECKING:
-    from mlx_qwen3.tools.mcp import MCPServers
+    from mlx_qwen3.tools.mcp import MCPServers, ServerStatus
 
 
 class BuiltIn:
@@ -34,39 +35,52 @@ class ChatTools:
     """Tools, servers and permissions of one chat. Close it when the chat is over.
 
     mcp_file: an `mcpServers` file; without one, mcp.json of the user's configuration folder, if it is
-    there. Permissions given for a file hold for that file only. Raises ToolError for a bad file.
+    there. Permissions given for a file hold for that file only. Servers begin to start at once; `wait`
+    for them when all else is ready. tell: gets a line when one of them changes, from any thread.
+    Raises ToolError for a bad file.
     """
 
     def __init__(self, builtin: bool, mcp_file: Path | None, allow: Collection[str]):
-        file = mcp_file or _default_file()
+        self.tell: Callable[[str], object] = self._keep
+        self._notices: SimpleQueue[str] = SimpleQueue()
+        file = mcp_file or (_default_file() if _default_file().is_file() else None)
         scope = str(mcp_file.resolve()) if mcp_file else "user"
-        self.servers = _connect(file) if file else None
+        self.servers = self._connect(file) if file else None
         self.builtin = BuiltIn(builtin)
         sources: list[Any] = [self.builtin]
         self.toolbox = ToolBox(sources=[*sources, self.servers] if self.servers else sources)
         self.approvals = Approvals(data_folder() / "approvals.json", scope, allow=allow)
 
+    def wait(self, seconds: float | None = None) -> list[ServerStatus]:
+        """How the servers are, once all are ready or have failed, or after `seconds`."""
+        return self.servers.wait(seconds) if self.servers else []
+
+    def notices(self) -> list[str]:
+        """What happened to servers since last asked, unless it was told."""
+        return [self._notices.get() for _ in range(self._notices.qsize())]
+
     def find_servers(self) -> MCPServers:
         """The servers of this chat. Raises ToolError if there are none."""
         if self.servers is None:
-            raise ToolError("no MCP servers are configured; start the chat with --mcp FILE")
+            raise ToolError(f"no MCP servers are configured; use --mcp FILE, or write {_default_file()}")
         return self.servers
 
     def close(self) -> None:
         if self.servers is not None:
             self.servers.close()
 
+    def _connect(self, file: Path) -> MCPServers:
+        from mlx_qwen3.tools.mcp import MCPServers, load_config
 
-def _default_file() -> Path | None:
+        servers = MCPServers(load_config(file), on_change=lambda line: self.tell(line))
+        servers.begin()
+        return servers
+
+    def _keep(self, line: str) -> None:
+        self._notices.put(line)
+
+
+def _default_file() -> Path:
     from platformdirs import user_config_path
 
-    path = user_config_path("mlx-qwen3") / "mcp.json"
-    return path if path.is_file() else None
-
-
-def _connect(file: Path) -> MCPServers:
-    from mlx_qwen3.tools.mcp import MCPServers, load_config
-
-    servers = MCPServers(load_config(file))
-    servers.start()
-    return servers
+    return user_config_path("mlx-qwen3") / "mcp.json"
