@@ -117,8 +117,8 @@ def test_servers_of_the_configuration_folder(tmp_path: Path) -> None:
         assert "no licence found" in next(tmp_path.rglob("dead.log")).read_text()
         for typed, answer in [
             ("/mcp", "failed, 0 tools"),
-            ("/mcp prompts", "friend poem about"),
-            ("/mcp resources", "friend memo://notes"),
+            ("/mcp prompts", "poem about  A poem"),
+            ("/mcp resources", "memo://notes"),
             ("/mcp read friend memo://notes", "go before your next message"),
             ("/mcp restart nobody", "error: there is no MCP server"),
             ("/mcp restart other", "other: ready"),
