@@ -20,7 +20,8 @@ from mlx_qwen3.cache.batch import BatchKVCache
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.rows import each
-from mlx_qwen3.decode import CLEAR_MEMORY_EVERY, ChunkSizes, TokenSampler, prefill
+from mlx_qwen3.decode import CLEAR_MEMORY_EVERY, ChunkSizes, prefill
+from mlx_qwen3.sampling import Sampler, choose_each
 
 # Prompts are read together while all of their tokens, padding included, are no more than this: a
 # longer one keeps a device busy alone.
@@ -38,30 +39,24 @@ class BatchModel(MakesCache, Protocol):
 class Row:
     """One text of a batch. What is put into `feed` is fed in place of the token chosen last."""
 
-    def __init__(self, prompt: Sequence[int], sampler: TokenSampler):
+    def __init__(self, prompt: Sequence[int], sampler: Sampler):
         """prompt: one id at least."""
         self.ids = list(prompt[:-1])
         """The ids that the cache holds, or will as the row joins."""
         self.feed = deque(prompt[-1:])
         self.is_done = False
         """Set it to have the row leave before the next step."""
-        self._sampler = sampler
-        self._chosen: mx.array | None = None
+        self.sampler = sampler
+        self.chosen: mx.array | None = None
+        """The token that comes next, once a step is under way."""
 
     def next_input(self) -> tuple[mx.array, bool]:
         """The id to feed, a scalar array, and whether it was chosen."""
         if self.feed:
             return mx.array(self.feed.popleft()), False
-        assert self._chosen is not None
-        self._sampler.observe(self._chosen)
-        return self._chosen, True
-
-    def choose(self, logits: mx.array) -> list[mx.array]:
-        """Choose the next token by logits (V,), unless it is known. Returns what is to be evaluated."""
-        if self.feed:
-            return []
-        self._chosen = self._sampler(logits)
-        return [self._chosen]
+        assert self.chosen is not None
+        self.sampler.observe(self.chosen)
+        return self.chosen, True
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -115,13 +110,26 @@ class BatchDecoder(Generic[AnyRow]):
         inputs = [row.next_input() for row in self._rows]
         tokens = mx.stack([token for token, _ in inputs])
         logits = self._model(tokens[:, None], self._layers)[:, -1]
-        mx.async_eval([row.choose(of_row) for row, of_row in zip(self._rows, logits, strict=True)])  # type: ignore[no-untyped-call]
+        self._choose(logits)
         said, values = [], cast(list[int], tokens.tolist())
         for row, token, (_, is_chosen) in zip(self._rows, values, inputs, strict=True):
             row.ids.append(token)
             if is_chosen:
                 said.append((row, token))
         return said
+
+    def _choose(self, logits: mx.array) -> None:
+        """Start choosing, by logits (B, V), the next token of each row that it is not known of."""
+        numbers = [number for number, row in enumerate(self._rows) if not row.feed]
+        if not numbers:
+            mx.async_eval(logits)  # type: ignore[no-untyped-call]
+            return
+        rows = [self._rows[number] for number in numbers]
+        own = logits if len(rows) == len(self._rows) else logits[mx.array(numbers)]
+        chosen = choose_each([row.sampler for row in rows], own)
+        mx.async_eval(chosen)  # type: ignore[no-untyped-call]
+        for row, token in zip(rows, chosen, strict=True):
+            row.chosen = token
 
     # Who is in
 

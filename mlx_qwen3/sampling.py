@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -124,6 +125,17 @@ class Sampler:
         self._observed = 0
         self._unaccepted: list[mx.array] = []  # observed, and not yet told to the constraint
 
+    @cached_property
+    def kind(self) -> SamplingParams | None:
+        """Equal for samplers that differ in their seeds alone, and know nothing of what was said."""
+        if self.constraint is not None or self._counts is not None:
+            return None
+        return replace(self.params, seed=None, max_tokens=MAX_TOKENS)
+
+    def next_key(self) -> mx.array:
+        """The random key (1, 2) of the next token."""
+        return self._keys.of(self._observed, self._observed + 1)
+
     def __call__(self, logits: mx.array) -> mx.array:
         """logits (V,) -> the id of the next token, a scalar array."""
         return self.along(logits[None], NOTHING)[0]
@@ -176,6 +188,25 @@ class Sampler:
         rows = [free if mask is None else mask for mask in masks]
         rows += [free] * (logits.shape[0] - len(rows))
         return mx.where(mx.stack(rows), logits, -mx.inf)
+
+
+def choose_each(samplers: Sequence[Sampler], logits: mx.array) -> list[mx.array]:
+    """What each sampler chooses by its row of logits (B, V). Those of the same settings choose together."""
+    groups: dict[object, list[int]] = {}
+    for number, sampler in enumerate(samplers):
+        groups.setdefault(sampler.kind or number, []).append(number)
+    chosen: dict[int, mx.array] = {}
+    for kind, numbers in groups.items():
+        own = logits if len(numbers) == len(samplers) else logits[mx.array(numbers)]
+        if not isinstance(kind, SamplingParams):
+            tokens = [samplers[numbers[0]](own[0])]
+        elif kind.temperature == 0:
+            tokens = list(mx.argmax(own, axis=-1))
+        else:
+            keys = mx.concatenate([samplers[number].next_key() for number in numbers])
+            tokens = list(mx.vmap(lambda row, key, kind=kind: draw(row, key, kind))(own, keys))
+        chosen.update(zip(numbers, tokens, strict=True))
+    return [chosen[number] for number in range(len(samplers))]
 
 
 NOTHING = mx.array([], mx.uint32)  # data, not an operation: those belong to the thread that made them

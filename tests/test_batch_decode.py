@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 from functools import cache as memo
 from itertools import islice
 from typing import Any
@@ -120,11 +121,18 @@ sampling = st.builds(
 
 
 @QUICK
-@given(work=st.lists(st.tuples(st.lists(token_ids, min_size=1), limits, sampling), max_size=5), size=sizes)
+@given(
+    work=st.lists(st.tuples(st.lists(token_ids, min_size=1), limits, sampling), max_size=5),
+    size=sizes,
+    alike=st.booleans(),
+)
 def test_a_row_with_a_seed_says_what_it_says_alone(
-    work: list[tuple[list[int], int, SamplingParams]], size: int
+    work: list[tuple[list[int], int, SamplingParams]], size: int, alike: bool
 ) -> None:
     model = model_of("dense")
+    if alike:  # but for their seeds
+        first = SamplingParams(temperature=0.9) if not work else work[0][2]
+        work = [(text, limit, replace(first, seed=own.seed)) for text, limit, own in work]
     expected = [alone(model, text, params, limit) for text, limit, params in work]
     texts, limits, params = zip(*work, strict=True) if work else ([], [], [])
     assert together(model, texts, params, limits, size) == expected
