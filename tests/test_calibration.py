@@ -252,3 +252,12 @@ def test_names_are_all_there(tmp_path, text):
     convert(checkpoint(tmp_path / "source", MOE), tmp_path / "out", calibrate=text, verify=False)
     convert(tmp_path / "source", tmp_path / "plain", verify=False)
     assert stored_tensors(tmp_path / "out").keys() == stored_tensors(tmp_path / "plain").keys()
+
+
+def test_weights_that_were_on_a_grid_may_be_moved_off_it(tmp_path, text):
+    source = checkpoint(tmp_path / "source", DENSE | {"torch_dtype": "bfloat16"})
+    convert(source, tmp_path / "small")
+    convert(tmp_path / "small", tmp_path / "back", bits=None, dequantize=True)
+    report = convert(tmp_path / "back", tmp_path / "again", calibrate=text)
+    assert report.verification is not None
+    assert not [check for check in report.verification.tensors if check.fault]

@@ -58,22 +58,27 @@ def compare(made: Source, original: Source, on_bytes: Callable[[int], None] | No
     sums = _Sums()
     for first, count in row_chunks(original):
         rows = original.read(first, count)
-        stored, rounded, is_identical = _read(made, first, count, rows)
-        sums.add(_row_sums(stored, rows, rounded), first, is_identical)
+        stored, rounded, steps, is_identical = _read(made, first, count, rows)
+        sums.add(_row_sums(stored, rows, rounded, steps), first, is_identical)
         if on_bytes is not None:
             on_bytes(original.num_bytes * count // original.num_rows)
     return _result(made, quantization, sums, _fault(sums, quantization))
 
 
-def _read(made: Source, first: int, count: int, rows: mx.array) -> tuple[mx.array, mx.array, bool]:
-    """Rows of `made`, what plain rounding of `rows` to its format gives, and whether they are identical."""
+def _read(made: Source, first: int, count: int, rows: mx.array) -> tuple[mx.array, mx.array, mx.array, bool]:
+    """Rows of `made`, what plain rounding of `rows` to its format gives, the error of an evenly spread
+    weight, squared (rows, groups), and whether they are identical."""
     if not isinstance(made, QuantizedMatrix):
         stored, rounded = made.read(first, count), rows.astype(made.dtype)
-        return stored, rounded, bool(mx.array_equal(stored, rounded).item())
+        return stored, rounded, mx.zeros((count, 1)), bool(mx.array_equal(stored, rounded).item())
     parts = made.read_parts(first, count)
     plain = mx.quantize(rows.astype(made.dtype), **made.quantization.settings())
     identical = all(mx.array_equal(a, b).item() for a, b in zip(parts, plain, strict=True))
-    return made.dequantize(parts), made.dequantize(plain), identical
+    # Weights that were on a grid before round to it with hardly an error, and compensation moves them still.
+    steps = plain[1].astype(mx.float32).square() * (made.quantization.group_size / 12)
+    if made.quantization.mode != "affine":
+        steps = mx.zeros((count, 1))
+    return made.dequantize(parts), made.dequantize(plain), steps, identical
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,13 @@ class _RowSums:
     norm: np.ndarray[Any, Any]  # source squared
     error: np.ndarray[Any, Any]  # (made - source) squared
     rounding: np.ndarray[Any, Any]  # (rounded - source) squared
+    expected: np.ndarray[Any, Any]  # the same, of weights spread evenly between grid points
     product: np.ndarray[Any, Any]  # made * source
 
 
-def _row_sums(made: mx.array, rows: mx.array, rounded: mx.array) -> _RowSums:
+def _row_sums(made: mx.array, rows: mx.array, rounded: mx.array, steps: mx.array) -> _RowSums:
     made, rows, rounded = (array.astype(mx.float32) for array in (made, rows, rounded))
-    sums = [rows.square(), (made - rows).square(), (rounded - rows).square(), made * rows]
+    sums = [rows.square(), (made - rows).square(), (rounded - rows).square(), steps, made * rows]
     return _RowSums(*(np.array(values.sum(axis=-1)).astype(np.float64) for values in sums))
 
 
@@ -96,7 +102,7 @@ class _Sums:
     """The same over a whole matrix, and which of its rows are wrong."""
 
     def __init__(self) -> None:
-        self.norm = self.error = self.rounding = self.product = 0.0
+        self.norm = self.error = self.rounding = self.expected = self.product = 0.0
         self.identical = True
         self.num_rows = self.num_wrong = 0
         self.first_wrong: int | None = None
@@ -106,9 +112,11 @@ class _Sums:
         self.norm += float(rows.norm.sum())
         self.error += float(rows.error.sum())
         self.rounding += float(rows.rounding.sum())
+        self.expected += float(rows.expected.sum())
         self.product += float(rows.product.sum())
         self.identical = self.identical and identical
-        allowed = ROW_ALLOWANCE * np.sqrt(rows.rounding) + NEGLIGIBLE * np.sqrt(rows.norm)
+        rounding = np.maximum(rows.rounding, rows.expected)
+        allowed = ROW_ALLOWANCE * np.sqrt(rounding) + NEGLIGIBLE * np.sqrt(rows.norm)
         wrong = ~(np.sqrt(rows.error) <= allowed)  # written so that NaN is wrong as well
         if wrong.any() and self.first_wrong is None:
             self.first_wrong = first + int(wrong.argmax())
@@ -132,7 +140,7 @@ class _Sums:
 
 
 def _fault(sums: _Sums, quantization: Quantization | None) -> str | None:
-    error, rounding = sums.relative(sums.error), sums.relative(sums.rounding)
+    error, rounding = sums.relative(sums.error), sums.relative(max(sums.rounding, sums.expected))
     if not math.isfinite(error):
         return "holds NaN or infinity"
     if quantization is None:
