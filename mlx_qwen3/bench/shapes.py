@@ -26,6 +26,8 @@ SHARD_BYTES = 1 << 30
 GROUP_SIZE = 64
 # Standard deviation of the random weights, as in Qwen3's initialisation.
 INITIALIZER_RANGE = 0.02
+# Weights drawn for a matrix; a larger one repeats them.
+MOST_DRAWN = 2**24
 
 # hidden, layers, query heads, key/value heads, intermediate, tied embeddings, (experts, of them active, size)
 SHAPES: dict[str, tuple[int, int, int, int, int, bool, tuple[int, int, int] | None]] = {
@@ -128,8 +130,10 @@ def _random(name: str, tensor: mx.array, bits: int, rng: np.random.Generator) ->
         return mx.full(tensor.shape, -scale * 2 ** (bits - 1), mx.bfloat16)
     if tensor.ndim == 1:
         return mx.ones(tensor.shape, mx.bfloat16)
-    values = rng.standard_normal(tensor.shape, np.float32) * np.float32(INITIALIZER_RANGE)
-    return mx.array(values).astype(mx.bfloat16)
+    drawn = rng.standard_normal(min(tensor.size, MOST_DRAWN), np.float32) * np.float32(INITIALIZER_RANGE)
+    values = mx.array(drawn).astype(mx.bfloat16)
+    repeated = mx.tile(values, -(-tensor.size // values.size))
+    return repeated[: tensor.size].reshape(tensor.shape)
 
 
 def _write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]]) -> None:
