@@ -25,6 +25,7 @@ from mlx_qwen3.conversion import plan
 from mlx_qwen3.conversion.activations import Activations
 from mlx_qwen3.conversion.compensation import factorize, quantize_compensated
 from mlx_qwen3.conversion.estimate import estimated_seconds
+from mlx_qwen3.conversion.resume import fingerprint
 from mlx_qwen3.conversion.rounding import quantize_searched
 from mlx_qwen3.conversion.sensitivity import WIDTHS, Sensitivity, allot_by, sensitivities
 from mlx_qwen3.errors import ConversionError
@@ -134,16 +135,30 @@ def test_what_a_calibration_makes_loads_in_both(tmp_path, text, raw):
     assert "text.txt" not in card  # what a person calls their files is nobody's business
 
 
-def test_a_killed_calibrated_conversion_resumes_to_the_same(tmp_path, text):
+def test_layers_that_are_finished_are_only_run_through(tmp_path, text):
+    """As after a kill: what was converted is not asked for again."""
+    todo = plan(checkpoint(tmp_path / "source", DENSE), calibrate=text)
+    assert todo.calibration is not None
+    assert todo.steps[-1].name == "model.embed_tokens.weight"  # what it sees is known last
+    whole, resumed = (Activations(todo, todo.calibration) for _ in range(2))
+    for step in todo.steps:
+        first = whole.recorder(step)
+        if first is not None and "layers.0" not in step.name:
+            second = resumed.recorder(step)
+            assert second is not None
+            assert all(mx.array_equal(*blocks) for blocks in zip(first.moments, second.moments, strict=True))
+
+
+def test_the_same_text_gives_the_same_bytes_and_another_starts_over(tmp_path, text):
     source = checkpoint(tmp_path / "source", DENSE)
-    options: dict[str, Any] = {"calibrate": text, "max_shard_bytes": 40_000, "verify": False}
-    convert(source, tmp_path / "a", **options)
-    first, *rest = sorted((tmp_path / "a").glob("*.safetensors"))
-    todo = plan(source, calibrate=text, max_shard_bytes=40_000)
-    assert todo.shards[-1][-1].name == "model.embed_tokens.weight"  # what it sees is known last
-    assert rest
-    convert(source, tmp_path / "b", **options)
-    assert first.read_bytes() == (tmp_path / "b" / first.name).read_bytes()
+    for name in ("a", "b"):
+        convert(source, tmp_path / name, calibrate=text, verify=False)
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (
+        tmp_path / "b" / "model.safetensors"
+    ).read_bytes()
+    before = fingerprint(plan(source, calibrate=text))
+    text.write_text(TEXT.replace("fox", "hen"))
+    assert len({before, fingerprint(plan(source, calibrate=text)), fingerprint(plan(source))}) == 3
 
 
 def test_a_target_is_met_and_recorded(tmp_path, text):

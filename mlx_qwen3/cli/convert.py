@@ -87,7 +87,9 @@ def convert(
         result: Plan | Report
         if dry_run:
             result = conversion.plan(source, **settings)
-            ending = f", about {_duration(estimated_seconds(result))}; nothing was written"
+            ending = (
+                f", about {_duration(estimated_seconds(result))} before it is checked; nothing was written"
+            )
         else:
             ending = ""
             result = conversion.convert(
