@@ -28,7 +28,7 @@ from mlx_qwen3.conversion.estimate import estimated_seconds
 from mlx_qwen3.conversion.resume import fingerprint
 from mlx_qwen3.conversion.rounding import quantize_searched
 from mlx_qwen3.conversion.sensitivity import WIDTHS, Sensitivity, allot_by, sensitivities
-from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.errors import CheckpointError, ConversionError
 
 UNTIED = DENSE | {"tie_word_embeddings": False}
 TEXT = "The quick brown fox jumps over the lazy dog, and 12 + 30 = 42. " * 12
@@ -276,3 +276,19 @@ def test_weights_that_were_on_a_grid_may_be_moved_off_it(tmp_path, text):
     report = convert(tmp_path / "back", tmp_path / "again", calibrate=text)
     assert report.verification is not None
     assert not [check for check in report.verification.tensors if check.fault]
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight"])
+def test_weights_that_are_no_numbers(tmp_path, text, name):
+    source = checkpoint(tmp_path / "source", DENSE)
+    tensors = mx.load(str(source / "model.safetensors"))
+    tensors[name][:, 3] = mx.nan
+    mx.save_safetensors(str(source / "model.safetensors"), tensors)
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinity"):
+        convert(source, tmp_path / "out", calibrate=text)
+    assert not (tmp_path / "out").exists()
+
+
+def test_activations_that_overflow():
+    with pytest.raises(ConversionError, match="activations overflow"):
+        factorize([mx.full((64, 64), mx.inf)])

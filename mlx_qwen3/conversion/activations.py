@@ -21,7 +21,7 @@ from mlx_qwen3.conversion.calibration import Calibration, batches
 from mlx_qwen3.conversion.compensation import Moments, factorize
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.recipes import LAYER
-from mlx_qwen3.conversion.stream import row_chunks
+from mlx_qwen3.conversion.stream import refuse_not_finite, row_chunks
 from mlx_qwen3.model.mlp import SwitchLinear
 from mlx_qwen3.model.qwen3 import TransformerBlock
 
@@ -149,17 +149,19 @@ def normalised(config: ModelConfig, norm: Step, x: mx.array) -> mx.array:
 
 def read_whole(step: Step) -> mx.array:
     """The parameter of `step` in the format it is computed with. Raises CheckpointError."""
-    chunks = [source.read(first, count) for source, first, count in _chunks(step)]
+    chunks = list(_chunks(step))
     dtype = compute_dtype(chunks[0].dtype)
     rows = mx.concatenate([chunk.astype(dtype) for chunk in chunks])
     shape = step.sources[0].shape
     return rows.reshape(shape if len(step.sources) == 1 else (len(step.sources), *shape))
 
 
-def _chunks(step: Step) -> Iterator[tuple[Any, int, int]]:
+def _chunks(step: Step) -> Iterator[mx.array]:
     for source in step.sources:
         for first, count in row_chunks(source):
-            yield source, first, count
+            rows = source.read(first, count)
+            refuse_not_finite(rows, source)
+            yield rows
 
 
 def embedded(step: Step, ids: Any) -> mx.array:
@@ -170,6 +172,7 @@ def embedded(step: Step, ids: Any) -> mx.array:
         inside = (ids >= first) & (ids < first + count)
         if inside.any():
             rows = source.read(first, count)[mx.array(ids[inside] - first)]
+            refuse_not_finite(rows, source)
             result[inside] = np.array(rows.astype(mx.float32))
     return mx.array(result).astype(compute_dtype(source.dtype))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlx_qwen3.config import Quantization
 from mlx_qwen3.conversion.rounding import nearest, pack, search
+from mlx_qwen3.errors import ConversionError
 
 Moments = list[mx.array]
 """Second moments of a matrix's input, or their factors: blocks (columns, columns) in fp32 along the
@@ -39,11 +40,18 @@ def quantize_compensated(
 
 
 def factorize(moments: Moments) -> Moments:
-    """The upper Cholesky factor of each block's inverse: it says how errors are spread."""
+    """The upper Cholesky factor of each block's inverse: it says how errors are spread.
+
+    Raises ConversionError for moments that are not finite.
+    """
     return [_factor(np.array(block, np.float64)) for block in moments]
 
 
 def _factor(block: np.ndarray) -> mx.array:
+    if not np.isfinite(block).all():
+        raise ConversionError(
+            "activations overflow on the calibration text; convert from bfloat16 or float32 weights"
+        )
     size = len(block)
     damped = block + np.eye(size) * (DAMPING * np.trace(block) / size + 1e-12)
     return mx.array(np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32))
