@@ -160,7 +160,7 @@ def _chunks(step: Step) -> Iterator[mx.array]:
     for source in step.sources:
         for first, count in row_chunks(source):
             rows = source.read(first, count)
-            refuse_not_finite(rows, source)
+            refuse_not_finite(rows, source, source.dtype)
             yield rows
 
 
@@ -172,7 +172,7 @@ def embedded(step: Step, ids: Any) -> mx.array:
         inside = (ids >= first) & (ids < first + count)
         if inside.any():
             rows = source.read(first, count)[mx.array(ids[inside] - first)]
-            refuse_not_finite(rows, source)
+            refuse_not_finite(rows, source, source.dtype)
             result[inside] = np.array(rows.astype(mx.float32))
     return mx.array(result).astype(compute_dtype(source.dtype))
 

@@ -32,18 +32,14 @@ def run_step(
     for source in step.sources:
         for rows in read_rows(source):
             on_bytes(source.num_bytes * rows.shape[0] // source.num_rows)
-            _refuse_not_finite(rows, source, step.dtype)
-
-            refuse_not_finite(rows, source)
+            refuse_not_finite(rows, source, step.dtype)
             for name, array in zip(names, convert_rows(rows, step, factors), strict=True):
                 write(name, to_bytes(array))
 
 
-def _refuse_not_finite(rows: mx.array, source: Source, dtype: mx.Dtype) -> None:
+def refuse_not_finite(rows: mx.array, source: Source, dtype: mx.Dtype) -> None:
+    """Raise CheckpointError where `rows` of `source` are not numbers, or too large for `dtype`."""
     where = f"{source.file}: {source.name}"
-
-def refuse_not_finite(rows: mx.array, source: Source) -> None:
-    """Raise CheckpointError where `rows` of `source` hold NaN or infinity."""
     if not mx.isfinite(rows).all().item():
         raise CheckpointError(f"{where} holds NaN or infinity; download it again")
     if not mx.isfinite(rows.astype(dtype)).all().item():
