@@ -108,15 +108,17 @@ class Session:
         on_event: Callable[[Event], object],
         on_error: Callable[[Exception], object] | None = None,
         dispatch: Dispatch | None = None,
+        schema: Any = None,
     ) -> None:
         """Say `text` and return at once; `on_event` is called with each event, Done last.
 
         dispatch: brings a call to the thread it belongs on, such as PyObjC's `callAfter`; without it
-        the callbacks run on a thread of the turn's own. An error goes to `on_error`.
+        the callbacks run on a thread of the turn's own. An error goes to `on_error`. schema: as for `send`.
         """
         self._refuse_if_busy()
         stop = threading.Event()
-        call_back(self._converse(text, stop), stop, on_event, on_error, dispatch)
+        events = self._converse(text, stop, _answer_schema(schema))
+        call_back(events, stop, on_event, on_error, dispatch)
 
     def ask(self, text: str, schema: Any = None) -> Reply:
         """Say `text` and wait for the whole turn. schema: as for `send`; `Reply.parsed` is then its value."""

@@ -41,6 +41,17 @@ def test_a_denied_tool_is_not_run(tmp_path: Path) -> None:
         assert "They say: not now" in screen
 
 
+def test_ctrl_c_in_place_of_an_answer_stops_the_turn(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--tools", "--no-think", "--temperature", "0") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("what time is it in Tokyo?")
+        terminal.wait("[y/n]", since=before)
+        terminal.press("\x03")
+        screen = terminal.wait("tokens/s", since=before)[before:]
+        assert "← Cancelled by the user." in screen
+        assert "stopped · " in screen
+
+
 def test_what_is_always_allowed_is_not_asked_again(tmp_path: Path) -> None:
     for always in (True, False):
         with Terminal(tmp_path, "--tools", "--no-think", "--temperature", "0") as terminal:
@@ -126,8 +137,8 @@ def test_servers_of_the_configuration_folder(tmp_path: Path) -> None:
         ]:
             before = terminal.type(typed)
             terminal.wait(answer, since=before)
-        before = terminal.type("/mcp prompt friend poem about=MLX")
-        terminal.wait("> Write a poem about MLX.", since=before)
+        before = terminal.type("/mcp prompt friend poem 'about=the sea'")
+        terminal.wait("> Write a poem about the sea.", since=before)
         terminal.press("\x15")
         end_server(terminal, "hostile.py")
         terminal.type("/budget 0")

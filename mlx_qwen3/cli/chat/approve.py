@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import prompt
@@ -24,12 +25,16 @@ KEYS = {
 
 
 class Approver:
-    """Shows a call and asks. A tool that is new, or not what it was, is shown in full first."""
+    """Shows a call and asks. A tool that is new, or not what it was, is shown in full first.
 
-    def __init__(self, console: Console, printer: Printer, keys: KeyWatcher):
+    cancel: stops the turn; Ctrl-C in place of an answer means that.
+    """
+
+    def __init__(self, console: Console, printer: Printer, keys: KeyWatcher, cancel: Callable[[], object]):
         self._console = console
         self._printer = printer
         self._keys = keys
+        self._cancel = cancel
 
     def __call__(self, question: Question) -> Answer:
         self._printer.stop()
@@ -49,7 +54,10 @@ class Approver:
             try:
                 # On a thread: the tools' event loop runs on this one.
                 text = prompt("[y/n] ", in_thread=True).strip()
-            except (EOFError, KeyboardInterrupt):
+            except EOFError:
+                return Answer(Choice.DENY)
+            except KeyboardInterrupt:
+                self._cancel()
                 return Answer(Choice.DENY)
             key, _, reason = text.partition(" ")
             if key.lower() in choices:

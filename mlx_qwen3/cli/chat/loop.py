@@ -63,7 +63,7 @@ class ChatLoop:
         )
         keys = {"c-o": lambda: state.printer.toggle_thoughts(), "escape": lambda: state.session.cancel()}
         self._keys = KeyWatcher(self._editor.input, self._editor.output, keys)
-        tools.approvals.ask = Approver(console, state.printer, self._keys)
+        tools.approvals.ask = Approver(console, state.printer, self._keys, lambda: state.session.cancel())
         tools.approvals.tell = state.say
 
     def run(self) -> None:

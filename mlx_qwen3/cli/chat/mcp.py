@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cli.chat.render import printable
@@ -12,14 +13,18 @@ if TYPE_CHECKING:
 
 USAGE = (
     "/mcp takes nothing, prompts, resources, restart SERVER, prompt SERVER NAME KEY=VALUE ..., "
-    "or read SERVER URI"
+    "or read SERVER URI; quote what has blanks"
 )
 
 
 def run_mcp_command(state: ChatState, argument: str) -> None:
     """Run `/mcp argument`. Raises ToolError for what a server cannot do, MessageError for wrong usage."""
     servers = state.tools.find_servers()
-    match argument.split():
+    try:
+        words = shlex.split(argument)
+    except ValueError as error:
+        raise MessageError(f"{error}; {USAGE}") from None
+    match words:
         case []:
             state.say_rows(
                 (status.name, f"{status.state}, {status.tools} tools", status.problem or status.origin)
