@@ -9,7 +9,7 @@ from scripted import ScriptedModel, write_byte_tokenizer
 
 from mlx_qwen3.cache.prompt import PromptCache
 from mlx_qwen3.errors import MessageError
-from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta
+from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta, ThinkingDone
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
 from mlx_qwen3.turn import Turn, TurnRequest
@@ -41,7 +41,8 @@ class Stage:
         messages = [{"role": "user", "content": text}]
         params = SamplingParams(temperature=0, max_tokens=options.pop("max_tokens", 1000))
         request = TurnRequest(
-            prompt_ids=self.tokenizer.apply_chat_template(messages, enable_thinking=thinking),
+            prompt_ids=options.pop("prompt_ids", None)
+            or self.tokenizer.apply_chat_template(messages, enable_thinking=thinking),
             params=params,
             vocab_size=self.model.args.vocab_size,
             context=self.model.args.context_length,
@@ -82,7 +83,7 @@ def test_the_cache_holds_prompt_and_reply_up_to_the_end_token(tokenizer: Tokeniz
     assert stage.cache.ids == turn.request.prompt_ids + stage.ids(THOUGHT + "<|im_end|>")
 
 
-@pytest.mark.parametrize("budget", [1, 5, 16, 27])
+@pytest.mark.parametrize("budget", [1, 5, 16, 27, 256])
 def test_a_budget_ends_the_thinking_and_an_answer_follows(tokenizer: Tokenizer, budget: int) -> None:
     long_thought = "<think>\n" + "hmm " * 200
     stage = Stage(tokenizer, long_thought)
@@ -97,6 +98,48 @@ def test_a_budget_ends_the_thinking_and_an_answer_follows(tokenizer: Tokenizer, 
     assert generated[1 + budget : 1 + budget + len(closing)] == closing
     assert generated.count(tokenizer.think_end_id) == 1
     stage.check_cache()
+
+
+def test_a_budget_of_zero_ends_thinking_that_the_prompt_opened(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer, "12")
+    opened = [*tokenizer.apply_chat_template([{"role": "user", "content": "7+5?"}]), tokenizer.think_start_id]
+    closing = [*tokenizer.encode(EARLY_END), tokenizer.think_end_id, *tokenizer.encode("\n\n")]
+    turn = stage.play(prompt_ids=opened, thinking_budget=0)
+    assert stage.cache.ids[len(opened) :][: len(closing)] == closing
+    assert stage.done.stats.thinking_tokens == 0
+    assert turn.finish_reason == "stop"
+
+
+def test_thinking_that_goes_round_in_a_loop_leads_to_an_answer(tokenizer: Tokenizer) -> None:
+    stage = Stage(tokenizer)
+    stage.model.turns = [stage.ids("<think>\n" + "hmm " * 120 + "it is 12")]
+    turn = stage.play()
+    assert turn.thinking.endswith(EARLY_END.strip())
+    assert turn.answer.endswith("it is 12")
+    assert stage.done.finish_reason == "stop"
+    stage.check_cache()
+
+
+@pytest.mark.parametrize(
+    ("script", "budget", "tokens"),
+    [
+        (THOUGHT, None, 28),
+        (THOUGHT, 5, 5),
+        ("<think>\nand then", None, 9),
+        ("<think>\n\n</think>\n\n12", None, 0),
+    ],
+)
+def test_the_end_of_thinking_is_told_with_its_tokens(
+    tokenizer: Tokenizer, script: str, budget: int | None, tokens: int
+) -> None:
+    stage = Stage(tokenizer, script)
+    stage.play(thinking_budget=budget)
+    told = [event for event in stage.events if isinstance(event, ThinkingDone)]
+    assert [event.tokens for event in told] == [tokens] * bool(tokens)
+    assert stage.done.stats.thinking_tokens == tokens
+    thoughts = [place for place, event in enumerate(stage.events) if isinstance(event, ThinkingDelta)]
+    assert all(stage.events.index(event) > max(thoughts) for event in told)
+    assert all(event.seconds >= 0 for event in told)
 
 
 def test_thinking_shorter_than_its_budget_is_left_alone(tokenizer: Tokenizer) -> None:

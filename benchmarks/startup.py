@@ -1,0 +1,53 @@
+"""How long a person waits: from `python chat.py --model demo` to the prompt, from "hi" to its first token.
+
+    python -m benchmarks.startup [--repeat 5] [--model demo]
+
+The real program in a pseudo-terminal, as the tests drive it (needs the extra `test`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from e2e.terminal import Terminal
+
+FIRST = re.compile(r"first (\d+\.\d+) s")
+
+
+def once(model: str) -> tuple[float, float, float]:
+    """Seconds to the prompt; from Enter to the end of the answer to "hi"; of it, to the first token."""
+    with tempfile.TemporaryDirectory() as home:
+        start = time.perf_counter()
+        with Terminal(Path(home), "--model", model, "--no-think") as terminal:
+            terminal.wait("\n>\n", seconds=600)
+            prompt = time.perf_counter() - start
+            start = time.perf_counter()
+            terminal.type("hi")
+            screen = terminal.wait("cached", seconds=600)
+            answered = time.perf_counter() - start
+    found = FIRST.search(screen)
+    assert found, screen
+    return prompt, answered, float(found[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--model", default="demo")
+    options = parser.parse_args()
+    runs = [once(options.model) for _ in range(options.repeat)]
+    names = ("prompt on screen", "answer to hi complete", "first token of it")
+    for name, seconds in zip(names, zip(*runs, strict=True), strict=True):
+        print(f"{name}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
