@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ class BatchRequest:
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
             raise MessageError("a request has either a prompt or messages")
+        if self.thinking_budget is not None and self.thinking_budget < 0:
+            raise MessageError(f"a thinking budget counts tokens, it cannot be {self.thinking_budget}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,10 @@ class BatchRun:
     gives no result.
     """
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], options: BatchOptions):
+    def __init__(self, engine: Engine, prompts: Iterable[Prompt], options: BatchOptions):
+        if isinstance(prompts, str):
+            raise MessageError("a batch is a list of prompts, not one text")
+        prompts = list(prompts)
         if engine.cache_options.get("max_size") is not None:
             raise CacheError("texts of a batch keep all their tokens; make an Engine without max_kv_size")
         if options.batch_size is not None and options.batch_size < 1:

@@ -155,10 +155,11 @@ class Engine:
         from Qwen's presets. thinking, thinking_budget: of conversations. control_tokens: read those
         spelled in texts to go on from. batch_size: texts written at once; None is what suits the
         device and the memory. Each text is what it would be alone; a prompt that cannot be used gives
-        a result with an `error`. Raises CacheError for a batch size below 1, or an engine with a window.
+        a result with an `error`. Raises CacheError for a batch size below 1 or an engine with a window,
+        SamplingError for a bad parameter.
         """
         options = BatchOptions(sampling, thinking, thinking_budget, control_tokens, batch_size)
-        return BatchRun(self, list(prompts), options)
+        return BatchRun(self, prompts, options)
 
     def submit(self, steps: Callable[[Job], Steps], sink: Sink, makes_way: bool = False) -> Job:
         """Run a generator on the engine's thread; `sink` gets its events there, in order."""

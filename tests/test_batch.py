@@ -119,6 +119,8 @@ def test_quantized_caches_of_an_engine_hold_batches_too() -> None:
 def test_what_an_engine_cannot_do_is_said(engine: Engine) -> None:
     with pytest.raises(CacheError, match="one text at least"):
         engine.generate_batch(["a"], batch_size=0)
+    with pytest.raises(MessageError, match="not one text"):
+        engine.generate_batch("The time")
     with pytest.raises(SamplingError, match="'heat'"):
         engine.generate_batch(["a"], sampling={"heat": 1})
     with Engine(max_kv_size=256) as windowed, pytest.raises(CacheError, match="without max_kv_size"):

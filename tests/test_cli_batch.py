@@ -21,7 +21,7 @@ from mlx_qwen3.errors import MessageError
 
 
 def rows(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -58,6 +58,7 @@ def test_json_lines() -> None:
         ('{"prompt": "a", "temperature": 99}', "temperature must be between 0 and 10"),
         ('{"prompt": "a", "messages": []}', "either a prompt or messages"),
         ('{"id": 3}', "either a prompt or messages"),
+        ('{"messages": [], "thinking_budget": -1}', "it cannot be -1"),
         ('{"prompt": 3}', "prompt is 3, which is of the wrong type"),
         ('{"messages": "hi"}', "messages is 'hi', which is of the wrong type"),
     ],
@@ -66,6 +67,14 @@ def test_a_line_that_cannot_be_used_is_named(line: str, said: str) -> None:
     with pytest.raises(MessageError, match=r"^f\.jsonl, line 3: ") as caught:
         read_requests('{"prompt": "a"}\n\n' + line, "f.jsonl")
     assert said in str(caught.value)
+
+
+def test_lines_end_where_json_says_so() -> None:
+    text = '{"prompt": "a\u2028b\x85c", "id": "\\ud800"}\r\n{"prompt": "d"}\r\n'
+    requests = read_requests(text, "p.jsonl")
+    assert [request.prompt for request in requests] == ["a\u2028b\x85c", "d"]
+    line = result_line(requests[0], BatchResult(0, None, text="\u2028"))
+    assert json.loads(line.encode())["text"] == "\u2028"
 
 
 def test_results_stream_in_the_order_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +87,7 @@ def test_results_stream_in_the_order_of_the_file(capsys: pytest.CaptureFixture[s
 
 def test_a_run_goes_on_where_another_was_killed(tmp_path: Path) -> None:
     asked = [BatchRequest(prompt=text, id=number) for number, text in enumerate("abca")]
-    results = [BatchResult(index, index, text=text) for index, text in enumerate("ABCD")]
+    results = [BatchResult(index, index, text=text) for index, text in enumerate(["A\u2028", *"BCD"])]
     results[2] = BatchResult(2, 2, error="no")
     out = tmp_path / "new" / "out.jsonl"
     first = ResultFile(out, asked, {"seed": 1})
@@ -90,11 +99,11 @@ def test_a_run_goes_on_where_another_was_killed(tmp_path: Path) -> None:
     assert not out.exists()
     assert ResultFile(out, asked, {"seed": 2}).done == {}  # with other settings nothing is the same
     second = ResultFile(out, [BatchRequest(prompt="new", id="n"), *asked], {"seed": 1})
-    assert {index: json.loads(line)["text"] for index, line in second.done.items()} == {1: "A", 2: "B"}
+    assert {index: json.loads(line)["text"] for index, line in second.done.items()} == {1: "A\u2028", 2: "B"}
     for index, text in ((0, "N"), (3, "C"), (4, "D")):
         second.add(index, result_line(asked[0], BatchResult(index, index, text=text)))
     second.finish()
-    assert [row["text"] for row in rows(out.read_text())] == ["N", "A", "B", "C", "D"]
+    assert [row["text"] for row in rows(out.read_text())] == ["N", "A\u2028", "B", "C", "D"]
     assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     with pytest.raises(MessageError, match="exists already"):
         ResultFile(out, asked, {})

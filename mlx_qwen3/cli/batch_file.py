@@ -24,7 +24,7 @@ def read_requests(text: str, name: str) -> list[BatchRequest]:
     Empty lines are none; a request without an id is called by the number of its line. Raises
     MessageError naming file, line and what is wrong with it.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(_lines(text), 1) if line.strip()]
     if not lines or not isinstance(_json(lines[0][1]), dict):
         return [BatchRequest(prompt=line, id=number) for number, line in lines]
     requests = []
@@ -34,6 +34,11 @@ def read_requests(text: str, name: str) -> list[BatchRequest]:
         except Qwen3Error as error:
             raise MessageError(f"{name}, line {number}: {error}") from error
     return requests
+
+
+def _lines(text: str) -> list[str]:
+    """Without their ends; not what `str.splitlines` takes for ends, which JSON may hold as they are."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def _json(line: str) -> Any:
@@ -72,7 +77,12 @@ def result_line(request: BatchRequest, result: BatchResult) -> str:
 
 
 def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, in somebody's id
+        return json.dumps(value)
+    return text
 
 
 class ResultFile:
@@ -104,7 +114,7 @@ class ResultFile:
 
     def _kept(self) -> list[str]:
         try:
-            return self.partial.read_text(encoding="utf-8", errors="replace").splitlines()
+            return _lines(self.partial.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return []
 
