@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt import make_prompt_cache
@@ -13,6 +14,7 @@ from mlx_qwen3.events import AnswerDelta, FinishReason
 from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.loops import LoopDetector
 from mlx_qwen3.sampling import Sampler, SamplingParams
+from mlx_qwen3.speculative import Speculation
 from mlx_qwen3.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -39,14 +41,18 @@ def check_prompt(ids: Sequence[int], context: int) -> None:
 
 def _steps(job: Job, engine: Engine, ids: list[int], params: SamplingParams) -> Steps:
     """On the engine's thread: prefill, then a token a step."""
-    cache = make_prompt_cache(engine.model, **engine.cache_options)
-    for _ in prefill(engine.model, ids[:-1], cache):
+    cache, drafter = make_prompt_cache(engine.model, **engine.cache_options), engine.drafter()
+    for _ in chain(prefill(engine.model, ids[:-1], cache), drafter.begin(ids[:-1]) if drafter else ()):
         yield []
         if job.is_cancelled():
             return
     output = CompletionOutput(engine.tokenizer, min(params.max_tokens, engine.context - len(ids)))
     sampler = Sampler(params, engine.model.args.vocab_size)
-    for token in decode(engine.model, ids[-1:], cache, sampler):
+    if drafter is None:
+        tokens = decode(engine.model, ids[-1:], cache, sampler)
+    else:
+        tokens = Speculation(engine.model, cache, sampler, drafter).decode(ids[-1:])
+    for token in tokens:
         text = output.take(token, job.is_cancelled())
         yield [AnswerDelta(text)] if text else []
         if output.finish_reason is not None:

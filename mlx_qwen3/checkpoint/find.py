@@ -10,8 +10,9 @@ from pathlib import Path
 from mlx_qwen3.checkpoint.family import FAMILY
 from mlx_qwen3.errors import ModelNotFoundError
 
-DEMO = "demo"
+DEMO, DEMO_DRAFT = "demo", "demo-draft"
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
+PACKAGED = {DEMO: DEMO_FOLDER, DEMO_DRAFT: DEMO_FOLDER / "draft"}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 OnDownload = Callable[[int, int], None]
@@ -21,12 +22,13 @@ OnDownload = Callable[[int, int], None]
 def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
     """The folder of the model called `name`; a hub repository not yet here is downloaded.
 
-    name: `demo`, a short name (`14b`, see FAMILY), a folder, or a hub id (`org/name`). A folder that
+    name: `demo` (or `demo-draft`, which drafts for it), a short name (`14b`,
+    see FAMILY), a folder, or a hub id (`org/name`). A folder that
     is called like a short name is reached as `./14b`. Raises ModelNotFoundError, saying what to do.
     """
     name = str(name)
-    if name == DEMO:
-        return _folder(DEMO_FOLDER)
+    if folder := PACKAGED.get(name):
+        return _folder(folder)
     if member := FAMILY.get(name.lower()):
         return _download(member.repository, on_download)
     path = Path(name).expanduser()

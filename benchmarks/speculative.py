@@ -1,0 +1,319 @@
+"""Speculative decoding: passes of the model for each token, beside mlx-lm's; and what drafting costs.
+
+    python -m benchmarks.speculative                the demo with its draft model, and an editor's text
+    python -m benchmarks.speculative --cost 0.6b    time of a pass by its rows; drafts all wrong, all right
+
+The demo answers fixed prompts at several temperatures, drafted for by `demo-draft`, by the text itself,
+and by mlx-lm's speculative decoding with the same two models, as modules of ours. Passes and acceptance
+do not depend on the machine; times do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+
+import mlx.core as mx  # isort: skip
+
+from benchmarks.shapes import make_checkpoint
+from mlx_qwen3 import load_model, load_tokenizer, make_prompt_cache
+from mlx_qwen3.decode import decode, prefill
+from mlx_qwen3.drafting import Drafter, ModelDrafter, TextDrafter
+from mlx_qwen3.pace import Pace
+from mlx_qwen3.sampling import Sampler, SamplingParams
+from mlx_qwen3.speculative import Speculation
+
+QUESTIONS = (
+    *(f"What is {a} + {b}?" for a, b in ((348, 75), (912, 389), (67, 58), (505, 496), (123, 877))),
+    *(f"What is {a} - {b}?" for a, b in ((512, 77), (900, 345), (83, 48))),
+    *(f"{a} * {b} = ?" for a, b in ((47, 83), (12, 34), (91, 19))),
+    *("hello", "what can you do?", "How do I convert a model?", "who made you?", "Bonjour!"),
+    *("How much memory does a conversation take?", "What is the capital of France?"),
+)
+LIMIT = 300
+TEMPERATURES = (0.0, 0.6, 1.0)
+
+
+@dataclass
+class Count:
+    """What happened over all prompts."""
+
+    tokens: int = 0
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+
+    def line(self, name: str) -> str:
+        acceptance = f"{self.accepted / self.drafted:.2f}" if self.drafted else "-"
+        passes = self.passes / self.tokens
+        return f"| {name} | {passes:.3f} | {acceptance} | {self.tokens / self.seconds:.0f} |"
+
+
+class Fixed(Pace):
+    """Always the same length, whatever it takes."""
+
+    def length(self) -> int:
+        return self.longest
+
+
+Answer = Callable[[list[int], SamplingParams, Count], list[int]]
+
+
+class Demo:
+    """The demo, its draft model, and the prompts."""
+
+    def __init__(self) -> None:
+        self.model, self.draft, self.tokenizer = (
+            load_model("demo"),
+            load_model("demo-draft"),
+            load_tokenizer("demo"),
+        )
+        messages = [[{"role": "user", "content": question}] for question in QUESTIONS]
+        self.prompts = [self.tokenizer.apply_chat_template(turns) for turns in messages]
+        self.ends = set(self.tokenizer.eos_token_ids)
+
+    def until_end(self, tokens: Iterator[int]) -> list[int]:
+        said = []
+        for token in islice(tokens, LIMIT):
+            said.append(token)
+            if token in self.ends:
+                break
+        return said
+
+    def plain(self, prompt: list[int], params: SamplingParams, count: Count) -> list[int]:
+        cache = self.model.make_cache()
+        list(prefill(self.model, prompt[:-1], cache))
+        start = time.perf_counter()
+        with closing(decode(self.model, prompt[-1:], cache, self._sampler(params))) as tokens:
+            said = self.until_end(tokens)
+        count.seconds += time.perf_counter() - start
+        count.tokens, count.passes = count.tokens + len(said), count.passes + len(said)
+        return said
+
+    def drafted(self, drafter: Drafter) -> Answer:
+        def answer(prompt: list[int], params: SamplingParams, count: Count) -> list[int]:
+            cache = self.model.make_cache()
+            list(prefill(self.model, prompt[:-1], cache))
+            list(drafter.begin(prompt[:-1]))
+            run = Speculation(self.model, cache, self._sampler(params), drafter)
+            start = time.perf_counter()
+            with closing(run.decode(prompt[-1:])) as tokens:
+                said = self.until_end(tokens)
+            count.seconds += time.perf_counter() - start
+            count.tokens, count.passes = count.tokens + len(said), count.passes + run.passes
+            count.drafted, count.accepted = count.drafted + run.drafted, count.accepted + run.accepted
+            return said
+
+        return answer
+
+    def mlx_lm(self, length: int) -> Answer:
+        from mlx_lm.generate import speculative_generate_step
+        from mlx_lm.sample_utils import make_sampler
+
+        def answer(prompt: list[int], params: SamplingParams, count: Count) -> list[int]:
+            mx.random.seed(params.seed)
+            greedy = params.temperature == 0
+            sampler = None if greedy else make_sampler(params.temperature, params.top_p, top_k=params.top_k)
+            cache = [*self.model.make_cache(), *self.draft.make_cache()]
+            list(prefill(self.model, prompt[:-1], cache[: len(self.model.layers)]))
+            list(prefill(self.draft, prompt[:-1], cache[len(self.model.layers) :]))
+            steps = speculative_generate_step(
+                mx.array(prompt[-1:]),
+                self.model,
+                self.draft,
+                num_draft_tokens=length,
+                max_tokens=LIMIT,
+                sampler=sampler,
+                prompt_cache=cache,
+            )
+            flags: list[bool] = []
+
+            def tokens() -> Iterator[int]:
+                for token, _, is_drafted in steps:
+                    flags.append(is_drafted)
+                    yield int(token)
+
+            start = time.perf_counter()
+            said = self.until_end(tokens())
+            count.seconds += time.perf_counter() - start
+            # Each pass says one token of its own; a last pass may have been cut off in its draft.
+            passes = len(flags) - sum(flags) + flags[-1]
+            count.tokens, count.passes = count.tokens + len(said), count.passes + passes
+            count.drafted, count.accepted = count.drafted + length * passes, count.accepted + sum(flags)
+            return said
+
+        return answer
+
+    def _sampler(self, params: SamplingParams) -> Sampler:
+        return Sampler(params, self.model.args.vocab_size)
+
+
+def compare_drafts(lengths: Sequence[int]) -> None:
+    """Everything that drafts for the demo, at each temperature; says where a text differs from plain's."""
+    demo = Demo()
+    ways: dict[str, Answer] = {"plain": demo.plain}
+    for length in lengths:
+        drafter = ModelDrafter(demo.draft, longest=length)
+        drafter.pace = Fixed(length)
+        ways[f"demo-draft, {length} tokens"] = demo.drafted(drafter)
+        ways[f"mlx-lm, demo-draft, {length} tokens"] = demo.mlx_lm(length)
+    ways["demo-draft, as it pays"] = demo.drafted(ModelDrafter(demo.draft))
+    ways["text, as it pays"] = demo.drafted(TextDrafter())
+    for answer in ways.values():  # warm up
+        answer(demo.prompts[0], SamplingParams(seed=1), Count())
+    for temperature in TEMPERATURES:
+        print(f"\nT {temperature}\n\n| | passes per token | accepted | tokens/s |\n|---|---|---|---|")
+        counts, said = compare(ways, demo.prompts, temperature)
+        for name, count in counts.items():
+            same = sum(one == other for one, other in zip(said[name], said["plain"], strict=True))
+            print(count.line(name) + ("" if "mlx-lm" in name else f" {same} of {len(demo.prompts)} as plain"))
+
+
+def compare(
+    ways: dict[str, Answer], prompts: list[list[int]], temperature: float
+) -> tuple[dict[str, Count], dict[str, list[list[int]]]]:
+    counts, said = {name: Count() for name in ways}, {name: [] for name in ways}
+    for seed, prompt in enumerate(prompts):
+        params = SamplingParams(temperature=temperature, seed=seed)
+        for name, answer in ways.items():  # in turn, so that all meet the same machine
+            said[name].append(answer(prompt, params, counts[name]))
+    return counts, said
+
+
+class Reciter:
+    """In place of a model: says `text`, whatever it is told before."""
+
+    def __init__(self, prompt: Sequence[int], text: Sequence[int], vocab_size: int):
+        self._ids, self._vocab_size = [*prompt, *text], vocab_size
+
+    def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
+        start = cache[0].offset
+        rows = mx.zeros((1, 1, inputs.shape[1], 4))
+        cache[0].update_and_fetch(rows, rows)
+        following = self._ids[start + 1 : start + 1 + inputs.shape[1]]
+        following += [0] * (inputs.shape[1] - len(following))
+        return mx.where(mx.arange(self._vocab_size) == mx.array(following)[:, None], 1.0, 0.0)[None]
+
+
+def edit_text(path: Path, every: int) -> tuple[float, float]:
+    """Passes per token and acceptance where a text is said again with each `every`-th word changed."""
+    from mlx_qwen3.cache.kv import KVCache
+
+    tokenizer = load_tokenizer("demo")
+    words = path.read_text().split(" ")
+    changed = [word if place % every else word[::-1] + "x" for place, word in enumerate(words, 1)]
+    prompt = tokenizer.encode("Change some words of this:\n" + " ".join(words) + "\nChanged:\n")
+    text = tokenizer.encode(" ".join(changed))
+    drafter, cache = TextDrafter(), [KVCache()]
+    drafter.pace = Fixed(drafter.pace.longest)
+    model = Reciter(prompt, text, tokenizer.vocab_size)
+    list(prefill(model, prompt[:-1], cache))
+    list(drafter.begin(prompt[:-1]))
+    run = Speculation(model, cache, Sampler(SamplingParams(temperature=0), tokenizer.vocab_size), drafter)
+    with closing(run.decode(prompt[-1:])) as tokens:
+        assert list(islice(tokens, len(text))) == text
+    return run.passes / len(text), run.accepted / run.drafted
+
+
+def measure_cost(shape: str, bits: int) -> None:
+    """Time of a pass by its rows, and decoding with drafts that are never, or always, accepted."""
+    model = load_model(make_checkpoint(shape, bits))
+    rows = (1, 2, 3, 5, 9, 16)
+    times: dict[int, list[float]] = {count: [] for count in rows}
+    cache = make_prompt_cache(model)
+    list(prefill(model, list(range(128)), cache))
+    for repeat in range(4):
+        for count in rows:
+            start = time.perf_counter()
+            mx.eval(model(mx.arange(count)[None], cache))
+            if repeat:  # the first of a shape may compile
+                times[count].append(time.perf_counter() - start)
+            for layer in cache:
+                layer.trim(count)
+    plain = median(times[1])
+    print(
+        f"\n{shape}, {bits} bits: a pass over one row takes {1e3 * plain:.0f} ms; over more, in these units:"
+    )
+    print("\n| rows |" + "".join(f" {count} |" for count in rows) + "\n|---|" + "---|" * len(rows))
+    print("| time |" + "".join(f" {median(times[count]) / plain:.2f} |" for count in rows))
+    print("\n| drafts | tokens/s | passes per token | accepted |\n|---|---|---|---|")
+    for name, drafter in (("none", None), ("wrong", Guess(False)), ("right", Guess(True))):
+        print(decode_with(model, name, drafter))
+
+
+class Guess(TextDrafter):
+    """Drafts what was said in an earlier run, or always the token after it."""
+
+    def __init__(self, is_right: bool):
+        super().__init__(longest=8)
+        self.said: list[int] = []
+        self._is_right, self._place = is_right, 0
+
+    def extend(self, token: int) -> None:
+        del token
+        self._place += 1
+
+    def expects(self) -> bool:
+        return True
+
+    def draft(self, count: int, sampler: Sampler) -> mx.array:
+        del sampler
+        right = self.said[self._place - 1 : self._place - 1 + count]
+        return mx.array([token + (not self._is_right) for token in right], mx.uint32)
+
+
+PLAIN: list[int] = []
+
+
+def decode_with(model: Any, name: str, drafter: Guess | None, tokens: int = 60) -> str:
+    cache, sampler = make_prompt_cache(model), Sampler(SamplingParams(temperature=0), model.args.vocab_size)
+    list(prefill(model, list(range(127)), cache))
+    if drafter is None:
+        run, stream = None, decode(model, [127], cache, sampler)
+    else:
+        drafter.said = PLAIN
+        run = Speculation(model, cache, sampler, drafter)
+        stream = run.decode([127])
+    with closing(stream):
+        first = next(stream)
+        start = time.perf_counter()
+        said = [first, *islice(stream, tokens)]
+        rate = tokens / (time.perf_counter() - start)
+    PLAIN[:] = PLAIN or said
+    passes = f"{run.passes / len(said):.2f} | {run.accepted} of {run.drafted}" if run else "1 | -"
+    return f"| {name} | {rate:.2f} | {passes} |" + ("" if said == PLAIN else " other tokens")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--lengths", type=int, nargs="*", default=[2, 4], help="drafts of these fixed lengths"
+    )
+    parser.add_argument("--text", type=Path, default=Path("docs/architecture.md"), help="the text to edit")
+    parser.add_argument("--cost", help="a family shape, with random weights: what passes and drafts cost")
+    parser.add_argument("--bits", type=int, default=4)
+    arguments = parser.parse_args()
+    if arguments.cost:
+        measure_cost(arguments.cost, arguments.bits)
+        return
+    compare_drafts(arguments.lengths)
+    print(f"\n{arguments.text} said again with some words changed, drafted from itself:\n")
+    print("| changed | passes per token | accepted |\n|---|---|---|")
+    for every in (10, 25, 100, 10**9):
+        passes, accepted = edit_text(arguments.text, every)
+        changed = "no word" if every == 10**9 else f"one word in {every}"
+        print(f"| {changed} | {passes:.3f} | {accepted:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
