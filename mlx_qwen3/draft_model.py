@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlx_qwen3.model.qwen3 import Model
 AUTO, TEXT = "auto", "text"
 """Settings that name no model: choose; or draft from the text itself."""
 SMALLEST = "0.6b"
+GROUP_SIZE = 64  # of a quantized cache, as an engine makes it
 # A draft of four tokens must cost less than half a pass of the model, or it gains little.
 WORTH_A_DRAFT = 10
 
@@ -46,12 +48,21 @@ def _load_automatically(model: Model, folder: Path, context: int | None) -> Mode
         return None
     from mlx_qwen3.checkpoint.hub import downloaded
 
-    if downloaded(FAMILY[SMALLEST].repository) is None:
+    if (draft_folder := downloaded(FAMILY[SMALLEST].repository)) is None:
         return None
     try:
-        return load_draft_model(SMALLEST, model, folder, context, None)
+        return load_draft_model(str(draft_folder), model, folder, context, None)
     except Qwen3Error:  # another vocabulary, or a download that is not whole: nobody asked for it
         return None
+
+
+def draft_cache_options(draft: Model, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the cache of `draft` is made with, where the model's is made with `options`.
+
+    The same, but that heads too small for a quantization group are kept as they are.
+    """
+    is_divided = draft.args.head_dim % GROUP_SIZE == 0
+    return {name: value for name, value in options.items() if is_divided or name != "bits"}
 
 
 def bytes_read(config: ModelConfig, folder: Path) -> int:

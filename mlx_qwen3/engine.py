@@ -22,7 +22,7 @@ from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.config import ModelConfig, RopeScaling
-from mlx_qwen3.draft_model import AUTO, TEXT, load_draft_model
+from mlx_qwen3.draft_model import AUTO, TEXT, draft_cache_options, load_draft_model
 from mlx_qwen3.drafting import Drafter, ModelDrafter, TextDrafter
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
@@ -69,7 +69,12 @@ class Engine:
         if kv_bits not in (None, 4, 8):
             raise CacheError(f"a cache can have 4 or 8 bits, not {kv_bits}")
         self.name = model
-        self.options = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
+        self.options: dict[str, Any] = {
+            "context": context,
+            "max_kv_size": max_kv_size,
+            "kv_bits": kv_bits,
+            "draft_model": draft_model,
+        }
         """What it was made with, to make another like it."""
         cache_options = {"max_size": max_kv_size, "bits": kv_bits}
         self.cache_options = {name: value for name, value in cache_options.items() if value is not None}
@@ -131,7 +136,7 @@ class Engine:
     def drafter(self) -> Drafter | None:
         """Who guesses ahead in one conversation, if anybody does. For the engine's thread."""
         if self.draft_model is not None:
-            return ModelDrafter(self.draft_model, **self.cache_options)
+            return ModelDrafter(self.draft_model, **draft_cache_options(self.draft_model, self.cache_options))
         return TextDrafter() if self._draft_setting in (AUTO, TEXT) else None
 
     def session(self, **options: Any) -> Session:

@@ -138,7 +138,13 @@ class Sampler:
 
     def __call__(self, logits: mx.array) -> mx.array:
         """logits (V,) -> the id of the next token, a scalar array."""
-        return self.along(logits[None], NOTHING)[0]
+        if self.constraint is not None:
+            logits = self._constrain(logits[None], NOTHING, self.constraint)[0]
+        if self._counts is not None:
+            logits = penalize(logits, self._counts, self.params)
+        if self.params.temperature == 0:
+            return mx.argmax(logits)
+        return draw(logits, self._keys.at(self._observed), self.params)
 
     def along(self, logits: mx.array, draft: mx.array) -> mx.array:
         """The tokens (k + 1,) that come after none, one, ... all of a draft (k,) of the next tokens.
@@ -170,9 +176,9 @@ class Sampler:
         """The tokens (R,) of the places from `place` on, from their logits (R, V)."""
         if self.params.temperature == 0:
             return mx.argmax(logits, axis=-1)
-        keys = self._keys.of(place, place + logits.shape[0])
         if logits.shape[0] == 1:
-            return draw(logits[0], keys[0], self.params)[None]
+            return draw(logits[0], self._keys.at(place), self.params)[None]
+        keys = mx.stack([self._keys.at(place + row) for row in range(logits.shape[0])])
         tokens: mx.array = mx.vmap(lambda row, key: draw(row, key, self.params))(logits, keys)
         return tokens
 
@@ -238,16 +244,14 @@ class Keys:
 
     def __init__(self, seed: int):
         self._state = mx.random.key(seed & 0xFFFF_FFFF_FFFF_FFFF)
-        self._blocks: list[mx.array] = []
+        self._keys: list[mx.array] = []
 
-    def of(self, start: int, stop: int) -> mx.array:
-        """The keys (stop - start, 2) of these places."""
-        first, end = start // KEYS_AT_ONCE, -(-stop // KEYS_AT_ONCE)
-        while len(self._blocks) < end:
+    def at(self, place: int) -> mx.array:
+        """The key (2,) of this place."""
+        while len(self._keys) <= place:
             self._state, *keys = mx.random.split(self._state, KEYS_AT_ONCE + 1)
-            self._blocks.append(mx.stack(keys))
-        blocks = mx.concatenate(self._blocks[first:end])
-        return blocks[start - first * KEYS_AT_ONCE : stop - first * KEYS_AT_ONCE]
+            self._keys += keys
+        return self._keys[place]
 
 
 def draw(logits: mx.array, key: mx.array, params: SamplingParams) -> mx.array:

@@ -96,8 +96,11 @@ class Speculation:
     def _start(self, inputs: mx.array, draft: mx.array) -> Pass:
         """Have the model look at `inputs` and a draft of what comes after them."""
         self._ahead = 0  # should the model fail, nobody knows what the cache holds
-        logits = self._model(mx.concatenate([inputs, draft])[None], self._cache)[0, -1 - draft.size :]
-        tokens = self._sampler.along(logits, draft)
+        if draft.size == 0:
+            tokens = self._sampler(self._model(inputs[None], self._cache)[0, -1]).reshape(1)
+        else:
+            logits = self._model(mx.concatenate([inputs, draft])[None], self._cache)[0, -1 - draft.size :]
+            tokens = self._sampler.along(logits, draft)
         mx.async_eval(tokens)  # type: ignore[no-untyped-call]
         self._ahead = draft.size
         self.passes += 1

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.drafts import AUTO, DRAFT_HELP, draft_setting
+
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
 
@@ -39,6 +41,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     context: Annotated[int | None, typer.Option(min=1, help="Tokens to make room for.")] = None,
     kv_bits: Annotated[int | None, typer.Option(help="Store the cache in 4 or 8 bits.")] = None,
+    draft_model: Annotated[str, typer.Option(help=DRAFT_HELP)] = AUTO,
     batch: Annotated[
         Path | None,
         typer.Option(help="Many at once: a file of prompts, one a line, or JSON lines (prompt or messages)."),
@@ -69,7 +72,9 @@ def generate(
         "seed": seed,
     }
     sampling = {name: value for name, value in chosen.items() if value is not None}
-    make_engine = partial(_engine, model, context, kv_bits)
+    # Texts of a batch are not drafted for: their rows fill a pass already.
+    drafts = draft_setting(draft_model) if batch is None else None
+    make_engine = partial(_engine, model, context, kv_bits, drafts)
     if batch is None:
         _refuse("only a batch (--batch FILE) has this", out, batch_size, think, thinking_budget)
         _complete(make_engine, prompt, control_tokens, sampling)
@@ -95,10 +100,10 @@ def _refuse(why: str, *values: object) -> None:
             raise typer.BadParameter(why, param_hint=name)
 
 
-def _engine(model: str, context: int | None, kv_bits: int | None) -> Engine:
+def _engine(model: str, context: int | None, kv_bits: int | None, draft_model: str | None) -> Engine:
     from mlx_qwen3.cli.loading import open_engine
 
-    return open_engine(model, context=context, kv_bits=kv_bits)
+    return open_engine(model, context=context, kv_bits=kv_bits, draft_model=draft_model)
 
 
 def _complete(

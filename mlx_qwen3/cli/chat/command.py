@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.drafts import AUTO, DRAFT_HELP, draft_setting
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def chat(
         int | None, typer.Option(min=1, help="Hold this many tokens, the first and the latest: no end.")
     ] = None,
     kv_bits: Annotated[int | None, typer.Option(help="Store the cache in 4 or 8 bits.")] = None,
+    draft_model: Annotated[str, typer.Option(help=DRAFT_HELP)] = AUTO,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of one turn.")] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 takes the likeliest token; Qwen advises 0.6 and 0.7.")
@@ -80,7 +82,8 @@ def chat(
         chat_tools = stack.enter_context(closing(ChatTools(tools, mcp, allow or ())))
         if message is None:
             stack.enter_context(quiet_terminal())
-        options = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
+        options: dict[str, Any] = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
+        options["draft_model"] = draft_setting(draft_model)
         engine = stack.enter_context(open_engine(model, **options))
         session = engine.session(
             thinking=settings.get("thinking", True) if think is None else think,

@@ -172,6 +172,8 @@ def _figures(stats: Stats) -> list[tuple[str, str]]:
         ("thinking", f"{stats.thinking_tokens:,} tokens"),
         ("answer", f"{stats.answer_tokens:,} tokens"),
         ("written at", f"{stats.tokens_per_second:,.1f} tokens/s"),
+        ("guessed ahead", f"{stats.drafted_tokens:,} tokens, {stats.accepted_tokens:,} of them right"),
+        ("passes", f"{stats.passes_per_token:.2f} of the model for a token"),
         ("peak memory", f"{stats.peak_memory / 2**20:,.0f} MiB"),
         ("ended by", stats.finish_reason),
     ]
