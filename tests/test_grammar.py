@@ -87,6 +87,26 @@ def test_whatever_is_drawn_from_the_masks_is_valid(first: int, demo_tokenizer: T
         jsonschema.validate(json.loads(demo_tokenizer.decode(said)), schema)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 10, "minimum": 1000},
+        {"type": "string", "pattern": "^A.*Z$"},
+        {"type": "string", "format": "email"},
+        {"type": "object", "additionalProperties": {"type": "string", "pattern": "a$"}, "minProperties": 1},
+    ],
+    ids=str,
+)
+def test_a_value_that_may_not_end_just_anywhere_is_led_to_its_end(
+    schema: Any, demo_tokenizer: Tokenizer
+) -> None:
+    for seed in range(5):
+        grammar = grammar_for(demo_tokenizer, schema)
+        grammar.limit = 60
+        text = demo_tokenizer.decode(walk(grammar, demo_tokenizer, np.random.default_rng(seed), 60))
+        jsonschema.validate(json.loads(text), schema)
+
+
 def test_the_real_vocabulary_is_bound_as_well() -> None:
     tokenizer = load_tokenizer(qwen_tokenizer_folder())
     for seed in range(2):

@@ -47,18 +47,21 @@ class Endings:
             return np.packbits(np.pad(flags, (0, 64)), bitorder="little")
 
         # Looking at the first byte first: 150,000 tokens are looked at.
-        self._outside = [
-            kind(lambda text: text[:1] in _CLOSING and _CLOSES.fullmatch(text), also=end_id),
-            kind(_SEPARATING.__contains__),
-            kind(lambda text: not _OPENS.search(text)),
-        ]
-        self.closes_string = kind(lambda text: text[:1] == b'"' and _CLOSES_STRING.fullmatch(text))
-        self.single = kind(lambda text: len(text) == 1 and b" " <= text <= b"~")
-        """Tokens of one printable ASCII character."""
+        closes = kind(lambda text: text[:1] in _CLOSING and _CLOSES.fullmatch(text), also=end_id)
+        separates = kind(_SEPARATING.__contains__)
+        closes_string = kind(lambda text: text[:1] == b'"' and _CLOSES_STRING.fullmatch(text))
+        opens_nothing = kind(lambda text: not _OPENS.search(text))
+        nothing = np.zeros_like(closes)
+        single = kind(lambda text: len(text) == 1 and b" " <= text <= b"~" and text != b"\\")
+        self._kinds = {OUTSIDE: [closes, separates, opens_nothing], INSIDE: [closes_string], ESCAPED: []}
+        self.ends = {OUTSIDE: closes | separates, INSIDE: closes_string, ESCAPED: nothing}
+        """By state: the tokens that end the value, or the string, there."""
+        self.tries = {OUTSIDE: single & opens_nothing, INSIDE: single, ESCAPED: nothing}
+        """By state: the ASCII characters that may lead to where it can end."""
 
     def choose(self, allowed: Bits, state: int) -> Bits:
         """The tokens of `allowed` that end soonest; all of them where no kind does."""
-        for kind in {OUTSIDE: self._outside, INSIDE: [self.closes_string], ESCAPED: []}[state]:
+        for kind in self._kinds[state]:
             chosen = both(allowed, kind)
             if chosen.any():
                 return chosen

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.grammar.closing import closed
-from mlx_qwen3.grammar.endings import INSIDE, OUTSIDE, Endings, both, json_state
+from mlx_qwen3.grammar.endings import OUTSIDE, Endings, both, json_state
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -152,7 +152,7 @@ class Matcher:
     def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher, states: list[int] | None = None):
         self._vocabulary, self._matcher = vocabulary, matcher
         self._states = states or [OUTSIDE]  # of the JSON text after each token
-        self._seen: set[bytes] = set()  # what might come next, in the string being ended
+        self._seen: set[bytes] = set()  # what might come next, in the value being ended
 
     def copy(self) -> Matcher:
         """One that goes its own way from here."""
@@ -167,29 +167,30 @@ class Matcher:
     def ending_bits(self) -> Bits:
         """Of those, the ones that lead to the end soonest."""
         bits, state, endings = self.bits(), self._states[-1], self._vocabulary.endings
-        if state != INSIDE:
+        if both(bits, endings.ends[state]).any():
             self._seen.clear()
-        elif not both(bits, endings.closes_string).any():
-            return self._out_of_string(bits)
-        return endings.choose(bits, state)
+            return endings.choose(bits, state)
+        return self._way_out(bits, state)
 
-    def _out_of_string(self, bits: Bits) -> Bits:
-        """Of `bits`, inside a string that may not end here, what leads to where it may.
+    def _way_out(self, bits: Bits, state: int) -> Bits:
+        """Of `bits`, in a value that may not end here, what leads to where it may.
 
-        Those after which it may end; else those after which something may come that might not before in
-        this string, such as the `@` of an address.
+        Those after which it may end, as after the `0` of a multiple of ten; else those after which
+        something may come that might not before in this value, such as the `@` of an address.
         """
+        endings = self._vocabulary.endings
         self._seen.add(bits.tobytes())
         ends, leads = np.zeros_like(bits), np.zeros_like(bits)
-        for token in ids(both(bits, self._vocabulary.endings.single)):
+        for token in ids(both(bits, endings.tries[state])):
             ahead = self._matcher.deep_copy()
             ahead.consume_token(token)
             following = ahead.compute_bitmask()
-            if both(np.frombuffer(following, np.uint8), self._vocabulary.endings.closes_string).any():
+            there = endings.ends[json_state(state, self._vocabulary.token_bytes[token])]
+            if both(np.frombuffer(following, np.uint8), there).any():
                 ends[token // 8] |= 1 << token % 8
             elif following not in self._seen:
                 leads[token // 8] |= 1 << token % 8
-        return ends if ends.any() else leads if leads.any() else bits
+        return ends if ends.any() else leads if leads.any() else endings.choose(bits, state)
 
     def accept(self, token: int) -> None:
         """Go on by `token`."""
