@@ -43,11 +43,12 @@ def prefill(
     chunk_size: tokens at a time; None adapts it to the speed measured, between 32 and 2,048.
     """
     sizes, done = ChunkSizes(), 0
+    read = getattr(model, "read", model)  # else logits, which are never evaluated, so mostly not computed
     while done < len(ids):
         size = chunk_size or sizes.size
         chunk = ids[done : done + size]
         start = time.perf_counter()
-        model(mx.array([chunk]), cache)  # logits are never evaluated, so they are never computed
+        read(mx.array([chunk]), cache)
         mx.eval([layer.state for layer in cache])
         mx.clear_cache()
         if len(chunk) == size:

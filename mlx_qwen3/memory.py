@@ -20,6 +20,8 @@ CPU_CHUNK, GPU_CHUNK = 256, 2048
 ATTENTION_ARRAYS, MLP_ARRAYS, HIDDEN_ARRAYS = 4.5, 3.0, 3.0
 # Tiles of fp32 scores alive at once on the CPU: scores, weights, what hides the future.
 SCORE_TILES = 3.0
+# Tiles of unpacked rows alive at once: keys, values, and one in the making.
+UNPACKED_TILES = 3
 # fp32 rows of logits that a sampler works on.
 LOGIT_ROWS = 6
 
@@ -99,4 +101,12 @@ def _scores(config: ModelConfig, tokens: int, kind: CacheKind, itemsize: int, ch
         return 0 if kind.bits is None else 4 * tokens * config.head_dim * itemsize
     first = 4 * config.num_attention_heads * chunk**2  # a prompt's first chunk has all its scores at once
     tiles = SCORE_TILES * 4 * min(TILE_SCORES, config.num_attention_heads * TILE_QUERIES * tokens)
-    return max(first, tiles)
+    return max(first, tiles + _unpacked(config, tokens, kind, chunk))
+
+
+def _unpacked(config: ModelConfig, tokens: int, kind: CacheKind, chunk: int) -> float:
+    """What the rows of a tile take once they are no longer quantized."""
+    if kind.bits is None:
+        return 0
+    rows = min(tokens, TILE_SCORES // (config.num_attention_heads * min(chunk, TILE_QUERIES)))
+    return UNPACKED_TILES * 4 * rows * config.num_key_value_heads * config.head_dim

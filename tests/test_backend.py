@@ -17,6 +17,7 @@ from parity.model_cases import DENSE, MOE, Raw
 
 from mlx_qwen3 import backend
 from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import InsufficientMemoryError
 from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
 from mlx_qwen3.model.qwen3 import Model
@@ -174,6 +175,12 @@ def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
     before = mx.get_active_memory()
     mx.eval(model(IDS[:, :4]))
     assert mx.get_peak_memory() - before < 2 * 2**20  # one matrix is 16 MiB in fp32
+
+
+def test_reading_a_prompt_makes_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = backend.prepare(stored({**SHAPES["tied"], "vocab_size": 40_000}, "affine-4"), 0)
+    monkeypatch.setattr(type(model.model.embed_tokens), "as_linear", lambda *_: pytest.fail("logits made"))
+    assert list(prefill(model, [1] * 40, model.make_cache(), chunk_size=20)) == [20, 40]
 
 
 def test_copies_are_made_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,3 +152,26 @@ def test_a_model_that_does_not_fit_is_refused_before_a_weight_is_read(
 
 def test_what_fits_this_machine_is_offered_smallest_first(on_metal: None) -> None:
     assert [member.name for member in fitting(MAC_16GB)] == ["0.6b", "1.7b", "4b", "8b", "14b"]
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_the_estimate_is_within_a_tenth_of_what_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int | None
+) -> None:
+    monkeypatch.setattr(memory, "CPU_CHUNK", 32)
+    tokens, rows = 4096, mx.zeros((1, 4, 254, 64))
+    shape = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64, "num_hidden_layers": 8}
+    write_checkpoint(tmp_path, {**DENSE, **shape}, mx.bfloat16)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    loaded = load(tmp_path, tokens, CacheKind(bits=bits))
+    cache = make_prompt_cache(loaded.model, bits=bits)
+    for layer in cache * 16:  # a long prompt, all but its last chunks
+        layer.update_and_fetch(rows, rows)
+        mx.eval(layer.state)
+    for _ in decode.prefill(loaded.model, [1] * 31, cache, chunk_size=32):
+        pass
+    mx.eval(loaded.model(mx.array([[1]]), cache))
+    taken = mx.get_peak_memory() - before
+    assert loaded.plan.need.total + loaded.plan.copies == pytest.approx(taken, rel=0.1)

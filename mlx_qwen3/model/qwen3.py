@@ -87,6 +87,10 @@ class Model(nn.Module):
             self._step = None
         return self.output_head(self.model(inputs, cache))
 
+    def read(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
+        """Take `inputs` (B, L) into `cache`. Returns hidden states (B, L, hidden); no logits are made."""
+        return self.model(inputs, cache)
+
     @property
     def output_head(self) -> Callable[[mx.array], mx.array]:
         """Normalised hidden states (B, L, hidden) -> logits (B, L, V)."""
