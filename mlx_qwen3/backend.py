@@ -42,7 +42,7 @@ DENSE_SHARE = 0.5
 # fp32 bytes of one tile of a matrix that is not held in fp32: small enough for a core's cache.
 TILE_BYTES = 8 * 2**20
 # fp32 bytes of what is dequantized at once for a copy that is held.
-PART_BYTES = 64 * 2**20
+PART_BYTES = 8 * 2**20
 # Up to this many rows a product is bound by reading the matrix. OpenBLAS reads it once, without
 # rearranging it first, in products of at most a million multiplications: three times faster.
 FEW_ROWS = 16
@@ -51,6 +51,9 @@ SMALL_PRODUCT = 999_000
 QUANTIZED_ROWS = 2
 # From this many rows an expert on, one BLAS product for each expert beats MLX's gathered product.
 ROWS_PER_EXPERT = 4
+
+# MLX's CPU backend runs one operation of a stream at a time, most of them on one core.
+STREAMS = [mx.new_thread_local_stream(mx.Device(mx.cpu)) for _ in range(min(4, os.cpu_count() or 1))]
 
 HALF = (mx.bfloat16, mx.float16)
 
@@ -287,6 +290,15 @@ class CpuEmbedding(_Dense, nn.Embedding):
         return self._multiply(x)
 
 
+def _unpacked(words: mx.array, bits: int) -> mx.array:
+    """Packed words (..., n) -> their values (..., n, 32 / bits), in fp32.
+
+    With a product and a sum this gives what MLX's dequantize gives, in half of its time on a CPU.
+    """
+    places = mx.arange(0, 32, bits, dtype=mx.uint32)
+    return ((words[..., None] >> places) & (2**bits - 1)).astype(mx.float32)
+
+
 class _Quantized:
     """Holds an fp32 copy of its quantized matrix where the budget allows, else dequantizes tiles."""
 
@@ -306,20 +318,30 @@ class _Quantized:
         return size
 
     def _all_dequantized(self) -> mx.array:
-        """The matrix in fp32, made a part at a time: MLX takes as much again while it dequantizes."""
+        """The matrix in fp32, a few parts at a time: unpacking takes several times the room of its result."""
         rows = self.weight.shape[0]
         dense = mx.zeros((rows, self.weight.shape[-1] * 32 // self.bits))
         step = max(1, PART_BYTES * rows // dense.nbytes)
-        for start in range(0, rows, step):
-            dense[start : start + step] = self._dequantized(slice(start, start + step))
-            mx.eval(dense)
+        starts = range(0, rows, step)
+        for first in range(0, len(starts), len(STREAMS)):
+            parts = {}
+            for start, stream in zip(starts[first:], STREAMS, strict=False):
+                with mx.stream(stream):
+                    parts[start] = self._dequantized(slice(start, start + step))
+            mx.eval(dense, list(parts.values()))
+            for start, part in parts.items():
+                dense[start : start + step] = part
         return dense
 
     def _dequantized(self, rows: slice | mx.array | int) -> mx.array:
         biases = self.get("biases")  # type: ignore[attr-defined]
+        weight, scales = self.weight[rows], _fp32(self.scales[rows])
+        if self.mode == "affine" and 32 % self.bits == 0:  # no value lies in two words
+            values = _unpacked(weight, self.bits).reshape(*scales.shape, self.group_size)
+            return (values * scales[..., None] + _fp32(biases[rows])[..., None]).flatten(-2)
         return mx.dequantize(
-            self.weight[rows],
-            _fp32(self.scales[rows]),
+            weight,
+            scales,
             None if biases is None else _fp32(biases[rows]),
             dtype=mx.float32,
             **self._settings(),
