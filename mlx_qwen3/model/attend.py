@@ -3,7 +3,8 @@
 Four ways, chosen by what the rows are, how many queries look at them, and the device:
 
 1. Few scores: plain rows go to MLX's `scaled_dot_product_attention`; quantized ones, where few
-   queries look (decoding), are multiplied as they are stored. Nothing is unpacked.
+   queries look (decoding), are multiplied as they are stored. Nothing is unpacked. Few queries to
+   many plain rows on the CPU go by small products, which BLAS does without rearranging the rows.
 2. A GPU, plain rows: the same kernel, whatever the size. It keeps no scores.
 3. A GPU, quantized rows, many queries: the same kernel, head by head of the keys. One head's rows
    are unpacked at a time: 512 bytes a token of context in bf16, a 320th of what a bf16 cache of the
@@ -16,6 +17,8 @@ Four ways, chosen by what the rows are, how many queries look at them, and the d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -30,6 +33,8 @@ TILE_SCORES = 2**20
 TILE_QUERIES, TILE_KEYS = 256, 256
 # Up to this many queries per key head, multiplying rows as stored beats unpacking them.
 FEW_QUERIES = 16
+# On the CPU, few queries are multiplied with this many rows at once.
+SMALL_KEYS = 1024
 # Head sizes that the GPU kernel for many queries knows; others would build all scores.
 KERNEL_HEAD_DIMS = (64, 80, 128)
 
@@ -45,6 +50,10 @@ def attend(queries: mx.array, keys: Rows, values: Rows, scale: float, mask: Mask
     S = length_of(keys)
     on_gpu = mx.default_device() != mx.Device(mx.cpu) and D in KERNEL_HEAD_DIMS
     if isinstance(keys, mx.array):
+        assert isinstance(values, mx.array)
+        is_long = S >= 2 * SMALL_KEYS and H // keys.shape[1] * L <= FEW_QUERIES
+        if is_long and not on_gpu and keys.dtype == mx.float32:
+            return _by_small_products(queries, keys, values, scale, mask)
         # A prompt's first rows have no history: their scores are as many as the chunk makes them.
         if on_gpu or L == S or B * H * L * S <= TILE_SCORES:
             return _kernel(queries, keys, values, scale, mask)
@@ -69,19 +78,58 @@ def _grouped(queries: mx.array, key_heads: int) -> mx.array:
     return queries.reshape(B, key_heads, H // key_heads, L, D)
 
 
+def _few(
+    queries: mx.array,
+    sizes: tuple[int, int],
+    scale: float,
+    mask: Mask,
+    score: Callable[[mx.array], mx.array],
+    mix: Callable[[mx.array], mx.array],
+) -> mx.array:
+    """All scores of few queries at once, a row per query: each key and value is read once.
+
+    sizes: H_kv and S. score: queries (B, H_kv, G * L, D) -> (.., S); mix: weights (.., S) -> (.., D).
+    """
+    B, _, L, D = queries.shape
+    heads, S = sizes
+    scores = score((_grouped(queries, heads) * scale).reshape(B, heads, -1, D))
+    scores = _hide(scores.reshape(B, heads, -1, L, S), mask, Span(0, L), Span(0, S), S - L)
+    weights = mx.softmax(scores, axis=-1, precise=True).reshape(B, heads, -1, S)
+    return mix(weights).reshape(queries.shape)
+
+
 def _as_stored(
     queries: mx.array, keys: QuantizedRows, values: QuantizedRows, scale: float, mask: Mask
 ) -> mx.array:
-    """Few queries: each packed key and value is read once, and scores are a row per query."""
-    B, _, L, D = queries.shape
-    group_size, bits = layout_of(keys, D)
-    heads, S = keys.packed.shape[1], length_of(keys)
-    grouped = (_grouped(queries, heads) * scale).reshape(B, heads, -1, D)
-    scores = mx.quantized_matmul(grouped, *keys, transpose=True, group_size=group_size, bits=bits)
-    scores = _hide(scores.reshape(B, heads, -1, L, S), mask, Span(0, L), Span(0, S), S - L)
-    weights = mx.softmax(scores, axis=-1, precise=True).reshape(B, heads, -1, S)
-    output = mx.quantized_matmul(weights, *values, transpose=False, group_size=group_size, bits=bits)
-    return output.reshape(queries.shape)
+    """Few queries to quantized rows, which are not unpacked."""
+    group_size, bits = layout_of(keys, queries.shape[-1])
+    product = partial(mx.quantized_matmul, group_size=group_size, bits=bits)
+    return _few(
+        queries,
+        (keys.packed.shape[1], length_of(keys)),
+        scale,
+        mask,
+        score=lambda grouped: product(grouped, *keys, transpose=True),
+        mix=lambda weights: product(weights, *values, transpose=False),
+    )
+
+
+def _by_small_products(
+    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask
+) -> mx.array:
+    """Few queries to many plain rows on the CPU, some rows at a time."""
+    spans = _spans(keys.shape[2], SMALL_KEYS)
+    tiles = [(keys[:, :, start:stop].swapaxes(-1, -2), values[:, :, start:stop]) for start, stop in spans]
+    return _few(
+        queries,
+        (keys.shape[1], keys.shape[2]),
+        scale,
+        mask,
+        score=lambda grouped: mx.concatenate([grouped @ tile for tile, _ in tiles], axis=-1),
+        mix=lambda weights: reduce(
+            mx.add, (weights[..., slice(*span)] @ tile for span, (_, tile) in zip(spans, tiles, strict=True))
+        ),
+    )
 
 
 def _head_by_head(

@@ -271,6 +271,9 @@ def test_tiles_equal_all_scores_at_once(
             patch.setattr(attend_module, name, size)
         assert_close(attend(queries, *stored, D**-0.5, mask), expected, 1e-5)
     assert_close(attend(queries, *stored, D**-0.5, mask), expected, 1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attend_module, "SMALL_KEYS", 7)
+        assert_close(attend(queries, *stored, D**-0.5, mask), expected, 1e-5)
     if bits:
         assert layout_of(stored[0], D) == layout
         head_by_head = attend_module._head_by_head(queries, *stored, D**-0.5, mask)

@@ -1,0 +1,111 @@
+"""Does a token cost more only by what attention reads? Decoding behind longer and longer contexts.
+
+    python -m benchmarks.context [--plot docs/context.svg]
+
+A model of a few layers with 0.6B's heads, its cache filled with random rows. Contexts take turns; the
+fastest of each one's tokens count, since others were disturbed. Prints how far each time lies from the
+line through the bytes of keys and values, and the part that would remain without any context.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+
+import mlx.core as mx  # isort: skip
+import numpy as np
+
+from mlx_qwen3.backend import compute_dtype, prepare
+from mlx_qwen3.bench.shapes import family_config
+from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.decode import decode
+from mlx_qwen3.model.qwen3 import Model
+from mlx_qwen3.sampling import Sampler, SamplingParams
+
+CONTEXTS = (1024, 2048, 4096, 8192, 16384)
+WARM_UP = 3
+
+
+def small_model(layers: int) -> Model:
+    """0.6B's layers, a few of them, and hardly any vocabulary."""
+    raw = {**family_config("0.6b"), "num_hidden_layers": layers, "vocab_size": 1024}
+    model = Model(ModelConfig.from_dict(raw))
+    model.set_dtype(compute_dtype(mx.bfloat16))
+    mx.eval(model.parameters())
+    prepare(model)
+    return model
+
+
+def decoding(model: Model, context: int) -> tuple[Iterator[int], int]:
+    """Tokens behind `context` random rows, and the bytes of these rows."""
+    config, cache = model.args, make_prompt_cache(model)
+    shape = (1, config.num_key_value_heads, context, config.head_dim)
+    for layer in cache:
+        rows = [mx.random.normal(shape).astype(compute_dtype(mx.bfloat16)) for _ in range(2)]
+        layer.update_and_fetch(*rows)
+        mx.eval(layer.state)
+    nbytes = 2 * len(cache) * rows[0].nbytes
+    return decode(model, [1], cache, Sampler(SamplingParams(temperature=0), config.vocab_size)), nbytes
+
+
+def measure(layers: int, tokens: int) -> dict[int, tuple[float, int]]:
+    """Context -> (seconds of a token, bytes of keys and values)."""
+    model = small_model(layers)
+    streams = {context: decoding(model, context) for context in CONTEXTS}
+    times: dict[int, list[float]] = {context: [] for context in CONTEXTS}
+    for stream, _ in streams.values():
+        list(islice(stream, WARM_UP))
+    for _ in range(tokens):
+        for context, (stream, _) in streams.items():
+            start = time.perf_counter()
+            next(stream)
+            times[context].append(time.perf_counter() - start)
+    return {context: (float(np.quantile(times[context], 0.1)), streams[context][1]) for context in CONTEXTS}
+
+
+def draw(found: dict[int, tuple[float, int]], line: np.ndarray, path: Path) -> None:
+    """The times and the line through them."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    seconds, nbytes = (np.array(values) for values in zip(*found.values(), strict=True))
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    axes.plot(
+        nbytes / 1e6, 1e3 * np.polyval(line, nbytes), "--", color="#999999", label="line through the bytes"
+    )
+    axes.plot(nbytes / 1e6, 1e3 * seconds, "o", color="#6f42c1", label="a token")
+    for context, (second, size) in found.items():
+        axes.annotate(f"{context:,}", (size / 1e6, 1e3 * second), xytext=(4, -12), textcoords="offset points")
+    axes.set(xlabel="MB of keys and values", ylabel="ms", ylim=(0, None), title="Time of a token by context")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    found = measure(options.layers, options.tokens)
+    seconds, nbytes = (np.array(values) for values in zip(*found.values(), strict=True))
+    line = np.polyfit(nbytes, seconds, 1)
+    for context, (second, size) in found.items():
+        off = second / np.polyval(line, size) - 1
+        print(f"{context:7,} tokens, {size / 1e6:6.1f} MB: {1e3 * second:7.2f} ms, {off:+.1%} off the line")
+    print(f"{1e3 * line[1]:.2f} ms and {1 / line[0] / 1e9:.1f} GB/s of keys and values")
+    if options.plot:
+        draw(found, line, options.plot)
+
+
+if __name__ == "__main__":
+    main()
