@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -256,6 +258,7 @@ def test_a_schema_that_cannot_be_used_leaves_the_other_tools_bound(demo_tokenize
     }
     grammar = grammar_for(demo_tokenizer, tools=tools)
     say(grammar, demo_tokenizer, '<tool_call>\n{"name": "odd", "arguments": {"any": [1]}}\n</tool_call>')
+    say(grammar, demo_tokenizer, '<tool_call>\n{"name": "list", "arguments": {"any": [1]}}\n</tool_call>')
     grammar.accept(demo_tokenizer.control_tokens["<tool_call>"])
     say(grammar, demo_tokenizer, '\n{"name": "move", "arguments": {"x": ')
     assert demo_tokenizer.encode("a")[0] not in (allowed(grammar) or [])
@@ -340,6 +343,15 @@ def test_rules_of_calls_do_not_depend_on_the_template(demo_tokenizer: Tokenizer)
     for token in demo_tokenizer.encode(text):
         assert matcher.bits()[token // 8] >> token % 8 & 1, demo_tokenizer.decode([token])
         matcher.accept(token)
+
+
+def test_a_vocabulary_goes_with_its_tokenizer() -> None:
+    tokenizer = load_tokenizer(DEMO)
+    vocabulary(tokenizer).result().matcher("start: /a+/").bits()
+    gone = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_tokenizer_s_vocabulary_is_made_once(demo_tokenizer: Tokenizer) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Bits = NDArray[np.uint8]
 
 MOST_LOOK_AHEAD = 2000  # tokens
+MOST_COMPILED = 32  # grammars kept for the next turn
 
 
 def is_installed() -> bool:
@@ -82,6 +83,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Tokenizer):
         from llguidance import LLTokenizer
 
+        self._compiled: dict[str, LLMatcher] = {}
         self.token_bytes = tokenizer.all_bytes()
         self.control_ids = frozenset(tokenizer.control_tokens.values())
         self.end_id = tokenizer.eos_token_ids[0]
@@ -96,22 +98,22 @@ class Vocabulary:
         """Which tokens end a JSON text soonest."""
         return Endings(self.token_bytes, self.control_ids, self.end_id)
 
-    @lru_cache(maxsize=32)  # noqa: B019  # as long-lived as the vocabulary
-    def _compiled(self, rules: str) -> LLMatcher:
+    def matcher(self, rules: str) -> Matcher:
+        """A matcher at the beginning of `rules`. Raises SchemaError if they are too much."""
         from llguidance import LLMatcher
 
-        matcher = LLMatcher(self.tokens, LLMatcher.grammar_from_lark(rules), log_level=0)
-        if matcher.is_error():
-            raise SchemaError(f"this schema cannot be used: {one_line(matcher.get_error())}")
-        return matcher
-
-    def matcher(self, rules: str) -> Matcher:
-        """A matcher at the beginning of `rules`."""
-        return Matcher(self, self._compiled(rules).deep_copy())
+        if rules not in self._compiled:
+            matcher = LLMatcher(self.tokens, LLMatcher.grammar_from_lark(rules), log_level=0)
+            if matcher.is_error():
+                raise SchemaError(f"this schema cannot be used: {one_line(matcher.get_error())}")
+            if len(self._compiled) >= MOST_COMPILED:
+                self._compiled.clear()
+            self._compiled[rules] = matcher
+        return Matcher(self, self._compiled[rules].deep_copy())
 
 
 class _Wrapped:
-    """The attributes that llguidance reads of a tokenizer."""
+    """The attributes that llguidance reads of a tokenizer. Keeps none alive: Rust holds this."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -120,10 +122,12 @@ class _Wrapped:
         self.eos_token_id = vocabulary.end_id
         self.tokens = vocabulary.token_bytes
         self.special_token_ids = sorted(vocabulary.control_ids)
-        self._encode = tokenizer.encode
+        self._tokenizer = ref(tokenizer)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return self._encode(text if isinstance(text, str) else text.decode())
+        tokenizer = self._tokenizer()
+        assert tokenizer is not None  # whoever asks for a mask has it
+        return tokenizer.encode(text if isinstance(text, str) else text.decode())
 
 
 _vocabularies: WeakKeyDictionary[Tokenizer, Future[Vocabulary]] = WeakKeyDictionary()

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from enum import Enum, auto
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.events import FinishReason
-from mlx_qwen3.grammar.matcher import (
-    Matcher,
-    Vocabulary,
-    is_grammar,
-    is_installed,
-    schema_problem,
-    vocabulary,
-)
-from mlx_qwen3.grammar.rules import answer_or_call_rules, answer_rules, call_rules, only
-from mlx_qwen3.grammar.schema import AnswerSchema
+from mlx_qwen3.grammar.matcher import Matcher, Vocabulary, vocabulary
 from mlx_qwen3.parsing.sections import CodeTracker
-from mlx_qwen3.template import Thinking
 from mlx_qwen3.tokenizer import Tokenizer
 
 SPARE_TOKENS = 16  # beyond what the shortest way to the end takes, and took at most
@@ -50,7 +41,7 @@ class _Step(NamedTuple):
 
 
 class TurnGrammar:
-    """The constraint of one turn. Make it with `constrain`.
+    """The constraint of one turn. Made by `constrain`.
 
     With a schema, the whole answer is bound, and a turn cannot end before it is complete. Without one,
     what stands inside of `<tool_call>` is. Thinking is free; with a schema it cannot end the turn.
@@ -81,7 +72,7 @@ class TurnGrammar:
         if not self._binds_answer or self._phase is Phase.OVER:
             return None
         if self._phase is Phase.THINKING:
-            return self._thinking_mask()
+            return self._thinking_mask
         bits = self._current().bits().copy()
         start = self._tokenizer.think_start_id
         assert start is not None  # a turn opens with thinking only where there is a token for it
@@ -166,7 +157,7 @@ class TurnGrammar:
         """Whether `<tool_call>`, coming now, opens a call and is no mention of one, as the parser sees it."""
         said = []
         for step in reversed(self._steps):
-            if step.phase is not Phase.FREE:
+            if step.phase not in (Phase.FREE, Phase.OPENING):
                 break
             said.append(step.token)
         code = CodeTracker()
@@ -189,6 +180,7 @@ class TurnGrammar:
         if spare <= 0:
             self.hurried_by = "length"
 
+    @cached_property
     def _thinking_mask(self) -> mx.array:
         """Everything but what ends the turn."""
         ends = [*self._tokenizer.eos_token_ids, self._tokenizer.control_tokens["<|im_start|>"]]
@@ -201,57 +193,3 @@ class TurnGrammar:
         count = min(self._vocab_size, 8 * len(bits))
         flags[:count] = np.unpackbits(bits, count=count, bitorder="little")
         return mx.array(flags)
-
-
-def constrain(
-    tokenizer: Tokenizer,
-    vocab_size: int,
-    prompt_ids: Sequence[int],
-    answer: AnswerSchema | None,
-    tools: Mapping[str, Mapping[str, Any]],
-) -> TurnGrammar | None:
-    """The constraint of a turn after `prompt_ids`: the form of its answer, and calls of `tools` alone.
-
-    None where there is nothing to bind: calls are bound where the extra `grammar` is installed and the
-    tools' schemas can be made a grammar, and read by the stream parser in any case.
-    """
-    call, tags = _calls(tokenizer, tools), _tags(tokenizer)
-    if answer is None:
-        rules = only(call) if call else None
-    elif call and tags:
-        rules = answer_or_call_rules(answer.schema, call, tags)
-    else:
-        rules = answer_rules(answer.schema)
-    if rules is None:
-        return None
-    return TurnGrammar(tokenizer, vocab_size, rules, answer is not None, opening_phase(tokenizer, prompt_ids))
-
-
-def opening_phase(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> Phase:
-    """Where a turn begins: in thinking that the prompt opened, behind thinking that it closed, or before."""
-    for token in reversed(prompt_ids):
-        if token == tokenizer.think_start_id:
-            return Phase.THINKING
-        if token == tokenizer.think_end_id:
-            return Phase.BOUND
-        if token == tokenizer.control_tokens["<|im_start|>"]:
-            break
-    can_think = tokenizer.think_start_id is not None and tokenizer.template.thinking is not Thinking.NEVER
-    return Phase.OPENING if can_think else Phase.BOUND
-
-
-def _tags(tokenizer: Tokenizer) -> tuple[int, int] | None:
-    start, end = tokenizer.tool_call_start_id, tokenizer.tool_call_end_id
-    return None if start is None or end is None else (start, end)
-
-
-def _calls(tokenizer: Tokenizer, tools: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The rules of calls of `tools`; None where they cannot be bound."""
-    tags, tool_format = _tags(tokenizer), tokenizer.template.tool_format
-    if not tools or tags is None or tool_format is None or not is_installed():
-        return None
-    usable = {
-        name: {"type": "object"} if schema_problem(schema) else schema for name, schema in tools.items()
-    }
-    rules = call_rules(usable, tool_format, tags)
-    return rules if is_grammar(only(rules)) else None
