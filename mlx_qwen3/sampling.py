@@ -134,7 +134,7 @@ class Sampler:
 
     def next_key(self) -> mx.array:
         """The random key (1, 2) of the next token."""
-        return self._keys.of(self._observed, self._observed + 1)
+        return self._keys.at(self._observed)[None]
 
     def __call__(self, logits: mx.array) -> mx.array:
         """logits (V,) -> the id of the next token, a scalar array."""
