@@ -222,7 +222,8 @@ class TestFilesBesides:
         assert str(output.parent) not in card  # where it was made is nobody's business
 
     def test_card_of_a_model_from_the_hub(self, source, tmp_path, monkeypatch):
-        monkeypatch.setattr(mlx_qwen3.conversion.originals, "resolve", lambda name, on_download: source)
+        originals = mlx_qwen3.conversion.originals
+        monkeypatch.setattr(originals, "open_repository", lambda *_: originals.open_folder(source))
         convert("Qwen/Qwen3-0.6B", tmp_path / "out")
         assert "base_model: Qwen/Qwen3-0.6B\n" in (tmp_path / "out" / "README.md").read_text()
 

@@ -50,7 +50,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     Raises CheckpointError when the index or a file it names is missing, when a file is cut off or
     is not safetensors, and when two files hold the same tensor.
     """
-    index = _read_index(folder)
+    index = read_index(folder)
     tensors: dict[str, StoredTensor] = {}
     for file in _weight_files(folder, index):
         for tensor in read_header(file):
@@ -87,7 +87,7 @@ def read_header(file: Path) -> list[StoredTensor]:
     ]
 
 
-def _read_index(folder: Path) -> dict[str, str] | None:
+def read_index(folder: Path) -> dict[str, str] | None:
     """Tensor name -> file name, as the index says; None where there is no index."""
     path = folder / INDEX
     if not path.exists():

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from mlx_qwen3.checkpoint.family import FAMILY
 from mlx_qwen3.errors import ModelNotFoundError
@@ -15,6 +16,7 @@ DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
 PACKAGED = {DEMO: DEMO_FOLDER, DEMO_DRAFT: DEMO_FOLDER / "draft"}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
+T = TypeVar("T")
 OnDownload = Callable[[int, int], None]
 """Called with the bytes downloaded so far, and the bytes there are as far as known."""
 
@@ -22,22 +24,29 @@ OnDownload = Callable[[int, int], None]
 def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
     """The folder of the model called `name`; a hub repository not yet here is downloaded.
 
-    name: `demo` (or `demo-draft`, which drafts for it), a short name (`14b`,
-    see FAMILY), a folder, or a hub id (`org/name`). A folder that
-    is called like a short name is reached as `./14b`. Raises ModelNotFoundError, saying what to do.
+    name: `demo` (or `demo-draft`, which drafts for it), a short name (`14b`, see FAMILY), a folder, or a
+    hub id (`org/name`). A folder that is called like a short name is reached as `./14b`. Raises ModelNotFoundError, saying what to do.
+    """
+    return find(name, lambda folder: folder, lambda repository: _download(repository, on_download))
+
+
+def find(name: str | Path, in_folder: Callable[[Path], T], on_hub: Callable[[str], T]) -> T:
+    """What `in_folder` makes of the folder, or `on_hub` of the repository, that `name` stands for.
+
+    name: as for `resolve`. Raises ModelNotFoundError, saying what to do.
     """
     name = str(name)
     if folder := PACKAGED.get(name):
-        return _folder(folder)
+        return in_folder(_folder(folder))
     if member := FAMILY.get(name.lower()):
-        return _download(member.repository, on_download)
+        return on_hub(member.repository)
     path = Path(name).expanduser()
     if path.exists():
-        return _folder(path)
+        return in_folder(_folder(path))
     if _is_path(name) or not HUB_ID.fullmatch(name):
         raise ModelNotFoundError(_not_found(name, path))
     try:
-        return _download(name, on_download)
+        return on_hub(name)
     except ModelNotFoundError as error:  # it may as well have been a folder, with a typo
         raise ModelNotFoundError(f"{error}{_suggestion(path.name, _folders(path.parent))}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -16,18 +16,20 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import tqdm
 
+from mlx_qwen3.checkpoint.files import StoredTensor
 from mlx_qwen3.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from mlx_qwen3.checkpoint.find import OnDownload
 
-# Weights, configs, templates, vocabularies and licences; what lies in subfolders is other formats.
-WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "LICENSE*"]
+# Configs, templates, vocabularies and licences, and weights; what lies in subfolders is other formats.
+BESIDES = ["*.json", "*.jinja", "*.txt", "LICENSE*"]
+WANTED = [*BESIDES, "*.safetensors"]
 UNWANTED = ["*/*"]
 
 
-def download(repository: str, on_download: OnDownload | None = None) -> Path:
-    """The folder of hub repository `repository` (`org/name`), complete.
+def download(repository: str, on_download: OnDownload | None = None, weights: bool = True) -> Path:
+    """The folder of hub repository `repository` (`org/name`), complete, or all of it but the weights.
 
     What is already in the cache is not fetched again and a broken download goes on where it stopped;
     without network (or with HF_HUB_OFFLINE=1) a complete cache is enough. Raises ModelNotFoundError.
@@ -35,7 +37,7 @@ def download(repository: str, on_download: OnDownload | None = None) -> Path:
     try:
         folder = snapshot_download(
             repository,
-            allow_patterns=WANTED,
+            allow_patterns=WANTED if weights else BESIDES,
             ignore_patterns=UNWANTED,
             tqdm_class=_reporter(on_download),
         )
@@ -54,6 +56,47 @@ def downloaded(repository: str) -> Path | None:
         )
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
         return None
+
+
+def cached_file(repository: str, name: str, commit: str) -> Path | None:
+    """A file that was downloaded before, or None."""
+    found = try_to_load_from_cache(repository, name, revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
+def remote_header(repository: str, name: str, commit: str) -> list[StoredTensor]:
+    """The tensors of a safetensors file that stays on the hub; offsets are behind its header.
+
+    Raises ModelNotFoundError.
+    """
+    try:
+        header = HfApi().parse_safetensors_file_metadata(repository, name, revision=commit)
+    except Exception as error:
+        raise ModelNotFoundError(_reason(repository, error)) from error
+    file = Path(repository) / name
+    return [
+        StoredTensor(
+            tensor, file, tuple(info.shape), info.dtype, info.data_offsets[0], _length(info.data_offsets)
+        )
+        for tensor, info in header.tensors.items()
+    ]
+
+
+def _length(offsets: tuple[int, int]) -> int:
+    return offsets[1] - offsets[0]
+
+
+def download_file(
+    repository: str, name: str, commit: str, folder: Path | None, on_download: OnDownload | None
+) -> Path:
+    """One file, in the hub's cache, or in `folder`. Raises ModelNotFoundError."""
+    try:
+        path = hf_hub_download(
+            repository, name, revision=commit, local_dir=folder, tqdm_class=_reporter(on_download)
+        )
+    except Exception as error:
+        raise ModelNotFoundError(_reason(repository, error)) from error
+    return Path(path)
 
 
 def _reason(repository: str, error: Exception) -> str:

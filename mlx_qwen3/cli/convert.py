@@ -57,13 +57,19 @@ def convert(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare what was written with the source.")
     ] = True,
+    keep_source: Annotated[
+        bool,
+        typer.Option(
+            "--keep-source/--no-keep-source",
+            help="Keep what is downloaded, or remove each file when it is converted.",
+        ),
+    ] = True,
     report: Annotated[
         Path | None, typer.Option(help="Write a heat map of the error by layer and matrix (.html).")
     ] = None,
 ) -> None:
     """Convert a Qwen3 checkpoint into MLX weights, quantized to 4 bits unless told otherwise."""
     from mlx_qwen3 import conversion
-    from mlx_qwen3.conversion.estimate import estimated_seconds
 
     if bits is None:
         bits = UNQUANTIZED if dequantize else DEFAULT_BITS.get(mode, 4)
@@ -87,13 +93,17 @@ def convert(
         result: Plan | Report
         if dry_run:
             result = conversion.plan(source, **settings)
-            ending = (
-                f", about {_duration(estimated_seconds(result))} before it is checked; nothing was written"
-            )
+            ending = f"{_time(result)}; nothing was written"
         else:
             ending = ""
             result = conversion.convert(
-                source, output, force=force, verify=verify, on_progress=StageBars(bars), **settings
+                source,
+                output,
+                force=force,
+                verify=verify,
+                keep_source=keep_source,
+                on_progress=StageBars(bars),
+                **settings,
             )
     if report is not None:
         assert isinstance(result, conversion.Report)
@@ -116,7 +126,19 @@ def _summary(result: Plan | Report) -> str:
     files = f"{result.num_files} file{'s' if result.num_files > 1 else ''}"
     text = f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
     found = getattr(result, "verification", None)
-    return f"{text}, relative error {found.error:.2%}, {measured(found)}" if found else text
+    if found is None:
+        return text
+    text = f"{text}, relative error {found.error:.2%}"
+    return f"{text}, {measured(found)}" if found.probe else text
+
+
+def _time(plan: Plan) -> str:
+    """How long it will take, where that can be tried out without a download."""
+    from mlx_qwen3.conversion.estimate import estimated_seconds
+
+    if plan.original.downloads is not None:
+        return ""
+    return f", about {_duration(estimated_seconds(plan))} before it is checked"
 
 
 def _duration(seconds: float) -> str:

@@ -96,6 +96,8 @@ def _measured(verification: Verification | None) -> list[str]:
             f"- predictions for a text of {probe.tokens} tokens: divergence (KL) from the original's "
             f"{probe.kl:.4f} nats a token, the same likeliest token for {probe.top1:.1%} of them"
         ]
+    else:
+        lines += ["- predictions were not compared: the original was removed as it was converted"]
     return [*lines, "", "`SHA256SUMS` lists the files; `mlx-qwen3 verify` compares them with the original."]
 
 

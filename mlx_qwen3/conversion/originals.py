@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.checkpoint.expectation import build_model, check
 from mlx_qwen3.checkpoint.files import stored_tensors
-from mlx_qwen3.checkpoint.find import OnDownload, resolve
+from mlx_qwen3.checkpoint.find import OnDownload, find
 from mlx_qwen3.config import ModelConfig, read_json
 from mlx_qwen3.conversion.sources import Source, sources_of
+
+if TYPE_CHECKING:
+    from mlx_qwen3.conversion.hub_sources import Downloads
 
 CONFIG = "config.json"
 CARRIED = (".json", ".jinja", ".txt")  # tokenizer, chat template, generation settings, vocabulary
@@ -26,7 +29,7 @@ class Original:
 
     path: its folder or file. raw_config: the content of config.json. sources: tensors by the names Qwen
     publishes them under, experts one by one or stacked. write_files: writes tokenizer, template and
-    whatever else is carried over into a folder.
+    whatever else is carried over into a folder. downloads: of files that are not here yet.
     """
 
     path: Path
@@ -34,18 +37,48 @@ class Original:
     config: ModelConfig
     sources: Mapping[str, Source]
     write_files: Callable[[Path], None]
+    downloads: Downloads | None = None
 
 
-def open_original(source: str | Path, on_download: OnDownload | None = None) -> Original:
+def open_original(
+    source: str | Path, on_download: OnDownload | None = None, disposable: Path | None = None
+) -> Original:
     """The checkpoint called `source`: a folder, a hub id, a short name or a GGUF file.
 
-    Reads headers only. Raises CheckpointError, ConfigError, and for GGUF TokenizerError, ConversionError.
+    Reads headers only; weights of a hub repository are downloaded when they are read. disposable: a folder
+    for them, from which they are removed when they are done with; None is the hub's cache.
+    Raises CheckpointError, ConfigError, and for GGUF TokenizerError, ConversionError.
     """
     if str(source).endswith(".gguf"):
         from mlx_qwen3.conversion.gguf_model import open_gguf  # brings the package, which others do not need
 
         return open_gguf(Path(source).expanduser())
-    return open_folder(resolve(source, on_download))
+    return find(source, open_folder, lambda repository: open_repository(repository, on_download, disposable))
+
+
+def open_repository(
+    repository: str, on_download: OnDownload | None = None, disposable: Path | None = None
+) -> Original:
+    """The checkpoint in a hub repository. Raises CheckpointError, ConfigError, ModelNotFoundError."""
+    # Imported here: huggingface_hub takes half a second, and a folder does not need it.
+    from mlx_qwen3.checkpoint.hub import download
+    from mlx_qwen3.conversion.hub_sources import Downloads, HubTensor, remote_tensors
+
+    folder = download(repository, weights=False)
+    config = ModelConfig.from_file(folder / CONFIG)
+    if config.quantization is not None:  # parts of a matrix may be in several files
+        return open_folder(download(repository, on_download))
+    downloads = Downloads(repository, folder.name, disposable, on_download)
+    stored = remote_tensors(downloads, folder)
+    check(Path(repository), build_model(config, stored), stored)
+    return Original(
+        path=folder,
+        raw_config=read_json(folder / CONFIG),
+        config=config,
+        sources={name: HubTensor(tensor, downloads) for name, tensor in stored.items()},
+        write_files=partial(_carry_over, folder),
+        downloads=downloads,
+    )
 
 
 def open_folder(folder: Path) -> Original:

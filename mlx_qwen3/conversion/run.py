@@ -23,10 +23,11 @@ from mlx_qwen3.conversion.resume import LEDGER, Ledger
 from mlx_qwen3.conversion.sensitivity import allot
 from mlx_qwen3.conversion.shards import write_shards
 from mlx_qwen3.conversion.sources import sources_of
-from mlx_qwen3.conversion.staging import LOCK, staged
+from mlx_qwen3.conversion.staging import LOCK, disposable, staged
 from mlx_qwen3.conversion.verification import Verification, run_probe
 from mlx_qwen3.errors import ConversionError
 
+DISPOSABLE_SHARD_BYTES = 10**9
 FLOATS = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
 
@@ -59,6 +60,7 @@ def plan(
     target_bpw: float | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_download: OnDownload | None = None,
+    disposable: Path | None = None,
 ) -> Plan:
     """What `convert` would do with the same arguments; writes nothing.
 
@@ -69,7 +71,7 @@ def plan(
     quantization = quantization_for(bits, group_size, mode)
     chosen = recipe_named(recipe or ("searched" if calibrate else "plain"))
     check_recipe(chosen, quantization, calibrate is not None, target_bpw is not None)
-    original = open_original(source, on_download)
+    original = open_original(source, on_download, disposable)
     calibration = read_calibration(calibrate, original) if calibrate else None
     make = partial(
         make_plan,
@@ -104,6 +106,7 @@ def convert(
     force: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     verify: bool = True,
+    keep_source: bool = True,
     on_progress: OnProgress | None = None,
     on_download: OnDownload | None = None,
 ) -> Report:
@@ -122,36 +125,30 @@ def convert(
     they are. force: replace a checkpoint at `output`. Files finished by a conversion that was killed are
     kept, if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some
     hundred MB, whatever the model, without a calibration.
+    keep_source: False removes files downloaded for this as soon as they are done with, and writes files of
+    1 GB at most, each of which needs few of them; predictions are then not compared.
     Raises ConversionError, CheckpointError, ConfigError; then nothing of the output is left.
     """
     started = time.monotonic()
-    todo = plan(
-        source,
-        bits=bits,
-        group_size=group_size,
-        mode=mode,
-        dtype=dtype,
-        dequantize=dequantize,
-        recipe=recipe,
-        calibrate=calibrate,
-        target_bpw=target_bpw,
-        max_shard_bytes=max_shard_bytes,
-        on_download=on_download,
-    )
     output = Path(output).expanduser().resolve()
-    _refuse_own_source(todo.original.path.resolve(), output)
-    with staged(output, todo.total_size, force) as folder:
-        ledger = Ledger(folder, todo)
-        ledger.clear_all_else(keep=LOCK)
-        checks = write_shards(todo, folder, ledger, verify, on_progress)
-        todo.original.write_files(folder)
-        write_index(todo, folder)
-        verification = _verification(todo, folder, checks, on_progress) if verify else None
-        write_card(todo, folder, output.name, str(source), verification)
-        write_config(todo, folder, FLOATS[dtype] if dtype else None)
-        open_folder(folder)  # it must load
-        write_sums(folder, ledger.hashes, leave_out=(LOCK, LEDGER))
-        ledger.close()
+    with disposable(output, not keep_source) as downloads:
+        todo = plan(
+            source,
+            bits=bits,
+            group_size=group_size,
+            mode=mode,
+            dtype=dtype,
+            dequantize=dequantize,
+            recipe=recipe,
+            calibrate=calibrate,
+            target_bpw=target_bpw,
+            max_shard_bytes=max_shard_bytes if keep_source else min(max_shard_bytes, DISPOSABLE_SHARD_BYTES),
+            on_download=on_download,
+            disposable=downloads,
+        )
+        _refuse_own_source(todo.original.path.resolve(), output)
+        with staged(output, todo.total_size, force) as folder:
+            verification = _fill(todo, folder, output.name, str(source), dtype, verify, on_progress)
     return Report(
         output=output,
         total_size=todo.total_size,
@@ -163,9 +160,35 @@ def convert(
     )
 
 
+def _fill(
+    todo: Plan,
+    folder: Path,
+    title: str,
+    source: str,
+    dtype: str | None,
+    verify: bool,
+    on_progress: OnProgress | None,
+) -> Verification | None:
+    """All of the new checkpoint into `folder`; config.json, which makes it one, near the end."""
+    ledger = Ledger(folder, todo)
+    ledger.clear_all_else(keep=LOCK)
+    checks = write_shards(todo, folder, ledger, verify, on_progress)
+    todo.original.write_files(folder)
+    write_index(todo, folder)
+    verification = _verification(todo, folder, checks, on_progress) if verify else None
+    write_card(todo, folder, title, source, verification)
+    write_config(todo, folder, FLOATS[dtype] if dtype else None)
+    open_folder(folder)  # it must load
+    write_sums(folder, ledger.hashes, leave_out=(LOCK, LEDGER))
+    ledger.close()
+    return verification
+
+
 def _verification(
     todo: Plan, folder: Path, checks: list[TensorCheck], on_progress: OnProgress | None
 ) -> Verification:
+    if todo.original.downloads is not None and not todo.original.downloads.keeps:
+        return Verification(tuple(checks), None, has_checksums=True)
     made = sources_of(stored_tensors(folder), todo.config.quantization)
     probe = run_probe(replace(todo.original, path=folder, sources=made), todo.original, on_progress)
     return Verification(tuple(checks), probe, has_checksums=True)

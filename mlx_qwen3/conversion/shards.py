@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from mlx_qwen3.conversion.stream import run_step
 from mlx_qwen3.conversion.writer import ShardWriter
 from mlx_qwen3.errors import ConversionError
 
-Check = Callable[[Sequence[Step], Path], list[TensorCheck]]
-
 
 def write_shards(
     todo: Plan, folder: Path, ledger: Ledger, verify: bool, on_progress: OnProgress | None
@@ -33,8 +31,14 @@ def write_shards(
     checking = Meter(CHECKING, todo.source_size, on_progress)
     activations = Activations(todo, todo.calibration) if todo.calibration else None
     checks = []
+
+    def is_done(index: int) -> bool:
+        name = todo.shard_name(index)
+        return name in ledger and bool(ledger.checks(name) or not verify)
+
     for index, shard in enumerate(todo.shards):
         name = todo.shard_name(index)
+        _expect(todo, [shard for i, shard in enumerate(todo.shards) if i >= index and not is_done(i)])
         if name in ledger:
             converting.advance(shard[-1].name, sum(step.source_bytes for step in shard))
         else:
@@ -44,6 +48,13 @@ def write_shards(
             checks += ledger.checks(name) or _checked(todo, shard, folder / name, checking)
             ledger.add_checks(name, checks[-len(shard) :])
     return checks
+
+
+def _expect(todo: Plan, shards: Sequence[Sequence[Step]]) -> None:
+    """Only these are still to be made: no other file need be here."""
+    if todo.original.downloads is not None:
+        sources = (source for shard in shards for step in shard for source in step.sources)
+        todo.original.downloads.expect(source.file.name for source in sources)
 
 
 def _write_shard(shard: tuple[Step, ...], path: Path, meter: Meter, activations: Activations | None) -> None:

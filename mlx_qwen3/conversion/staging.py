@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.errors import ConversionError, ModelNotFoundError
 
 LOCK = "lock"
 # Kept free beyond the weights: tokenizer files, and room for a machine to breathe.
@@ -20,7 +20,8 @@ SPARE_BYTES = 100 * 10**6
 def staged(output: Path, size: int, force: bool) -> Iterator[Path]:
     """Yield a folder to fill, which becomes `output` when the block ends, and vanishes if it raises.
 
-    A killed process leaves `.<name>.partial`, which the next one is given as it is. size: bytes the
+    A killed process, or a download that broke off, leaves `.<name>.partial`, which the next one is given as
+    it is. size: bytes the
     weights come to, those already there included.
     force: replace the checkpoint at `output`, which stays until the new one is whole.
     Raises ConversionError when that cannot work, or when the disk fails.
@@ -36,12 +37,31 @@ def staged(output: Path, size: int, force: bool) -> Iterator[Path]:
                 _sync(partial)
                 (partial / LOCK).unlink()
                 _swap(partial, output, old)
+            except ModelNotFoundError:  # a download broke off: the next try goes on from here
+                raise
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConversionError(f"{output} could not be written: {reason}; nothing was left behind") from error
+
+
+@contextmanager
+def disposable(output: Path, is_wanted: bool) -> Iterator[Path | None]:
+    """Yield a folder beside `output` for what need not be kept, or None; it vanishes when the block ends.
+
+    As with `staged`, a killed process or a broken download leaves it for the next try.
+    """
+    folder = output.with_name(f".{output.name}.source")
+    try:
+        yield folder if is_wanted else None
+    except ModelNotFoundError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _recover(output: Path, old: Path) -> None:

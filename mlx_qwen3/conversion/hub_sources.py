@@ -1,0 +1,151 @@
+"""Tensors on the hub: a file is downloaded when the first of its rows is read, and the next one meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_qwen3.checkpoint.files import DTYPES, INDEX, SINGLE, StoredTensor, read_header, read_index
+from mlx_qwen3.checkpoint.find import OnDownload
+from mlx_qwen3.checkpoint.hub import cached_file, download_file, remote_header
+from mlx_qwen3.conversion.sources import Source, read_rows_of
+from mlx_qwen3.errors import CheckpointError
+
+
+class Downloads:
+    """The weight files of one commit of a repository. Not to be used from several threads.
+
+    folder: where files go, and are removed from when nobody expects them any more; None is the hub's cache,
+    where they stay.
+    """
+
+    def __init__(self, repository: str, commit: str, folder: Path | None, on_download: OnDownload | None):
+        self.repository, self.commit, self.folder = repository, commit, folder
+        self._on_download = on_download
+        self._files: dict[str, _Download] = {}
+        self._expected: list[str] = []
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a file can be read again later."""
+        return self.folder is None
+
+    def headers(self, name: str) -> list[StoredTensor]:
+        """The tensors of a file, which need not be here. Raises ModelNotFoundError, CheckpointError."""
+        here = cached_file(self.repository, name, self.commit)
+        if here is not None:
+            return read_header(here)
+        return remote_header(self.repository, name, self.commit)
+
+    def expect(self, names: Iterable[str]) -> None:
+        """These files will be read, in this order, and no other: those are removed if they may be."""
+        self._expected = list(dict.fromkeys(names))
+        for name in [name for name in self._files if name not in self._expected]:
+            self._files.pop(name).discard(self.folder)
+
+    def read(self, tensor: StoredTensor, first: int, count: int) -> mx.array:
+        """Rows of a tensor, once its file is here; the file after it is on its way by then."""
+        name = tensor.file.name
+        here = self._start(name).tensor(tensor)
+        if name in self._expected:
+            for following in self._expected[self._expected.index(name) + 1 :][:1]:
+                self._start(following)
+        return read_rows_of(here, first, count)
+
+    def _start(self, name: str) -> _Download:
+        if name not in self._files:
+            self._files[name] = _Download(self, name)
+        return self._files[name]
+
+    def report(self) -> None:
+        """Tell how much of all files begun is here."""
+        if self._on_download is not None:
+            files = list(self._files.values())
+            self._on_download(sum(file.done for file in files), sum(file.total for file in files))
+
+
+class _Download:
+    """One file on its way, in a thread that no exit waits for."""
+
+    def __init__(self, downloads: Downloads, name: str):
+        self._downloads, self._name = downloads, name
+        self._path: Path | None = None
+        self._error: Exception | None = None
+        self._tensors: dict[str, StoredTensor] = {}
+        self.done = self.total = 0
+        self._thread = threading.Thread(target=self._run, name=f"download {name}", daemon=True)
+        self._thread.start()
+
+    def tensor(self, expected: StoredTensor) -> StoredTensor:
+        """The tensor as it lies in the file. Waits for it. Raises ModelNotFoundError, CheckpointError."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        found = self._tensors.get(expected.name)
+        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise CheckpointError(f"{self._path} has no {expected.name} as the hub said; download it again")
+        return found
+
+    def discard(self, folder: Path | None) -> None:
+        """Remove the file, if it is in `folder`."""
+        self._thread.join()
+        if self._path is not None and folder is not None and folder in self._path.parents:
+            self._path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        downloads = self._downloads
+        try:
+            self._path = cached_file(downloads.repository, self._name, downloads.commit) or download_file(
+                downloads.repository, self._name, downloads.commit, downloads.folder, self._report
+            )
+            self._tensors = {tensor.name: tensor for tensor in read_header(self._path)}
+        except Exception as error:  # noqa: BLE001  # raised where the file is waited for
+            self._error = error
+
+    def _report(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        self._downloads.report()
+
+
+class HubTensor(Source):
+    """A tensor of a safetensors file on the hub, as it is."""
+
+    def __init__(self, tensor: StoredTensor, downloads: Downloads):
+        self.tensor, self._downloads = tensor, downloads
+        self.name, self.shape, self.num_bytes = tensor.name, tensor.shape, tensor.num_bytes
+        self.file = Path(downloads.repository) / tensor.file.name
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        return DTYPES[self.tensor.dtype]
+
+    def read(self, first: int, count: int) -> mx.array:
+        return self._downloads.read(self.tensor, first, count)
+
+    @property
+    def described(self) -> list[Any]:
+        return [self.name, self.file.name, self.tensor.dtype]
+
+    @property
+    def version(self) -> str:
+        return f"{self._downloads.repository} {self._downloads.commit}"
+
+
+def remote_tensors(downloads: Downloads, folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the repository, from headers alone. folder: where its index is, if it has one.
+
+    Raises CheckpointError, ModelNotFoundError.
+    """
+    index = read_index(folder)
+    names = [SINGLE] if index is None else sorted(set(index.values()))
+    tensors = {tensor.name: tensor for name in names for tensor in downloads.headers(name)}
+    for name, file in (index or {}).items():
+        if name not in tensors or tensors[name].file.name != file:
+            raise CheckpointError(
+                f"{INDEX} of {downloads.repository} places {name} in {file}, which lacks it"
+            )
+    return tensors

@@ -1,0 +1,140 @@
+"""Straight from the hub: a file is converted while the next one comes, and need not be kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import huggingface_hub.constants
+import mlx.core as mx
+import pytest
+from local_hub import Hub, hub  # noqa: F401  # a fixture
+from tiny_checkpoints import DENSE, published_tensors, read_tensors
+from typer.testing import CliRunner
+
+from mlx_qwen3.cli.app import app
+from mlx_qwen3.conversion import Progress, convert, plan, verify
+from mlx_qwen3.errors import ModelNotFoundError
+
+FILES = [f"model-{i + 1:05d}-of-00004.safetensors" for i in range(4)]
+
+
+@pytest.fixture
+def repository(hub) -> Hub:  # noqa: F811
+    """Holds a checkpoint in four files, tensors in the order in which the model has them."""
+    (hub.folder / "model.safetensors").unlink()
+    tensors = list(published_tensors(DENSE).items())
+    step = -(-len(tensors) // len(FILES))
+    places = {}
+    for i, file in enumerate(FILES):
+        part = dict(tensors[i * step : (i + 1) * step])
+        mx.save_safetensors(str(hub.folder / file), part, metadata={"format": "pt"})
+        places |= dict.fromkeys(part, file)
+    (hub.folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (hub.folder / "tokenizer.json").unlink()
+    return hub
+
+
+@pytest.fixture
+def expected(repository, tmp_path) -> bytes:
+    """What a conversion of the folder gives."""
+    convert(repository.folder, tmp_path / "expected", max_shard_bytes=40_000)
+    return contents(tmp_path / "expected")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.safetensors")}
+
+
+def weights(names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith(".safetensors")]
+
+
+@pytest.fixture
+def no_retries(monkeypatch):
+    """The library waits and tries again five times; a test need not."""
+    import huggingface_hub.file_download as file_download
+
+    http_get = file_download.http_get
+    monkeypatch.setattr(file_download, "http_get", lambda *args, **kw: http_get(*args, **kw, _nb_retries=0))
+
+
+def test_the_next_file_comes_while_one_is_converted(repository, expected, tmp_path):
+    seen: list[str] = []
+
+    def wait_for_the_second(progress: Progress) -> None:
+        deadline = time.monotonic() + 20
+        while not seen and FILES[1] not in repository.downloads and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen[:] = seen or weights(repository.downloads)
+
+    report = convert("org/tiny", tmp_path / "out", max_shard_bytes=40_000, on_progress=wait_for_the_second)
+    assert seen == FILES[:2]  # the first is being converted, and nothing beyond the second was asked for
+    assert weights(repository.downloads) == FILES
+    assert contents(tmp_path / "out") == expected
+    assert report.verification == verify(tmp_path / "out", "org/tiny")
+    assert weights(repository.downloads) == FILES  # they were kept
+
+
+def test_a_plan_downloads_no_weights(repository, tmp_path):
+    assert plan("org/tiny").total_size == plan(repository.folder).total_size
+    done = CliRunner().invoke(app, ["convert", "org/tiny", "-o", str(tmp_path / "out"), "--dry-run"])
+    assert done.exit_code == 0
+    assert "nothing was written" in done.output
+    assert weights(repository.downloads) == []
+
+
+def test_what_was_downloaded_before_is_used(repository, expected, tmp_path, monkeypatch):
+    convert("org/tiny", tmp_path / "out")
+    repository.downloads.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    convert("org/tiny", tmp_path / "again", max_shard_bytes=40_000)
+    assert contents(tmp_path / "again") == expected
+    assert repository.downloads == []
+
+
+def test_files_need_not_be_kept(repository, expected, tmp_path):
+    most = 0
+
+    def look(progress: Progress) -> None:
+        nonlocal most
+        most = max(most, len(list((tmp_path / ".out.source").glob("*.safetensors"))))
+
+    options = {"max_shard_bytes": 40_000, "keep_source": False}
+    report = convert("org/tiny", tmp_path / "out", on_progress=look, **options)
+    assert 0 < most <= 3
+    assert contents(tmp_path / "out") == expected
+    assert not (tmp_path / ".out.source").exists()
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert report.verification is not None
+    assert report.verification.tensors
+    assert report.verification.probe is None
+    assert "predictions were not compared" in (tmp_path / "out" / "README.md").read_text()
+    assert read_tensors(tmp_path / "out")
+
+
+@pytest.mark.parametrize("keep_source", [True, False])
+def test_a_download_that_breaks_off(repository, expected, tmp_path, no_retries, keep_source):
+    repository.broken = {FILES[2]}
+    options = {"max_shard_bytes": 40_000, "keep_source": keep_source}
+    with pytest.raises(ModelNotFoundError, match="downloading org/tiny failed") as caught:
+        convert("org/tiny", tmp_path / "out", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / ".out.partial" / "config.json").exists()
+    repository.broken.clear()
+    repository.downloads.clear()
+    convert("org/tiny", tmp_path / "out", **options)
+    assert contents(tmp_path / "out") == expected
+    assert FILES[0] not in repository.downloads
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "expected", "cache", "repository"}
+
+
+def test_ctrl_c_leaves_nothing(repository, tmp_path):
+    def interrupt(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert("org/tiny", tmp_path / "out", keep_source=False, on_progress=interrupt)
+    assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
