@@ -13,7 +13,7 @@ from local_hub import Hub, hub  # noqa: F401  # a fixture
 from tiny_checkpoints import DENSE, published_tensors, read_tensors
 from typer.testing import CliRunner
 
-from mlx_qwen3.cli.app import app
+from mlx_qwen3.cli.app import app, main
 from mlx_qwen3.conversion import Progress, convert, plan, verify
 from mlx_qwen3.errors import ModelNotFoundError
 
@@ -129,6 +129,17 @@ def test_a_download_that_breaks_off(repository, expected, tmp_path, no_retries, 
     assert contents(tmp_path / "out") == expected
     assert FILES[0] not in repository.downloads
     assert {path.name for path in tmp_path.iterdir()} == {"out", "expected", "cache", "repository"}
+
+
+def test_a_broken_download_is_one_line_of_the_command(repository, tmp_path, no_retries, capfd):
+    repository.broken = {FILES[0]}
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", "org/tiny", "-o", str(tmp_path / "out")])
+    assert caught.value.code == 1
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: downloading org/tiny failed")
+    assert said.err.count("\n") == 1
 
 
 def test_ctrl_c_leaves_nothing(repository, tmp_path):

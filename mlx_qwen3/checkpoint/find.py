@@ -25,7 +25,8 @@ def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
     """The folder of the model called `name`; a hub repository not yet here is downloaded.
 
     name: `demo` (or `demo-draft`, which drafts for it), a short name (`14b`, see FAMILY), a folder, or a
-    hub id (`org/name`). A folder that is called like a short name is reached as `./14b`. Raises ModelNotFoundError, saying what to do.
+    hub id (`org/name`). A folder that is called like a short name is reached as `./14b`.
+    Raises ModelNotFoundError, saying what to do.
     """
     return find(name, lambda folder: folder, lambda repository: _download(repository, on_download))
 

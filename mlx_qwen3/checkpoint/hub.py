@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from mlx_qwen3.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from mlx_qwen3.checkpoint.find import OnDownload
+
+# The library logs every broken connection; what comes of it is said in our own errors, once.
+logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 # Configs, templates, vocabularies and licences, and weights; what lies in subfolders is other formats.
 BESIDES = ["*.json", "*.jinja", "*.txt", "LICENSE*"]

@@ -15,6 +15,8 @@ from mlx_qwen3.checkpoint.hub import cached_file, download_file, remote_header
 from mlx_qwen3.conversion.sources import Source, read_rows_of
 from mlx_qwen3.errors import CheckpointError
 
+PATIENCE = 5.0  # seconds that breaking off a download may take
+
 
 class Downloads:
     """The weight files of one commit of a repository. Not to be used from several threads.
@@ -28,6 +30,13 @@ class Downloads:
         self._on_download = on_download
         self._files: dict[str, _Download] = {}
         self._expected: list[str] = []
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Break off what is on its way; it goes on from there another time."""
+        self.is_closed = True
+        for file in self._files.values():
+            file.wait(PATIENCE)
 
     @property
     def keeps(self) -> bool:
@@ -90,6 +99,10 @@ class _Download:
             raise CheckpointError(f"{self._path} has no {expected.name} as the hub said; download it again")
         return found
 
+    def wait(self, seconds: float) -> None:
+        """Until the thread is done, but no longer than that."""
+        self._thread.join(seconds)
+
     def discard(self, folder: Path | None) -> None:
         """Remove the file, if it is in `folder`."""
         self._thread.join()
@@ -107,6 +120,8 @@ class _Download:
             self._error = error
 
     def _report(self, done: int, total: int) -> None:
+        if self._downloads.is_closed:  # within the download, which has no other way to be stopped
+            raise InterruptedError
         self.done, self.total = done, total
         self._downloads.report()
 

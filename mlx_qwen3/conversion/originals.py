@@ -39,6 +39,11 @@ class Original:
     write_files: Callable[[Path], None]
     downloads: Downloads | None = None
 
+    def close(self) -> None:
+        """Break off downloads, if there are any."""
+        if self.downloads is not None:
+            self.downloads.close()
+
 
 def open_original(
     source: str | Path, on_download: OnDownload | None = None, disposable: Path | None = None

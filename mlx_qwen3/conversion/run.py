@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -147,7 +148,7 @@ def convert(
             disposable=downloads,
         )
         _refuse_own_source(todo.original.path.resolve(), output)
-        with staged(output, todo.total_size, force) as folder:
+        with closing(todo.original), staged(output, todo.total_size, force) as folder:
             verification = _fill(todo, folder, output.name, str(source), dtype, verify, on_progress)
     return Report(
         output=output,
