@@ -67,7 +67,11 @@ def together(
     rows = [Row(prompt, Sampler(own, VOCAB)) for prompt, own in zip(texts, params, strict=True)]
     said: dict[int, list[int]] = {id(row): [] for row in rows}
     limit = {id(row): most for row, most in zip(rows, limits, strict=True)}
-    for tokens in BatchDecoder(model, rows, size, room, **cache).run():
+    batch = BatchDecoder(model, rows, size, room, **cache)
+    for tokens in batch.run():
+        held = batch._layers[0].lengths
+        assert len(held) <= size
+        assert len(held) <= 1 or len(held) * max(held) <= room  # padding included
         for row, token in tokens:
             said[id(row)].append(token)
             row.is_done = token in STOP or len(said[id(row)]) == limit[id(row)]
