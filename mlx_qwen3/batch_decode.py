@@ -146,10 +146,11 @@ class BatchDecoder(Generic[AnyRow]):
         return group
 
     def _fits(self, group: Sequence[AnyRow]) -> bool:
-        """Whether `group` may join: there are places, and room for them all and their reading to grow."""
+        """Whether `group` may join: there are places for all, and room to read it and to grow."""
         rows = [*self._rows, *group]
         longest = max(len(row.ids) for row in rows)
-        enough = (len(rows) + 1) * (longest + MARGIN) <= self._room
+        # While it is read, the group is there twice, and what it shares once more.
+        enough = (len(rows) + len(group) + 1) * (longest + MARGIN) <= self._room
         return len(rows) <= self._size and (enough or len(rows) == 1)
 
     def _make_way(self) -> None:
@@ -165,12 +166,8 @@ class BatchDecoder(Generic[AnyRow]):
         numbers = [number for number, row in enumerate(self._rows) if id(row) in kept]
         if len(numbers) == len(self._rows):
             return
-        places: list[int | None] = [None] * len(numbers)
-        for number in numbers:
-            if number < len(places):
-                places[number] = number
-        behind = iter(number for number in numbers if number >= len(places))
-        order = [next(behind) if number is None else number for number in places]
+        behind = iter(number for number in numbers if number >= len(numbers))
+        order = [place if place in numbers else next(behind) for place in range(len(numbers))]
         for layer in self._layers:
             layer.filter(order)
         self._rows = [self._rows[number] for number in order]
