@@ -317,3 +317,12 @@ def test_the_report_is_frozen(source, tmp_path):
     assert report.output == tmp_path / "out"
     with pytest.raises(AttributeError):
         report.total_size = 0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16, mx.float32])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_one_value_that_is_no_number_is_seen(dtype, value):
+    array = mx.array(np.random.default_rng(0).standard_normal((7, 9)) * 6_000).astype(dtype)
+    assert mlx_qwen3.conversion.stream._is_finite(array)
+    array[3, 4] = value
+    assert not mlx_qwen3.conversion.stream._is_finite(array)

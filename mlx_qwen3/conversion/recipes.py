@@ -46,7 +46,7 @@ RECIPES = {
         Recipe("searched", "plain's size, less error: scales and offsets are searched for", searched=True),
         Recipe(
             "mixed",
-            "searched, with more bits for embedding, output head, v_proj, and down_proj at both ends",
+            "searched, with more bits for v_proj, for down_proj at both ends, and for an output head",
             searched=True,
             is_mixed=True,
         ),
@@ -97,10 +97,13 @@ def allotted(quantization: Quantization, bits: Mapping[str, int]) -> Choice:
 
 
 def matters(path: str, num_layers: int) -> bool:
-    """Whether errors of this matrix are felt most: it is read for every token, or feeds many others."""
+    """Whether `mixed` raises this matrix.
+
+    A head that is the embedding too is left: its bits were measured to buy less than those of others.
+    """
     match = LAYER.fullmatch(path)
     if match is None:
-        return True  # embedding and output head
+        return path == "lm_head"
     layer, name = int(match[1]), match[2]
     is_edge = min(layer, num_layers - 1 - layer) < num_layers / 8
     return name.endswith("v_proj") or (name.endswith("down_proj") and is_edge)

@@ -40,11 +40,22 @@ def run_step(
 def refuse_not_finite(rows: mx.array, source: Source, dtype: mx.Dtype) -> None:
     """Raise CheckpointError where `rows` of `source` are not numbers, or too large for `dtype`."""
     where = f"{source.file}: {source.name}"
-    if not mx.isfinite(rows).all().item():
+    if not _is_finite(rows):
         raise CheckpointError(f"{where} holds NaN or infinity; download it again")
-    if not mx.isfinite(rows.astype(dtype)).all().item():
+    if dtype != rows.dtype and not _is_finite(rows.astype(dtype)):
         format_ = str(dtype).rpartition(".")[2]
         raise CheckpointError(f"{where} holds numbers too large for {format_}; use bfloat16")
+
+
+def _is_finite(rows: mx.array) -> bool:
+    """Whether all are numbers. Read as integers, magnitudes keep their order; infinity and NaN come last.
+
+    On a CPU four times as fast as `mx.isfinite` of 16-bit numbers, which takes longer than to quantize them.
+    """
+    infinity = mx.array(mx.inf, rows.dtype)
+    _, pattern = BIT_PATTERNS[rows.dtype.size]
+    magnitude = (1 << (8 * rows.dtype.size - 1)) - 1
+    return bool(((rows.view(pattern) & magnitude).max() < infinity.view(pattern)).item())
 
 
 def convert_rows(rows: mx.array, step: Step, factors: Moments | None = None) -> list[mx.array]:

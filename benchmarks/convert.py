@@ -1,0 +1,115 @@
+"""Conversion side by side with mlx_lm.convert: wall time and peak memory of fresh processes.
+
+    python -m benchmarks.convert --shape 0.6b --repeat 3
+    python -m benchmarks.convert --shape 14b --only mlx-qwen3        # needs 38 GB of disk
+
+Both convert the same random bf16 checkpoint to 4 bits, in turns; medians are compared. Peak memory is the
+most the process had resident, imports included. "checked" reads back what it wrote and compares it with the
+source, as `mlx-qwen3 convert` does unless told otherwise; mlx_lm.convert checks nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mlx_qwen3.bench.shapes import SHAPES
+
+PROGRAMS = {
+    "mlx-lm": "from mlx_lm.convert import convert; convert({source!r}, {output!r}, quantize=True)",
+    "mlx-qwen3": "from mlx_qwen3 import convert; convert({source!r}, {output!r}, verify=False)",
+    "mlx-qwen3, checked": "from mlx_qwen3 import convert; convert({source!r}, {output!r})",
+    "mlx-qwen3, searched": (
+        "from mlx_qwen3 import convert; convert({source!r}, {output!r}, verify=False, recipe='searched')"
+    ),
+}
+DEMO = Path(__file__).parent.parent / "mlx_qwen3" / "demo"
+
+
+def source_folder(shape: str, work: Path) -> Path:
+    """A bf16 checkpoint of `shape` in `work`, with a tokenizer, which mlx_lm.convert wants to see.
+
+    Made in a process of its own: those measured would inherit what this one had at its peak.
+    """
+    code = f"from mlx_qwen3.bench.shapes import *; print(make_checkpoint({shape!r}, 16, Path({str(work)!r})))"
+    made = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    folder = Path(made.stdout.splitlines()[-1])
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(DEMO / name, folder)
+    return folder
+
+
+def measure(program: str, source: Path, output: Path) -> dict[str, float]:
+    """Seconds and peak GB of one conversion in a process of its own. Raises CalledProcessError."""
+    shutil.rmtree(output, ignore_errors=True)
+    code = PROGRAMS[program].format(source=str(source), output=str(output))
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if status:
+        raise subprocess.CalledProcessError(status, program)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on a Mac, else in KiB
+    size = sum(file.stat().st_size for file in output.glob("*.safetensors"))
+    shutil.rmtree(output)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_gb": usage.ru_maxrss * unit / 1e9,
+        "output_gb": size / 1e9,
+    }
+
+
+def table(shape: str, runs: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: medians, and shares of mlx-lm's."""
+    columns = {"seconds": "seconds", "cpu_seconds": "CPU seconds", "peak_gb": "peak memory, GB"}
+    lines = [f"| {shape} | {' | '.join(columns.values())} |", "|---|---|---|---|"]
+    peer = runs.get("mlx-lm")
+    for program, results in runs.items():
+        cells = []
+        for key in columns:
+            value = median(result[key] for result in results)
+            share = f" ({value / median(result[key] for result in peer):.2f})" if peer else ""
+            cells.append(f"{value:.2f}{share}")
+        lines.append(f"| {program} | {' | '.join(cells)} |")
+    return "\n".join([*lines, f"medians of {len(results)}; in brackets: shares of mlx-lm's"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="0.6b")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument(
+        "--only", action="append", choices=PROGRAMS, help="programs to run; else the first three"
+    )
+    parser.add_argument("--work", type=Path, default=Path("models"), help="folder for source and results")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", action="store_true", help="keep the source for another run")
+    options = parser.parse_args()
+    source = source_folder(options.shape, options.work)
+    programs = options.only or list(PROGRAMS)[:3]
+    runs: dict[str, list[dict[str, Any]]] = {program: [] for program in programs}
+    for number in range(options.repeat):
+        for program in programs:
+            runs[program].append(measure(program, source, options.work / "converted"))
+            latest = runs[program][-1]
+            line = f"{latest['seconds']:.1f} s, {latest['peak_gb']:.2f} GB"
+            print(f"{number + 1}/{options.repeat} {program}: {line}", file=sys.stderr)
+    if not options.keep:
+        shutil.rmtree(source)
+    print(table(options.shape, runs))
+    if options.json:
+        options.json.write_text(json.dumps(runs, indent=2))
+
+
+if __name__ == "__main__":
+    main()

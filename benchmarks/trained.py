@@ -1,0 +1,94 @@
+"""Makes full-precision checkpoints to measure conversions on: rounding costs show on trained weights only.
+
+    python -m benchmarks.trained --out models/trained --minutes 20    # the demo, trained on without rounding
+    python -m benchmarks.trained --out models/draft --run RUN         # a run of training/ before it rounds
+
+The demo's weights are on a 4-bit grid; trained on without rounding, on its own data, they leave it. A RUN is
+the folder of `training.train` or `training.draft` while the last column of its log.csv is 0: nothing is
+rounded yet. Writes bf16 weights, as published models have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx_qwen3
+
+import mlx.core as mx  # isort: skip
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlx_qwen3.checkpoint.find import DEMO_FOLDER
+from mlx_qwen3.config import ModelConfig, read_json
+from mlx_qwen3.model.qwen3 import Model
+from training import train
+from training.data import TEMPLATE_FILE
+
+NEVER = 2.0  # share of the time after which weights are rounded while they are trained
+RATE = 0.5  # of the full learning rate: the weights are good already
+TOKENS_PER_STEP = 1024
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
+def demo_parameters() -> dict[str, Any]:
+    """The demo's parameters in fp32."""
+    weights: dict[str, mx.array] = {}
+    for path, module in mlx_qwen3.load_model("demo").named_modules():
+        if hasattr(module, "scales"):
+            packed = (module.weight, module.scales, module.biases)
+            weights[f"{path}.weight"] = mx.dequantize(*packed, group_size=64, bits=4).astype(mx.float32)
+        elif "weight" in module and not module.children():
+            weights[f"{path}.weight"] = module.weight.astype(mx.float32)
+    return tree_unflatten(list(weights.items()))
+
+
+def train_on(folder: Path, minutes: float) -> dict[str, Any]:
+    """The demo's parameters after `minutes` more of training in `folder`."""
+    for name in TOKENIZER:
+        shutil.copy(DEMO_FOLDER / name, folder)
+    train.MUON_RATE *= RATE
+    train.ADAMW_RATE *= RATE
+    trainer = train.Trainer(folder, minutes * 60, NEVER, TOKENS_PER_STEP)
+    if trainer.progress.step == 0:
+        trainer.parameters = demo_parameters()
+        trainer.optimizer.init(trainer.parameters)
+    trainer.run()
+    return trainer.parameters
+
+
+def write(parameters: dict[str, Any], settings: dict[str, Any], tokenizer: Path, folder: Path) -> None:
+    """A folder as published ones are: bf16 weights, config, tokenizer, template."""
+    model = Model(ModelConfig.from_dict(settings))
+    model.update(parameters)
+    weights = {name: value.astype(mx.bfloat16) for name, value in tree_flatten(model.parameters())}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    for name in TOKENIZER:
+        shutil.copy(tokenizer / name, folder)
+    shutil.copy(TEMPLATE_FILE, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--run", type=Path, help="a run of training/ to take the parameters of")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.run:
+        parameters = tree_unflatten(list(mx.load(str(options.run / "parameters.safetensors")).items()))
+        stored = read_json(options.run / "checkpoint" / "config.json")
+        settings = {key: value for key, value in stored.items() if not key.startswith("quantization")}
+        write(parameters, settings, options.run, options.out)
+        return
+    work = options.out / "training"
+    work.mkdir(exist_ok=True)
+    write(train_on(work, options.minutes), train.SETTINGS, work, options.out)
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
