@@ -168,8 +168,11 @@ def plot(rows: list[Row], path: Path, title: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    for name in dict.fromkeys(row["name"] for row in rows):
-        points = sorted((row["bits_per_weight"], row["kl"]) for row in rows if row["name"] == name)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:  # targets of all sizes are one line
+        lines.setdefault(row["name"].partition(" of ")[0], []).append((row["bits_per_weight"], row["kl"]))
+    for name, points in lines.items():
+        points.sort()
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set(
         xlabel="bits per weight", ylabel="KL to full precision (nats a token)", yscale="log", title=title
