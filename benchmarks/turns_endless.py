@@ -4,7 +4,7 @@
 
 One session asks the model for sums, with a rotating quantized cache and no end. Every turn is measured:
 the cache's bytes, MLX's active and peak memory, the process's resident memory, the turn's seconds.
-Prints the figures of each tenth of the turns.
+Prints the figures of each tenth of the turns as it goes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import psutil
 
 from mlx_qwen3 import Engine
 
+import mlx.core as mx  # isort: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -26,26 +28,27 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--model", default="demo")
     options = parser.parse_args()
-    rng, process = random.Random(0), psutil.Process()
-    rows = []
-    with Engine(options.model, max_kv_size=options.window, kv_bits=options.bits) as engine:
-        import mlx.core as mx
-
-        session = engine.session(thinking=False, sampling={"max_tokens": 16, "seed": 0})
-        for _ in range(options.turns):
-            start = time.perf_counter()
-            reply = session.ask(f"what is {rng.randrange(100)}+{rng.randrange(100)}?")
-            seconds = time.perf_counter() - start
-            held = mx.get_active_memory(), process.memory_info().rss
-            speed = reply.stats.tokens_per_second
-            rows.append((session.cache_bytes, *held, seconds, speed, reply.stats.peak_memory))
+    rng, process, rows = random.Random(0), psutil.Process(), []
+    tenth = max(1, options.turns // 10)
     print("| turns | cache | active | resident | peak of a turn | seconds a turn | tokens/s |")
     print("|---|---|---|---|---|---|---|")
-    step = max(1, len(rows) // 10)
-    for first in range(0, len(rows), step):
-        cache, active, resident, seconds, speed, peak = zip(*rows[first : first + step], strict=True)
-        sizes = " | ".join(f"{max(values) / 1e6:.2f} MB" for values in (cache, active, resident, peak))
-        print(f"| {first + 1} to {first + step} | {sizes} | {median(seconds):.3f} | {median(speed):.0f} |")
+    with Engine(options.model, max_kv_size=options.window, kv_bits=options.bits) as engine:
+        session = engine.session(thinking=False, sampling={"max_tokens": 16, "seed": 0})
+        for turn in range(1, options.turns + 1):
+            start = time.perf_counter()
+            reply = session.ask(f"what is {rng.randrange(100)}+{rng.randrange(100)}?")
+            seconds, stats = time.perf_counter() - start, reply.stats
+            sizes = session.cache_bytes, mx.get_active_memory(), process.memory_info().rss, stats.peak_memory
+            rows.append((*sizes, seconds, stats.tokens_per_second))
+            if turn % tenth == 0:
+                print(f"| {turn + 1 - tenth} to {turn} | {figures(rows[-tenth:])} |", flush=True)
+
+
+def figures(rows: list[tuple[float, ...]]) -> str:
+    """The greatest sizes and the median times of some turns."""
+    *sizes, seconds, speed = zip(*rows, strict=True)
+    shown = " | ".join(f"{max(values) / 1e6:.2f} MB" for values in sizes)
+    return f"{shown} | {median(seconds):.3f} | {median(speed):.0f}"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlx_qwen3.checkpoint import FAMILY
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.qwen3 import Model
@@ -33,14 +34,14 @@ MOST_DRAWN = 2**24
 SHAPES: dict[str, tuple[int, int, int, int, int, bool, tuple[int, int, int] | None]] = {
     "tiny": (256, 4, 4, 2, 768, True, None),
     "tiny-moe": (256, 4, 4, 2, 768, False, (16, 4, 192)),
-    "0.6b": (1024, 28, 16, 8, 3072, True, None),
-    "1.7b": (2048, 28, 16, 8, 6144, True, None),
-    "4b": (2560, 36, 32, 8, 9728, True, None),
-    "8b": (4096, 36, 32, 8, 12288, False, None),
-    "14b": (5120, 40, 40, 8, 17408, False, None),
-    "32b": (5120, 64, 64, 8, 25600, False, None),
-    "30b-a3b": (2048, 48, 32, 4, 6144, False, (128, 8, 768)),
-    "235b-a22b": (4096, 94, 64, 4, 12288, False, (128, 8, 1536)),
+    **{
+        member.name: (
+            *(member.hidden_size, member.num_hidden_layers),
+            *(member.num_attention_heads, member.num_key_value_heads),
+            *(member.intermediate_size, member.tie_word_embeddings, member.experts),
+        )
+        for member in FAMILY.values()
+    },
 }
 
 
