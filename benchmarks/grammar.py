@@ -16,6 +16,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,8 +26,8 @@ import jsonschema  # isort: skip
 import mlx.core as mx
 import numpy as np
 
-from benchmarks.shapes import SHAPES, make_checkpoint
 from mlx_qwen3 import Engine, load_model, load_tokenizer, make_prompt_cache
+from mlx_qwen3.bench.shapes import SHAPES, make_checkpoint
 from mlx_qwen3.decode import decode
 from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
 from mlx_qwen3.sampling import Sampler, SamplingParams
@@ -35,6 +36,7 @@ from tests.qwen_tokenizer_files import qwen_tokenizer_folder
 from tests.random_schemas import random_schema
 
 VOCABULARY = 151_936
+MODELS = Path("models")
 BLOCK = 16  # tokens decoded in one go, before it is the other's turn
 PROMPT = [{"role": "user", "content": "Answer."}]
 WRITTEN: list[dict[str, Any]] = [
@@ -101,7 +103,7 @@ def along(grammar: TurnGrammar, tokens: Iterator[int] | None, seed: int = 0, mos
 
 def decode_times(tokenizer: Tokenizer, shape: str, blocks: int) -> dict[str, list[float]]:
     """Milliseconds a token of a model, with and without a schema, a block of tokens each in turn."""
-    model = load_model(make_checkpoint(shape, 4))
+    model = load_model(make_checkpoint(shape, 4, MODELS))
     found: dict[str, list[float]] = {"without": [], "with": []}
     for number in range(blocks):
         for name, times in found.items():
