@@ -104,3 +104,14 @@ def test_tools_may_be_called_before_an_answer_in_form(engine: Engine) -> None:  
     reply = engine.session(tools=[double]).ask("go", schema=POINT)
     assert [called.arguments for called in reply.tool_calls] == [{"n": 4}]
     assert reply.parsed == {"x": 8, "label": "twice"}
+
+
+def test_guessing_ahead_changes_no_answer(demo: Engine) -> None:
+    with Engine("demo", draft_model="text") as guessing:
+        answers = [
+            loaded.session(sampling={"max_tokens": 120, "seed": 2}, thinking=False)
+            .ask("What is 47 + 85?", schema=random_schema(3))
+            .answer
+            for loaded in (demo, guessing)
+        ]
+    assert answers[0] == answers[1]

@@ -31,12 +31,22 @@ class Phase(Enum):
     OVER = auto()
 
 
+class _Watch(NamedTuple):
+    """What is known of the way to the end. hurried_by: why it was taken. look_again_at: how many tokens are
+    left when it is to be asked again how long it is. most_needed: the longest it was."""
+
+    hurried_by: FinishReason | None
+    look_again_at: int
+    most_needed: int
+
+
 class _Step(NamedTuple):
     """A token taken, and what was before it."""
 
     token: int
     phase: Phase
     matcher: Matcher | None
+    watch: _Watch
     was_matched: bool
 
 
@@ -46,12 +56,11 @@ class TurnGrammar:
     With a schema, the whole answer is bound, and a turn cannot end before it is complete. Without one,
     what stands inside of `<tool_call>` is. Thinking is free; with a schema it cannot end the turn.
 
-    limit: how many tokens the turn may have. hurried_by: why the answer was led to its end, if it was.
+    limit: how many tokens the turn may have.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, rules: str, binds_answer: bool, phase: Phase):
         self.limit = 2**31
-        self.hurried_by: FinishReason | None = None
         self._tokenizer, self._vocab_size, self._rules = tokenizer, vocab_size, rules
         self._binds_answer = binds_answer
         self._phase = phase if binds_answer or phase is not Phase.BOUND else Phase.FREE
@@ -60,8 +69,7 @@ class TurnGrammar:
         self._steps: list[_Step] = []
         self._forced = 0
         self._has_thought_enough = False
-        self._look_again_at = self.limit
-        self._most_needed = 0
+        self._watch = _Watch(None, self.limit, 0)
 
     # What Constraint asks for
 
@@ -81,9 +89,9 @@ class TurnGrammar:
 
     def accept(self, token: int) -> None:
         """`token` was taken."""
-        phase, matcher = self._phase, self._matcher
+        phase, matcher, watch = self._phase, self._matcher, self._watch
         was_matched = self._follow(token)
-        self._steps.append(_Step(token, phase, matcher, was_matched))
+        self._steps.append(_Step(token, phase, matcher, watch, was_matched))
 
     def rollback(self, count: int) -> None:
         """Take the latest `count` accepted tokens back."""
@@ -91,7 +99,7 @@ class TurnGrammar:
             step = self._steps.pop()
             if step.was_matched:
                 self._current().rollback(1)
-            self._phase, self._matcher = step.phase, step.matcher
+            self._phase, self._matcher, self._watch = step.phase, step.matcher, step.watch
 
     # What the turn asks for
 
@@ -109,16 +117,22 @@ class TurnGrammar:
         if self._phase is Phase.THINKING:
             was_new, self._has_thought_enough = not self._has_thought_enough, True
         else:
-            was_new, self.hurried_by = self.hurried_by is None, reason
+            was_new, self._watch = self.hurried_by is None, self._watch._replace(hurried_by=reason)
         return was_new
+
+    @property
+    def hurried_by(self) -> FinishReason | None:
+        """Why the answer was led to its end, if it was."""
+        return self._watch.hurried_by
 
     @property
     def must_answer(self) -> bool:
         """Whether thinking must end now, so that an answer can follow."""
         if not self._binds_answer or self._phase is not Phase.THINKING:
             return False
-        self._most_needed = self._most_needed or max(1, self._current().tokens_to_end())
-        return self._has_thought_enough or self._left <= 2 * self._most_needed + ANSWER_TOKENS
+        if not self._watch.most_needed:
+            self._watch = self._watch._replace(most_needed=max(1, self._current().tokens_to_end()))
+        return self._has_thought_enough or self._left <= 2 * self._watch.most_needed + ANSWER_TOKENS
 
     # Inside
 
@@ -167,18 +181,17 @@ class TurnGrammar:
 
     def _matcher_bits(self) -> Any:
         matcher = self._current()
-        if self._binds_answer and self.hurried_by is None and self._left <= self._look_again_at:
+        if self._binds_answer and self.hurried_by is None and self._left <= self._watch.look_again_at:
             self._look_ahead(matcher)
         return matcher.ending_bits() if self.hurried_by else matcher.bits()
 
     def _look_ahead(self, matcher: Matcher) -> None:
         """Hurry while there is room for the end, and for what may be begun before it is looked again."""
         needed = matcher.tokens_to_end()
-        self._most_needed = max(self._most_needed, needed)
-        spare = self._left - needed - self._most_needed - SPARE_TOKENS
-        self._look_again_at = self._left - max(LOOKS, spare // LOOKS)
-        if spare <= 0:
-            self.hurried_by = "length"
+        most_needed = max(self._watch.most_needed, needed)
+        spare = self._left - needed - most_needed - SPARE_TOKENS
+        look_again_at = self._left - max(LOOKS, spare // LOOKS)
+        self._watch = _Watch(None if spare > 0 else "length", look_again_at, most_needed)
 
     @cached_property
     def _thinking_mask(self) -> mx.array:
