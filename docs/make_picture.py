@@ -7,18 +7,22 @@ import re
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from mlx_qwen3 import Engine
-from mlx_qwen3.cli.chat import live
+from mlx_qwen3.cli.chat.live import LivePrinter
 from mlx_qwen3.cli.chat.loop import DEMO_NOTE
+from mlx_qwen3.cli.chat.markdown import console_theme
 
+WIDTH = 96
 MESSAGES = ["what is 347+285?", "bonjour", "how do I convert a model? /no_think"]
+MOVEMENTS = re.compile(r"\x1b\[[?0-9;]*[A-Za-ln-z]|\r")  # all but colours
 
 
 def main() -> None:
-    console = Console(record=True, width=96, file=io.StringIO(), force_terminal=True, highlight=False)
-    live.SECONDS_BETWEEN_DRAWINGS = float("inf")  # only what stays in the scrollback
-    printer = live.LivePrinter(console)
+    terminal = io.StringIO()
+    console = Console(width=WIDTH, file=terminal, force_terminal=True, highlight=False, theme=console_theme())
+    printer = LivePrinter(console)  # never entered, so nothing is drawn but what stays
     with Engine("demo") as engine:
         session = engine.session(sampling={"seed": 2})
         console.print(f"demo · {engine.model.args.num_parameters / 1e6:.1f}M parameters", style="bold")
@@ -28,12 +32,14 @@ def main() -> None:
             for event in session.send(message):
                 printer.show(event)
             if printer.thoughts and message == MESSAGES[0]:
-                console.print("\n[bold]>[/] /thoughts")
+                console.print("\n[bold]>[/] [dim](Ctrl-O)[/]")
                 console.print(printer.thoughts.strip(), style="dim")
             session.prepare()
-    picture = console.export_svg(title="mlx-qwen3 chat")
-    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # nothing is fetched to show it
-    (Path(__file__).parent / "chat.svg").write_text(picture, encoding="utf-8")
+    picture = Console(record=True, width=WIDTH, file=io.StringIO())
+    picture.print(Text.from_ansi(MOVEMENTS.sub("", terminal.getvalue())))
+    svg = picture.export_svg(title="mlx-qwen3 chat")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # nothing is fetched to show it
+    (Path(__file__).parent / "chat.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":
