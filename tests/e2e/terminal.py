@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import pexpect
+import psutil
 import pyte
 
 from mlx_qwen3.cli.chat.region import BEGIN
@@ -129,6 +130,11 @@ class Terminal:
         while ">" not in [line.strip() for line in self._screen.display]:
             assert time.monotonic() < deadline, f"not cleared:\n{self.text()}"
             self.read()
+
+    def cpu_seconds(self) -> float:
+        """What the program has used of the CPU."""
+        times = psutil.Process(self._child.pid).cpu_times()
+        return float(times.user + times.system)
 
     def kill(self) -> None:
         """End the program as a crash would."""
