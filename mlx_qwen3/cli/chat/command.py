@@ -187,7 +187,7 @@ def _answer_once(
     from mlx_qwen3.events import AnswerDelta
 
     answer = ""
-    with cancel_on_interrupt(session), make_printer(as_json) as printer:
+    with cancel_on_interrupt(session.cancel), make_printer(as_json) as printer:
         for event in session.send(message, form):
             printer.show(event)
             answer += event.text if isinstance(event, AnswerDelta) else ""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mlx_qwen3.session import Session
 
 
 @contextmanager
-def cancel_on_interrupt(session: Session) -> Iterator[None]:
-    """Within the block, SIGINT cancels the session's turn."""
+def cancel_on_interrupt(cancel: Callable[[], object]) -> Iterator[None]:
+    """Within the block, SIGINT calls `cancel`, which stops a turn."""
     pressed = 0
 
     def handle(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signal API
@@ -22,7 +18,7 @@ def cancel_on_interrupt(session: Session) -> Iterator[None]:
         pressed += 1
         if pressed > 1:
             raise KeyboardInterrupt
-        session.cancel()
+        cancel()
 
     previous = signal.signal(signal.SIGINT, handle)
     try:

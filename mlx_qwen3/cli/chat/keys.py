@@ -6,12 +6,13 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
 from prompt_toolkit.input import Input
-from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output
 from prompt_toolkit.utils import is_dumb_terminal
@@ -31,6 +32,7 @@ class KeyWatcher:
 
     def __enter__(self) -> KeyWatcher:
         if sys.stdin.isatty():
+            self._hear(get_typeahead(self._source))  # pressed so soon that the prompt got them
             self._wake, self._waker = os.pipe()
             self._thread = threading.Thread(target=self._watch, name="mlx_qwen3 keys", daemon=True)
             self._thread.start()
@@ -76,12 +78,15 @@ class KeyWatcher:
                 return
             pressed = self._source.read_keys() if ready else self._source.flush_keys()
             timeout = SECONDS_TO_TELL_ESCAPE if ready else None
-            for key in pressed:
-                name = key.key.value if isinstance(key.key, Keys) else key.key
-                # With others, Escape is Alt and a key, and no key by itself.
-                if name in self._bindings and (name != "escape" or len(pressed) == 1):
-                    self._bindings[name]()
-                else:
-                    store_typeahead(self._source, [key])
+            self._hear(pressed)
             if self._source.closed:
                 return
+
+    def _hear(self, pressed: Sequence[KeyPress]) -> None:
+        for key in pressed:
+            name = key.key.value if isinstance(key.key, Keys) else key.key
+            # With others, Escape is Alt and a key, and no key by itself.
+            if name in self._bindings and (name != "escape" or len(pressed) == 1):
+                self._bindings[name]()
+            else:
+                store_typeahead(self._source, [key])

@@ -61,7 +61,8 @@ class ChatLoop:
             lambda: toolbar(state, shutil.get_terminal_size().columns),
             lambda: run_command(state, "/thoughts"),
         )
-        keys = {"c-o": lambda: state.printer.toggle_thoughts(), "escape": lambda: state.session.cancel()}
+        keys = {"c-o": lambda: state.printer.toggle_thoughts(), "escape": self._stop, "c-c": self._stop}
+        self._is_stopped = False
         self._keys = KeyWatcher(self._editor.input, self._editor.output, keys)
         tools.approvals.ask = Approver(console, state.printer, self._keys, lambda: state.session.cancel())
         tools.approvals.tell = state.say
@@ -114,14 +115,21 @@ class ChatLoop:
     def _play(self, events: Iterator[Event]) -> None:
         """Show a turn; Ctrl-C stops it and keeps the text so far."""
         state = self.state
-        with cancel_on_interrupt(state.session), self._keys, state.printer:
+        self._is_stopped = False
+        with cancel_on_interrupt(self._stop), self._keys, state.printer:
             for event in events:
                 state.printer.show(event)
+                if self._is_stopped:  # perhaps before there was a turn to cancel
+                    state.session.cancel()
         self._keep()
 
     def _tell_of_servers(self) -> None:
         for line in self.state.tools.notices():
             self.state.say(printable(line))
+
+    def _stop(self) -> None:
+        self._is_stopped = True
+        self.state.session.cancel()
 
     def _keep(self) -> None:
         """Save the conversation, so that a killed chat can be resumed after its last turn."""
