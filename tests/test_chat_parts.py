@@ -1,0 +1,153 @@
+"""Parts of the terminal chat, apart from a terminal: drawing, waiting, what is remembered and found again."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from mlx_qwen3.cli.chat import settings, waiting
+from mlx_qwen3.cli.chat.input import is_complete, without_quotes
+from mlx_qwen3.cli.chat.markdown import last_code_block
+from mlx_qwen3.cli.chat.region import BEGIN, LiveRegion
+from mlx_qwen3.cli.chat.store import KEPT, Store
+from mlx_qwen3.conversation import Conversation
+from mlx_qwen3.errors import MessageError
+from mlx_qwen3.events import PromptProgress
+
+
+def region() -> tuple[LiveRegion, io.StringIO]:
+    written = io.StringIO()
+    return LiveRegion(Console(file=written, width=40, height=10, force_terminal=True)), written
+
+
+def test_nothing_is_written_where_nothing_changed() -> None:
+    live, written = region()
+    assert live.draw(Text("one"))
+    length = len(written.getvalue())
+    assert not live.draw(Text("one"))
+    assert len(written.getvalue()) == length
+    assert live.draw(Text("one"), above=Text("a finished block"))
+    assert live.draw(Text("two"))
+    assert written.getvalue().count(BEGIN) == 3
+
+
+def test_a_change_is_one_write_over_the_lines_before() -> None:
+    live, written = region()
+    live.draw(Text("one\ntwo"))
+    live.draw(Text("three"))
+    assert "\x1b[2A" in written.getvalue().split(BEGIN)[-1], "two lines up"
+
+
+def test_what_is_drawn_is_never_taller_than_the_screen() -> None:
+    live, written = region()
+    live.draw(Text("\n".join(str(number) for number in range(50))))
+    assert written.getvalue().count("\n") == 9
+    assert "49" in written.getvalue()
+
+
+def test_waiting_shows_how_far_a_long_prompt_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: now)
+    shown = waiting.Waiting()
+    assert shown.shown() is None, "what is quick needs no sign"
+    now = 102.0
+    assert "2 s" in str(shown.shown())
+    shown.read(PromptProgress(1000, 4000, 0))
+    assert "reading 1,000 of 4,000 tokens · 6 s left" in str(shown.shown())
+    assert str(shown.shown()).count("━") == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "complete", "sent"),
+    [
+        ("hi", True, "hi"),
+        ('"""one', False, '"""one'),
+        ('"""', False, '"""'),
+        ('"""one\ntwo"""', True, "one\ntwo"),
+        ('"""\none\n"""', True, "one"),
+        ('say """this"""', True, 'say """this"""'),
+    ],
+)
+def test_three_quotes_hold_several_lines(text: str, complete: bool, sent: str) -> None:
+    assert is_complete(text) is complete
+    assert without_quotes(text) == sent
+
+
+def test_the_last_block_of_code() -> None:
+    assert last_code_block("a\n```py\none\n```\nb\n```\ntwo\n```\n") == "two\n"
+    with pytest.raises(MessageError, match="no block of code"):
+        last_code_block("`word`")
+
+
+def test_settings_are_remembered_but_for_seeds_and_nonsense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "data_folder", lambda: tmp_path)
+    assert settings.load_settings() == {}
+    settings.remember(model="4b", thinking=False, thinking_budget=None, sampling={"top_k": 5, "seed": 1})
+    settings.remember(model="8b")
+    assert settings.load_settings() == {"model": "8b", "thinking": False, "sampling": {"top_k": 5}}
+    settings.remember(sampling=None)
+    assert "sampling" not in settings.load_settings()
+    (tmp_path / "settings.json").write_text(json.dumps({"model": 5, "thinking": True, "colour": "red"}))
+    assert settings.load_settings() == {"thinking": True}
+    (tmp_path / "settings.json").write_text("{")
+    assert settings.load_settings() == {}
+
+
+def save(store: Store, name: str, said: str) -> None:
+    Conversation([{"role": "user", "content": said}]).save(store.path(name), {})
+
+
+def test_conversations_are_found_by_name_number_and_title(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(MessageError, match="no conversation is saved"):
+        store.latest()
+    save(store, "20261126-010203", "Plans for a garden")
+    save(store, "work", "Numbers of the year")
+    names = [entry.name for entry in store.list()]
+    assert store.find("work") == store.path("work")
+    assert store.find("plans for") == store.path("20261126-010203")
+    assert store.find("2") == store.path(names[1])
+    assert store.latest() == store.path(names[0])
+    assert {entry.shown for entry in store.list()} == {"Plans for a garden", "work · Numbers of the year"}
+    with pytest.raises(MessageError, match="nothing"):
+        store.find("nothing")
+
+
+def test_conversations_that_saved_themselves_make_room(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = store.new_name()
+    save(store, first, "hi")
+    assert store.new_name() != first
+    for number in range(KEPT + 3):
+        save(store, f"20200101-{number:06}", "hi")
+    save(store, "kept by name", "hi")
+    store.make_room()
+    assert len(store.list()) == KEPT + 1
+    store.forget_automatic("kept by name")
+    store.forget_automatic(store.list()[-1].name)
+    assert store.path("kept by name").exists()
+    assert len(store.list()) == KEPT
+
+
+@pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        ("# A plan\n\nfor the garden", "A plan"),
+        ("note.txt:\n\nline\nline\n\nwhat is this?", "note.txt: what is this?"),
+        ("one two three four five six seven eight nine", "one two three four five six seven eight ..."),
+        ("", ""),
+    ],
+)
+def test_titles(said: str, title: str, tmp_path: Path) -> None:
+    conversation = Conversation([{"role": "user", "content": said}])
+    assert conversation.title == title
+    conversation.given_title = "Mine"
+    conversation.save(tmp_path / "c.json", {})
+    assert Conversation.load(tmp_path / "c.json")[0].title == "Mine"
