@@ -227,7 +227,10 @@ def test_every_command(tmp_path: Path) -> None:
             before = terminal.type(typed)
             terminal.wait(answer, since=before)
         before = terminal.type("/edit")
-        terminal.wait("> /etc/hosts is a file", since=before)
+        terminal.wait("edit> /etc/hosts is a file", since=before)
+        terminal.press("\x03")  # it stays as it was
+        before = terminal.type("/edit")
+        terminal.wait("edit> /etc/hosts is a file", since=before)
         terminal.press("\x15hello")
         before = terminal.type("")
         terminal.wait(DONE, since=before)

@@ -53,9 +53,10 @@ class LineEditor:
 
     def __init__(self, completer: Completer, toolbar: Callable[[], str], show_thoughts: Callable[[], None]):
         self._toolbar = toolbar
+        self._is_editing = False
         self._prompt: PromptSession[str] = PromptSession(
             history=_history(),
-            key_bindings=_bindings(show_thoughts),
+            key_bindings=_bindings(show_thoughts, lambda: not self._is_editing),
             multiline=True,
             completer=completer,
             complete_while_typing=Condition(lambda: _may_be_command(get_app().current_buffer.text)),
@@ -66,9 +67,13 @@ class LineEditor:
         self.input: Input = self._prompt.input
         self.output: Output = self._prompt.output
 
-    def read(self, draft: str = "") -> str:
-        """What the user sends. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C."""
-        text = self._prompt.prompt("> ", default=draft, pre_run=self._watch_toolbar)
+    def read(self, draft: str = "", is_editing: bool = False) -> str:
+        """What the user sends. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C where that does
+        not clear the line: where nothing is typed, or while `is_editing` what was said."""
+        self._is_editing = is_editing
+        text = self._prompt.prompt(
+            "edit> " if is_editing else "> ", default=draft, pre_run=self._watch_toolbar
+        )
         return without_quotes(text)
 
     def _watch_toolbar(self) -> None:
@@ -101,7 +106,7 @@ def _may_be_command(text: str) -> bool:
     return text.startswith("/") and " " not in text
 
 
-def _bindings(show_thoughts: Callable[[], None]) -> KeyBindings:
+def _bindings(show_thoughts: Callable[[], None], may_clear: Callable[[], bool]) -> KeyBindings:
     bindings = KeyBindings()
 
     @bindings.add("enter")
@@ -120,7 +125,7 @@ def _bindings(show_thoughts: Callable[[], None]) -> KeyBindings:
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    @bindings.add("c-c", filter=Condition(lambda: bool(get_app().current_buffer.text)))
+    @bindings.add("c-c", filter=Condition(lambda: may_clear() and bool(get_app().current_buffer.text)))
     def clear(event: KeyPressEvent) -> None:
         event.current_buffer.reset()
 

@@ -78,7 +78,9 @@ class ChatLoop:
             except EOFError:
                 return
             except KeyboardInterrupt:
-                self.state.is_editing = False
+                if self.state.is_editing:
+                    self.state.is_editing = False
+                    continue
                 if time.monotonic() - pressed_at < DOUBLE_PRESS_SECONDS:
                     return
                 pressed_at = time.monotonic()
@@ -86,12 +88,13 @@ class ChatLoop:
 
     def _read(self) -> str:
         self.state.prepare()
-        return self._editor.read(self.state.take_draft())
+        return self._editor.read(self.state.take_draft(), self.state.is_editing)
 
     def _handle(self, text: str) -> None:
         state = self.state
         try:
             if is_command(text):
+                state.is_editing = False
                 run_command(state, text)
             elif text.strip():
                 self._send(text)
