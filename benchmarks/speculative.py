@@ -24,8 +24,9 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 
 import mlx.core as mx  # isort: skip
 
-from benchmarks.shapes import make_checkpoint
+
 from mlx_qwen3 import load_model, load_tokenizer, make_prompt_cache
+from mlx_qwen3.bench.shapes import make_checkpoint
 from mlx_qwen3.decode import decode, prefill
 from mlx_qwen3.drafting import Drafter, ModelDrafter, TextDrafter
 from mlx_qwen3.pace import Pace
@@ -227,7 +228,7 @@ def edit_text(path: Path, every: int) -> tuple[float, float]:
 
 def measure_cost(shape: str, bits: int) -> None:
     """Time of a pass by its rows, and decoding with drafts that are never, or always, accepted."""
-    model = load_model(make_checkpoint(shape, bits))
+    model = load_model(make_checkpoint(shape, bits, Path("models")))
     rows = (1, 2, 3, 5, 9, 16)
     times: dict[int, list[float]] = {count: [] for count in rows}
     cache = make_prompt_cache(model)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-# What is assumed before anything was drafted: 2 of 3 tokens accepted, each a tenth of a pass.
-ACCEPTED, TRIED = 2.0, 3.0
+# Lengths of drafts: few, as a pass over so many rows may be compiled for each.
+LENGTHS = (1, 3, 7, 15)
+# What is assumed before anything was drafted: 1 of 2 tokens accepted, each a tenth of a pass.
+ACCEPTED, TRIED = 1.0, 2.0
 SHARE_OF_PASS = 0.1
+# No token drafted is taken to add less than this share of a pass: times are not that exact.
+LEAST_SHARE = 0.03
 # How much of the past each token tried fades by.
 FADE = 0.95
 # After a draft that did not pay, this many tokens go by before the next try; twice as many each time.
 SHORTEST_REST, LONGEST_REST = 8, 256
-# A try after a rest is this long.
-TRIAL = 2
 # So many rounds with a draft in a row, then one without, to know what that takes by now.
 ROUNDS = 64
 
@@ -50,7 +52,7 @@ class Pace:
         if self._rest or self._rounds >= ROUNDS:
             self._length = 0
         else:
-            self._length = self._best() or min(TRIAL, self.longest)
+            self._length = self._best() or min(LENGTHS[0], self.longest)
 
     def _learn_drafted(self, drafted: int, accepted: int, seconds: float) -> None:
         self._rounds += 1
@@ -83,18 +85,20 @@ class Pace:
         """The length with the best rate; 0 where a plain pass is."""
         share = SHARE_OF_PASS
         if self._plain and self._extra is not None:
-            share = self._extra / self._plain
-        best, best_rate, tokens = 0, 1.0, 1.0
-        for length in range(1, self.longest + 1):
-            tokens += self.acceptance**length
-            rate = tokens / (1 + length * share)
-            if rate > best_rate:
+            share = max(LEAST_SHARE, self._extra / self._plain)
+        best, best_rate = 0, 1.0
+        for length in LENGTHS:
+            rate = expected(self.acceptance, length) / (1 + length * share)
+            if length <= self.longest and rate > best_rate:
                 best, best_rate = length, rate
         return best
 
 
+def expected(acceptance: float, length: int) -> float:
+    """The tokens that a pass over a draft gives on average, its own included."""
+    return length + 1.0 if acceptance >= 1 else (1 - acceptance ** (length + 1)) / (1 - acceptance)
+
+
 def blend(old: float | None, new: float) -> float:
-    """A running mean that follows `new`, downwards sooner: what took longer was often other work."""
-    if old is None:
-        return new
-    return old + (0.3 if new < old else 0.1) * (min(new, 3 * old) - old)
+    """A running mean that follows `new`, though not far: what took long was often other work."""
+    return new if old is None else old + 0.2 * (min(new, 3 * old) - old)
