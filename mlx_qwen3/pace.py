@@ -7,6 +7,8 @@ LENGTHS = (1, 3, 7, 15)
 # What is assumed before anything was drafted: 1 of 2 tokens accepted, each a tenth of a pass.
 ACCEPTED, TRIED = 1.0, 2.0
 SHARE_OF_PASS = 0.1
+# A draft must promise this much more than plain passes.
+WORTH = 1.1
 # No token drafted is taken to add less than this share of a pass: times are not that exact.
 LEAST_SHARE = 0.03
 # How much of the past each token tried fades by.
@@ -32,6 +34,7 @@ class Pace:
         self._accepted, self._tried = ACCEPTED, TRIED
         self._plain: float | None = None  # seconds of a pass without a draft
         self._extra: float | None = None  # seconds that each token drafted adds
+        self._is_plain = False  # the latest pass was one without a draft
         self._timed: set[int] = set()  # lengths that were drafted before
         self._rounds = 0  # with a draft, since the last without
         self._rest, self._next_rest = 0, SHORTEST_REST
@@ -46,15 +49,21 @@ class Pace:
         if drafted:
             self._learn_drafted(drafted, accepted, seconds)
         else:
-            self._plain = blend(self._plain, seconds)
-            self._rounds = 0
+            self._learn_plain(seconds)
             self._wait()
-        if self._rest or self._rounds >= ROUNDS:
+        if self._plain is None or self._rest or self._rounds >= ROUNDS:
             self._length = 0
         else:
             self._length = self._best() or min(LENGTHS[0], self.longest)
 
+    def _learn_plain(self, seconds: float) -> None:
+        # After a draft, or at first, a pass is started late or compiled.
+        if self._is_plain:
+            self._plain, self._rounds = blend(self._plain, seconds), 0
+        self._is_plain = True
+
     def _learn_drafted(self, drafted: int, accepted: int, seconds: float) -> None:
+        self._is_plain = False
         self._rounds += 1
         tried = min(accepted + 1, drafted)  # after the first that was rejected none has a chance
         faded = FADE**tried
@@ -86,7 +95,7 @@ class Pace:
         share = SHARE_OF_PASS
         if self._plain and self._extra is not None:
             share = max(LEAST_SHARE, self._extra / self._plain)
-        best, best_rate = 0, 1.0
+        best, best_rate = 0, WORTH
         for length in LENGTHS:
             rate = expected(self.acceptance, length) / (1 + length * share)
             if length <= self.longest and rate > best_rate:
