@@ -75,13 +75,14 @@ def measure(generate: Generate, size: int, options: argparse.Namespace) -> dict[
     prompts, limits = work(size, options)
     mx.reset_peak_memory()
     base, seen, tokens = mx.get_active_memory(), set[int](), 0
-    start = first = time.perf_counter()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    start = first = clock()
     for numbers in generate(prompts, limits, size):
         tokens += len(numbers)
         if not seen.issuperset(numbers):
             seen.update(numbers)
-            first = time.perf_counter()
-    seconds = time.perf_counter() - start
+            first = clock()
+    seconds = clock() - start
     assert tokens == sum(limits)
     memory = (mx.get_peak_memory() - base) / 1e6
     return {"seconds": seconds, "first": first - start, "tokens": tokens, "memory_mb": memory}
@@ -116,7 +117,7 @@ def run(engine: str, options: argparse.Namespace) -> dict[str, dict[str, float]]
     command = [sys.executable, __file__, "--worker", engine, "--model", str(options.model)]
     for name in ("prompt", "tokens", "shared", "texts", "vocabulary"):
         command += [f"--{name}", str(getattr(options, name))]
-    command += ["--sizes", *map(str, options.sizes)]
+    command += ["--sizes", *map(str, options.sizes), *(["--cpu-time"] if options.cpu_time else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -163,6 +164,9 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=1000, help="ids below this are drawn")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count this process's CPU time, where others run"
+    )
     parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
