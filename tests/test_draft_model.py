@@ -12,10 +12,11 @@ from scripted import write_byte_tokenizer
 from test_cli import run as run_command
 from tiny_checkpoints import DENSE, write_checkpoint
 
-from mlx_qwen3 import Engine, draft_model
+from mlx_qwen3 import Engine
 from mlx_qwen3.checkpoint.find import DEMO_FOLDER
-from mlx_qwen3.drafting import ModelDrafter, TextDrafter
 from mlx_qwen3.errors import CheckpointError, ModelNotFoundError
+from mlx_qwen3.speculative import draft_model
+from mlx_qwen3.speculative.drafting import ModelDrafter, TextDrafter
 
 QUESTION = "What is 348 + 75?"
 

@@ -11,8 +11,8 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.prompt import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.undo import take_back
 from mlx_qwen3.decode import prefill
-from mlx_qwen3.pace import Pace
 from mlx_qwen3.sampling import NOTHING, Sampler
+from mlx_qwen3.speculative.pace import Pace
 
 
 class Drafter(Protocol):
