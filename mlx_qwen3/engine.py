@@ -98,8 +98,7 @@ class Engine:
         self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
         """The model, for the engine's thread alone (as the one that drafts); the plan of memory it was
         loaded by; its folder."""
-        left = self.plan.room - self.plan.need.total - self.plan.copies
-        self.prefixes = PrefixPool(max(0, left // 2))
+        self.prefixes = PrefixPool(0 if self.draft_model else self.plan.left // 2)
         """What conversations have read, for others that start alike; for the engine's thread alone."""
         self.config = self.model.args
         """The model's config as loaded; a long conversation has positions scaled further for it."""
@@ -214,9 +213,10 @@ class Engine:
     ) -> None:
         try:
             folder = resolve(name, on_download)
-            loaded = load(folder, context, CacheKind(**self.cache_options), name)
+            kind = CacheKind(**self.cache_options)
+            loaded = load(folder, context, kind, name)
             tokenizer = load_tokenizer(folder)
-            draft_model = load_draft_model(self._draft_setting, loaded.model, folder, context, on_download)
+            draft_model = load_draft_model(self._draft_setting, loaded, kind, context, on_download)
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)
         else:

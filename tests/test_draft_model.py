@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tiny_checkpoints import DENSE, write_checkpoint
 
 from mlx_qwen3 import Engine
 from mlx_qwen3.checkpoint.find import DEMO_FOLDER
-from mlx_qwen3.errors import CheckpointError, ModelNotFoundError
+from mlx_qwen3.checkpoint.load import load
+from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, ModelNotFoundError
+from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.speculative import draft_model
 from mlx_qwen3.speculative.drafting import ModelDrafter, TextDrafter
 
@@ -61,6 +64,24 @@ def test_another_vocabulary_is_refused_in_one_line(tmp_path: Path) -> None:
         Engine("demo", draft_model=str(tmp_path / "other"))
     with pytest.raises(ModelNotFoundError):
         Engine("demo", draft_model="nothing-of-that-name")
+
+
+def test_a_draft_model_must_fit_beside_the_model_it_drafts_for() -> None:
+    target = load(DEMO_FOLDER)
+    full = replace(target, plan=replace(target.plan, room=target.plan.need.total, copies=0))
+    assert draft_model.load_draft_model("demo-draft", target, CacheKind(), None, None) is not None
+    message = r"demo-draft cannot draft for demo, which leaves it 0\.0 GB of memory; try --draft-model text"
+    with pytest.raises(InsufficientMemoryError, match=message):
+        draft_model.load_draft_model("demo-draft", full, CacheKind(), None, None)
+    # Weights alone would fit, but not as long a conversation as the model may have.
+    short = target.plan.need.total + weight_bytes(DEMO_FOLDER / "draft") + 10**5
+    beside = replace(target, plan=replace(target.plan, room=short, copies=0))
+    with pytest.raises(InsufficientMemoryError):
+        draft_model.load_draft_model("demo-draft", beside, CacheKind(), None, None)
+
+
+def weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def test_the_same_vocabulary_in_other_bytes_is_the_same(tmp_path: Path) -> None:

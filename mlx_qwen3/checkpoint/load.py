@@ -46,17 +46,23 @@ def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
 
 
 def load(
-    folder: Path, context: int | None = None, kind: CacheKind | None = None, name: str | None = None
+    folder: Path,
+    context: int | None = None,
+    kind: CacheKind | None = None,
+    name: str | None = None,
+    beside: Plan | None = None,
 ) -> Loaded:
     """As `load_model`, planned for conversations in caches of `kind`, and returned with the plan.
 
-    name: what the user calls the model, for messages.
+    name: what the user calls the model, for messages. beside: the plan of another model, which is to
+    read the same conversations with what it leaves of the memory.
     """
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     model = build_model(config, stored)
     check(folder, model, stored)
-    plan = make_plan(_demand(name or folder.name, model, stored, context, kind or CacheKind()))
+    demand = _demand(name or folder.name, model, stored, context, kind or CacheKind())
+    plan = make_plan(demand) if beside is None else make_plan(demand, beside.left, beside.context)
     _load_weights(model, sorted({tensor.file for tensor in stored.values()}))
     model.eval()
     prepare(model, plan.copies)

@@ -66,17 +66,22 @@ class Plan:
     room: int
     is_limited: bool = False
 
+    @property
+    def left(self) -> int:
+        """What it leaves of the memory."""
+        return max(0, self.room - self.need.total - self.copies)
 
-def make_plan(demand: Demand, room: int | None = None) -> Plan:
+
+def make_plan(demand: Demand, room: int | None = None, least: int = LEAST_CONTEXT) -> Plan:
     """Plan `demand` for a machine with `room` bytes (None: what this one has).
 
     Raises InsufficientMemoryError, naming what would fit, if the context asked for does not; if none
-    was asked for, a context of 2,048 tokens.
+    was asked for, one of `least` tokens.
     """
     room = available_memory() if room is None else room
     natural = demand.config.context_length
     asked = demand.context or demand.kind.max_size
-    least = asked or min(natural, LEAST_CONTEXT)
+    least = asked or min(natural, least)
     if demand.need(least).total > room:
         raise InsufficientMemoryError(_refusal(demand, least, room))
     usual = demand.need(asked or min(natural, USUAL_CONTEXT)).total

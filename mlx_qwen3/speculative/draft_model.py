@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.checkpoint import FAMILY, OnDownload, load_model, resolve
+from mlx_qwen3.backend import keep_resident
+from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
+from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.config import ModelConfig
-from mlx_qwen3.errors import CheckpointError, Qwen3Error
+from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, Qwen3Error
+from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.model.qwen3 import Model
 
 AUTO, TEXT = "auto", "text"
@@ -21,38 +24,53 @@ WORTH_A_DRAFT = 10
 
 
 def load_draft_model(
-    setting: str | None, model: Model, folder: Path, context: int | None, on_download: OnDownload | None
+    setting: str | None, target: Loaded, kind: CacheKind, context: int | None, on_download: OnDownload | None
 ) -> Model | None:
-    """The model that drafts for `model` (of `folder`), None where none does.
+    """The model that drafts for `target`, None where none does.
 
     setting: a model as `load_model` takes it. `auto`: the smallest of the family for a model that reads
-    ten times as much for a token, if it was downloaded already. None, `text`: no model.
-    Raises what loading raises, and CheckpointError if the vocabularies differ.
+    ten times as much for a token, if it was downloaded already and fits beside it. None, `text`: no model.
+    kind: of the target's caches. Raises what loading raises, CheckpointError if the vocabularies differ,
+    and InsufficientMemoryError if the target leaves no room for as long a conversation.
     """
     if setting is None or setting == TEXT:
         return None
     if setting == AUTO:
-        return _load_automatically(model, folder, context)
-    draft_folder = resolve(setting, on_download)
-    draft = load_model(draft_folder, context=context)
-    if not same_vocabulary(draft_folder, folder) or draft.args.vocab_size != model.args.vocab_size:
-        raise CheckpointError(
-            f"{setting} cannot draft for {folder.name}: their vocabularies differ; use a model of the same "
-            "family, or `text`"
-        )
-    return draft
+        return _load_automatically(target, kind, context)
+    folder = resolve(setting, on_download)
+    if not same_vocabulary(folder, target.folder):
+        raise _other_vocabulary(setting, target.folder)
+    try:
+        draft = load(folder, context, kind, setting, beside=target.plan)
+    except InsufficientMemoryError as error:
+        raise InsufficientMemoryError(
+            f"{setting} cannot draft for {target.folder.name}, which leaves it "
+            f"{target.plan.left / 1e9:.1f} GB of memory; try --draft-model text, --kv-bits 8 or "
+            "a shorter --context"
+        ) from error
+    if draft.model.args.vocab_size != target.model.args.vocab_size:
+        raise _other_vocabulary(setting, target.folder)
+    keep_resident(target.plan.need.total + draft.plan.need.total)
+    return draft.model
 
 
-def _load_automatically(model: Model, folder: Path, context: int | None) -> Model | None:
-    if bytes_read(model.args, folder) < WORTH_A_DRAFT * FAMILY[SMALLEST].num_bytes:
+def _other_vocabulary(setting: str, folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{setting} cannot draft for {folder.name}: their vocabularies differ; use a model of the same "
+        "family, or `text`"
+    )
+
+
+def _load_automatically(target: Loaded, kind: CacheKind, context: int | None) -> Model | None:
+    if bytes_read(target.model.args, target.folder) < WORTH_A_DRAFT * FAMILY[SMALLEST].num_bytes:
         return None
     from mlx_qwen3.checkpoint.hub import downloaded
 
-    if (draft_folder := downloaded(FAMILY[SMALLEST].repository)) is None:
+    if (folder := downloaded(FAMILY[SMALLEST].repository)) is None:
         return None
     try:
-        return load_draft_model(str(draft_folder), model, folder, context, None)
-    except Qwen3Error:  # another vocabulary, or a download that is not whole: nobody asked for it
+        return load_draft_model(str(folder), target, kind, context, None)
+    except Qwen3Error:  # no room, another vocabulary, a download that is not whole: nobody asked for it
         return None
 
 
