@@ -54,11 +54,12 @@ def install(folder: Path, requirements: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def commands(request: pytest.FixtureRequest) -> dict[str, Path]:
+def commands(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The command of each published server."""
-    cache = request.config.cache
-    assert cache is not None
-    home = Path(cache.mkdir("published-mcp-servers")) / f"{sys.version_info[0]}.{sys.version_info[1]}"
+    cache = getattr(request.config, "cache", None)  # `-p no:cacheprovider` takes it away
+    name = "published-mcp-servers"
+    home = Path(cache.mkdir(name) if cache is not None else tmp_path_factory.mktemp(name))
+    home /= f"{sys.version_info[0]}.{sys.version_info[1]}"
     with ThreadPoolExecutor(len(SERVERS)) as pool:
         problems = list(pool.map(lambda item: install(home / item[0], item[1]), SERVERS.items()))
     for problem in filter(None, problems):

@@ -54,9 +54,11 @@ class LineEditor:
     def __init__(self, completer: Completer, toolbar: Callable[[], str], show_thoughts: Callable[[], None]):
         self._toolbar = toolbar
         self._is_editing = False
+        self.is_interrupted = False
+        """Whether Ctrl-C came after Enter, before the line was handed on."""
         self._prompt: PromptSession[str] = PromptSession(
             history=_history(),
-            key_bindings=_bindings(show_thoughts, lambda: not self._is_editing),
+            key_bindings=_bindings(show_thoughts, lambda: not self._is_editing, self._interrupt),
             multiline=True,
             completer=completer,
             complete_while_typing=Condition(lambda: _may_be_command(get_app().current_buffer.text)),
@@ -70,11 +72,18 @@ class LineEditor:
     def read(self, draft: str = "", is_editing: bool = False) -> str:
         """What the user sends. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C where that does
         not clear the line: where nothing is typed, or while `is_editing` what was said."""
-        self._is_editing = is_editing
+        self._is_editing, self.is_interrupted = is_editing, False
         text = self._prompt.prompt(
             "edit> " if is_editing else "> ", default=draft, pre_run=self._watch_toolbar
         )
         return without_quotes(text)
+
+    def _interrupt(self, event: KeyPressEvent) -> None:
+        """SIGINT, which a terminal sends while it is no longer, or not yet, in raw mode."""
+        if event.app.future is None or event.app.is_done:
+            self.is_interrupted = True
+        else:
+            event.app.exit(exception=KeyboardInterrupt(), style="class:aborting")
 
     def _watch_toolbar(self) -> None:
         get_app().create_background_task(self._redraw_when_it_changes())
@@ -106,8 +115,13 @@ def _may_be_command(text: str) -> bool:
     return text.startswith("/") and " " not in text
 
 
-def _bindings(show_thoughts: Callable[[], None], may_clear: Callable[[], bool]) -> KeyBindings:
+def _bindings(
+    show_thoughts: Callable[[], None],
+    may_clear: Callable[[], bool],
+    interrupt: Callable[[KeyPressEvent], None],
+) -> KeyBindings:
     bindings = KeyBindings()
+    bindings.add("<sigint>")(interrupt)
 
     @bindings.add("enter")
     def send(event: KeyPressEvent) -> None:

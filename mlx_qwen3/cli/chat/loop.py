@@ -118,7 +118,7 @@ class ChatLoop:
     def _play(self, events: Iterator[Event]) -> None:
         """Show a turn; Ctrl-C stops it and keeps the text so far."""
         state = self.state
-        self._is_stopped = False
+        self._is_stopped = self._editor.is_interrupted
         with cancel_on_interrupt(self._stop), self._keys, state.printer:
             for event in events:
                 state.printer.show(event)

@@ -1,0 +1,46 @@
+"""The line editor, without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application.current import set_app
+from prompt_toolkit.completion import DummyCompleter
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from mlx_qwen3.cli.chat import input as chat_input
+
+
+async def signal_to(editor: chat_input.LineEditor) -> None:
+    with set_app(editor._prompt.app):
+        editor._prompt.app.key_processor.send_sigint()
+
+
+def test_a_signal_after_enter_is_noted_and_raises_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_input, "data_folder", lambda: tmp_path)
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        editor = chat_input.LineEditor(DummyCompleter(), lambda: "", lambda: None)
+        keys.send_text("hello\r")
+        assert editor.read() == "hello"
+        assert not editor.is_interrupted
+        asyncio.run(signal_to(editor))  # the toolkit may hear of it as late as this
+        assert editor.is_interrupted
+        keys.send_text("again\r")
+        assert editor.read() == "again"
+        assert not editor.is_interrupted
+
+
+def test_a_signal_before_enter_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_input, "data_folder", lambda: tmp_path)
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        editor = chat_input.LineEditor(DummyCompleter(), lambda: "", lambda: None)
+        app = editor._prompt.app
+        app.after_render += lambda _: None if app.is_done else app.key_processor.send_sigint()
+        with pytest.raises(KeyboardInterrupt):
+            editor.read()
