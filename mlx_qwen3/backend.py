@@ -299,6 +299,18 @@ def _unpacked(words: mx.array, bits: int) -> mx.array:
     return ((words[..., None] >> places) & (2**bits - 1)).astype(mx.float32)
 
 
+def dequantize_fp32(
+    weight: mx.array, scales: mx.array, biases: mx.array | None, *, group_size: int, bits: int, mode: str
+) -> mx.array:
+    """The numbers that packed words stand for, in fp32 whatever the scales are in."""
+    scales, biases = _fp32(scales), None if biases is None else _fp32(biases)
+    if is_cpu() and biases is not None and 32 % bits == 0:  # no value lies in two words
+        values = _unpacked(weight, bits).reshape(*scales.shape, group_size)
+        return (values * scales[..., None] + biases[..., None]).flatten(-2)
+    settings: dict[str, Any] = {"group_size": group_size, "bits": bits, "mode": mode}
+    return mx.dequantize(weight, scales, biases, dtype=mx.float32, **settings)
+
+
 class _Quantized:
     """Holds an fp32 copy of its quantized matrix where the budget allows, else dequantizes tiles."""
 
@@ -335,17 +347,8 @@ class _Quantized:
 
     def _dequantized(self, rows: slice | mx.array | int) -> mx.array:
         biases = self.get("biases")  # type: ignore[attr-defined]
-        weight, scales = self.weight[rows], _fp32(self.scales[rows])
-        if self.mode == "affine" and 32 % self.bits == 0:  # no value lies in two words
-            values = _unpacked(weight, self.bits).reshape(*scales.shape, self.group_size)
-            return (values * scales[..., None] + _fp32(biases[rows])[..., None]).flatten(-2)
-        return mx.dequantize(
-            weight,
-            scales,
-            None if biases is None else _fp32(biases[rows]),
-            dtype=mx.float32,
-            **self._settings(),
-        )
+        biases = None if biases is None else biases[rows]
+        return dequantize_fp32(self.weight[rows], self.scales[rows], biases, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}

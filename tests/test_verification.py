@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from scripted import write_byte_tokenizer
@@ -22,7 +23,7 @@ from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import convert, verify
 from mlx_qwen3.conversion.originals import open_folder
-from mlx_qwen3.conversion.probe import predictions, probe_ids
+from mlx_qwen3.conversion.probe import predictions, probe, probe_ids
 from mlx_qwen3.conversion.streamed import streamed_model
 from mlx_qwen3.conversion.writer import ShardWriter
 from mlx_qwen3.errors import CheckpointError, ConversionError
@@ -300,6 +301,20 @@ def test_a_model_left_on_the_disk_says_what_one_in_memory_says(converted, kind):
         expected = np.array(load_model(folder)(mx.array([ids]))[0])
         np.testing.assert_allclose(predictions(original.sources, original.config, ids), expected, atol=2e-3)
         assert streamed_model(original.sources, original.config)
+
+
+def test_of_a_large_vocabulary_every_so_many_predictions_are_compared(converted, monkeypatch):
+    original, made = open_folder(converted / "dense"), open_folder(converted / "dense-4bit")
+    ids = probe_ids(made.path, made.config.vocab_size)
+    monkeypatch.setattr(mlx_qwen3.conversion.probe, "MAX_LOGITS", made.config.vocab_size * len(ids) // 3)
+    found = probe(made.sources, original.sources, made.config, made.path)
+    p, q = (
+        np.array(nn.log_softmax(predictions(side.sources, side.config, ids)), np.float64)[2::3]
+        for side in (original, made)
+    )
+    assert found.tokens == len(p) == 64
+    assert found.kl == pytest.approx((np.exp(p) * (p - q)).sum(axis=-1).mean(), rel=1e-3)
+    assert found.top1 == (p.argmax(axis=-1) == q.argmax(axis=-1)).mean()
 
 
 class TestCommand:

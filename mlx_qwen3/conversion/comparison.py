@@ -74,11 +74,13 @@ def _read(made: Source, first: int, count: int, rows: mx.array) -> tuple[mx.arra
     parts = made.read_parts(first, count)
     plain = mx.quantize(rows.astype(made.dtype), **made.quantization.settings())
     identical = all(mx.array_equal(a, b).item() for a, b in zip(parts, plain, strict=True))
+    stored = made.dequantize_fp32(parts)
+    rounded = stored if identical else made.dequantize_fp32(plain)
     # Weights that were on a grid before round to it with hardly an error, and compensation moves them still.
     steps = plain[1].astype(mx.float32).square() * (made.quantization.group_size / 12)
     if made.quantization.mode != "affine":
         steps = mx.zeros((count, 1))
-    return made.dequantize(parts), made.dequantize(plain), steps, identical
+    return stored, rounded, steps, identical
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,13 @@ class _RowSums:
 
 
 def _row_sums(made: mx.array, rows: mx.array, rounded: mx.array, steps: mx.array) -> _RowSums:
+    is_plain = rounded is made  # stored as plain rounding would: then both errors are one
     made, rows, rounded = (array.astype(mx.float32) for array in (made, rows, rounded))
-    sums = [rows.square(), (made - rows).square(), (rounded - rows).square(), steps, made * rows]
-    return _RowSums(*(np.array(values.sum(axis=-1)).astype(np.float64) for values in sums))
+    error = (made - rows).square().sum(axis=-1)
+    rounding = error if is_plain else (rounded - rows).square().sum(axis=-1)
+    sums = [rows.square().sum(axis=-1), error, rounding, steps.sum(axis=-1), (made * rows).sum(axis=-1)]
+    mx.eval(sums)
+    return _RowSums(*(np.array(values).astype(np.float64) for values in sums))
 
 
 class _Sums:

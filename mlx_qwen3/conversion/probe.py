@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,8 +16,11 @@ from mlx_qwen3.conversion.streamed import OnBytes, streamed_model
 from mlx_qwen3.errors import TokenizerError
 from mlx_qwen3.tokenizer import load_tokenizer
 
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+
 MAX_TOKENS = 192
-TILE = 16  # positions whose predictions are compared at once
+# Logits held of each model: with a large vocabulary, only every so many tokens' predictions are compared.
+MAX_LOGITS = 10_000_000
 TEXT = """\
 The river had frozen early that winter, and for the first time in years the children could walk across
 it to school. Their grandmother counted them from the window: one, two, three small coats, red, blue and
@@ -36,8 +40,9 @@ def median(values):
 
 @dataclass(frozen=True)
 class Probe:
-    """Predictions of a checkpoint beside its source's. kl: mean divergence from the source's, in nats a
-    token. top1: share of `tokens` for which both find the same token the likeliest."""
+    """Predictions of a checkpoint beside its source's. tokens: how many predictions, evenly spread over a
+    text. kl: mean divergence from the source's, in nats a token. top1: share of `tokens` for which both
+    find the same token the likeliest."""
 
     tokens: int
     kl: float
@@ -56,13 +61,14 @@ def probe(
     Raises CheckpointError.
     """
     ids = probe_ids(tokenizer_folder, config.vocab_size)
-    theirs, ours = (predictions(sources, config, ids, on_bytes) for sources in (original, made))
-    divergence = sum(
-        _divergence(theirs[start : start + TILE], ours[start : start + TILE])
-        for start in range(0, len(ids), TILE)
+    every = -(-len(ids) * config.vocab_size // MAX_LOGITS)
+    theirs, ours = (
+        np.asarray(predictions(sources, config, ids, on_bytes, every)) for sources in (original, made)
     )
-    agreement = np.array(theirs.argmax(axis=-1) == ours.argmax(axis=-1)).mean()
-    return Probe(tokens=len(ids), kl=max(0.0, divergence / len(ids)), top1=float(agreement))
+    tokens = len(theirs)
+    divergence = sum(map(_divergence, theirs, ours))
+    agreement = (theirs.argmax(axis=-1) == ours.argmax(axis=-1)).mean()
+    return Probe(tokens=tokens, kl=max(0.0, divergence / tokens), top1=float(agreement))
 
 
 def probe_ids(tokenizer_folder: Path, vocab_size: int) -> list[int]:
@@ -77,16 +83,30 @@ def probe_ids(tokenizer_folder: Path, vocab_size: int) -> list[int]:
 
 
 def predictions(
-    sources: Mapping[str, Source], config: ModelConfig, ids: list[int], on_bytes: OnBytes | None = None
+    sources: Mapping[str, Source],
+    config: ModelConfig,
+    ids: list[int],
+    on_bytes: OnBytes | None = None,
+    every: int = 1,
 ) -> mx.array:
-    """Logits (L, V) in fp32 of the model whose tensors are `sources`, none of which is held in memory."""
+    """Logits (L / every, V) in fp32 of the model whose tensors are `sources`, which stay on the disk.
+
+    every: 3 gives those after the third token, the sixth and so on.
+    """
     model = streamed_model(sources, config, on_bytes)
-    logits = model(mx.array([ids]))[0]
+    hidden = model.model(mx.array([ids]))
+    logits = model.output_head(hidden[0, every - 1 :: every])
     mx.eval(logits)
     return logits
 
 
-def _divergence(theirs: mx.array, ours: mx.array) -> float:
-    """Sum over rows of KL(theirs || ours), in nats."""
-    p, q = (logits - mx.logsumexp(logits, axis=-1, keepdims=True) for logits in (theirs, ours))
-    return float(np.array((mx.exp(p) * (p - q)).sum()))
+def _divergence(theirs: Logits, ours: Logits) -> float:
+    """KL(theirs || ours) of one token's predictions (V,), in nats.
+
+    By numpy, whose exponential takes a tenth of the time of MLX's on a CPU.
+    """
+    theirs, ours = theirs - theirs.max(), ours - ours.max()
+    weights = np.exp(theirs)
+    total = weights.sum(dtype=np.float64)
+    difference = np.dot(weights, theirs - ours) / total
+    return float(difference - np.log(total) + np.log(np.exp(ours).sum(dtype=np.float64)))

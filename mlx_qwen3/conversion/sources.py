@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_qwen3.backend import dequantize_fp32
 from mlx_qwen3.checkpoint.expectation import stacked_name
 from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor
 from mlx_qwen3.config import Quantization
@@ -39,6 +40,10 @@ class Source(ABC):
 
         Raises CheckpointError.
         """
+
+    def read_fp32(self, first: int, count: int) -> mx.array:
+        """The same in fp32, as it is to be computed with. Raises CheckpointError."""
+        return self.read(first, count).astype(mx.float32)
 
     @property
     @abstractmethod
@@ -110,8 +115,16 @@ class QuantizedMatrix(Source):
     def read(self, first: int, count: int) -> mx.array:
         return self.dequantize(self.read_parts(first, count))
 
+    def read_fp32(self, first: int, count: int) -> mx.array:
+        return self.dequantize_fp32(self.read_parts(first, count))
+
+    def dequantize_fp32(self, parts: Sequence[mx.array]) -> mx.array:
+        """The numbers that rows as stored stand for, not rounded to 16 bits: MLX's products do not either."""
+        weight, scales, *biases = parts
+        return dequantize_fp32(weight, scales, biases[0] if biases else None, **self.quantization.settings())
+
     def dequantize(self, parts: Sequence[mx.array]) -> mx.array:
-        """The numbers that rows as stored stand for."""
+        """The same as numbers of the checkpoint's format."""
         weight, scales, *biases = parts
         return mx.dequantize(
             weight, scales, biases[0] if biases else None, **self.quantization.settings(), dtype=self.dtype

@@ -60,7 +60,7 @@ class _Streamed(nn.Module):
         """x (..., in) times rows `first` to `first + count` of the matrix -> (..., count)."""
         pieces = []
         for start, length in row_chunks(self._source, first, count):
-            pieces.append(x @ self._source.read(start, length).astype(mx.float32).T)
+            pieces.append(x @ self._source.read_fp32(start, length).T)
             mx.eval(pieces[-1])  # so that one chunk is in memory at a time
             if self._on_bytes is not None:
                 self._on_bytes(self._source.num_bytes * length // self._source.num_rows)
@@ -79,7 +79,7 @@ class StreamedEmbedding(_Streamed):
 
     def __call__(self, ids: mx.array) -> mx.array:
         rows, places = np.unique(np.array(ids), return_inverse=True)
-        matrix = mx.concatenate([self._source.read(int(row), 1) for row in rows]).astype(mx.float32)
+        matrix = mx.concatenate([self._source.read_fp32(int(row), 1) for row in rows])
         return matrix[mx.array(places.reshape(ids.shape))]
 
     def as_linear(self, x: mx.array) -> mx.array:
