@@ -81,8 +81,8 @@ def _summary(verification: Verification) -> str:
     )
     if (probe := verification.probe) is not None:
         text += (
-            f" On a text of {probe.tokens} tokens: divergence (KL) of predictions <b>{probe.kl:.4f}</b> nats "
-            f"a token, the same likeliest token for <b>{probe.top1:.1%}</b>."
+            f" For {probe.tokens} tokens of a text: divergence (KL) of predictions <b>{probe.kl:.4f}</b> "
+            f"nats a token, the same likeliest token for <b>{probe.top1:.1%}</b>."
         )
     return text
 

@@ -93,7 +93,7 @@ def _measured(verification: Verification | None) -> list[str]:
         lines += [f"- largest: {verification.worst.error:.2%}, in `{verification.worst.name}`"]
     if (probe := verification.probe) is not None:
         lines += [
-            f"- predictions for a text of {probe.tokens} tokens: divergence (KL) from the original's "
+            f"- predictions of {probe.tokens} tokens of a text: divergence (KL) from the original's "
             f"{probe.kl:.4f} nats a token, the same likeliest token for {probe.top1:.1%} of them"
         ]
     else:

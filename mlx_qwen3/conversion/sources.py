@@ -119,7 +119,7 @@ class QuantizedMatrix(Source):
         return self.dequantize_fp32(self.read_parts(first, count))
 
     def dequantize_fp32(self, parts: Sequence[mx.array]) -> mx.array:
-        """The numbers that rows as stored stand for, not rounded to 16 bits: MLX's products do not either."""
+        """The numbers that rows as stored stand for, not rounded to 16 bits once more."""
         weight, scales, *biases = parts
         return dequantize_fp32(weight, scales, biases[0] if biases else None, **self.quantization.settings())
 
