@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,14 @@ def test_a_process_that_fails_is_said_in_one_line() -> None:
     with pytest.raises(BenchmarkError, match="worker") as caught:
         bench.measure._process("-c", "import sys; sys.exit('no\\nworker')")
     assert "\n" not in str(caught.value)
+
+
+def test_ours_is_imported_before_mlx_and_so_brings_its_blas() -> None:
+    code = f"""
+import runpy, sys
+worker = runpy.run_path({bench.measure.__file__.replace("measure.py", "worker.py")!r})
+worker["ENGINES"]["mlx-qwen3"] = lambda folder: sys.exit("too early" if "mlx.core" in sys.modules else 0)
+worker["measure"]("mlx-qwen3", None, [], 1.0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -97,11 +97,11 @@ def _together(model: Any, cache: Any, prompts: Prompts) -> Iterator[Any]:
 
 def measure(engine: str, folder: Path, cases: Sequence[Sequence[int]], limit: float) -> dict[str, Any]:
     """Every case, (prompt tokens, texts at once, answer tokens), cut down to `limit` seconds."""
-    import mlx.core as mx
-
     began = time.perf_counter()
     generate = ENGINES[engine](folder)
     loaded = time.perf_counter()
+    import mlx.core as mx  # not before: whoever imports it first chooses its BLAS
+
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
     timed = partial(_timed, generate, range(min(vocabulary, ORDINARY_TOKENS)))
     few = timed(FEW_PROMPT, 1, FEW_TOKENS)

@@ -13,7 +13,7 @@ import numpy as np
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.conversion.sources import Source
 from mlx_qwen3.conversion.streamed import OnBytes, streamed_model
-from mlx_qwen3.errors import TokenizerError
+from mlx_qwen3.errors import CheckpointError, TokenizerError
 from mlx_qwen3.tokenizer import load_tokenizer
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
@@ -66,9 +66,11 @@ def probe(
         np.asarray(predictions(sources, config, ids, on_bytes, every)) for sources in (original, made)
     )
     tokens = len(theirs)
-    divergence = sum(map(_divergence, theirs, ours))
+    divergence = sum(map(_divergence, theirs, ours)) / tokens
+    if not np.isfinite(divergence):
+        raise CheckpointError("predictions are no finite numbers, though all weights are: they overflow")
     agreement = (theirs.argmax(axis=-1) == ours.argmax(axis=-1)).mean()
-    return Probe(tokens=tokens, kl=max(0.0, divergence / tokens), top1=float(agreement))
+    return Probe(tokens=tokens, kl=max(0.0, divergence), top1=float(agreement))
 
 
 def probe_ids(tokenizer_folder: Path, vocab_size: int) -> list[int]:
