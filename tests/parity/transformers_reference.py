@@ -7,6 +7,9 @@ import torch
 from parity.model_cases import GREEDY_TOKENS, Raw, is_sparse, weights
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+# A reference must not vary: with several threads, one run of seven was off by 1e-3 in one case.
+torch.set_num_threads(1)
+
 
 def reference(raw: Raw) -> torch.nn.Module:
     """transformers' model of this config with our drawn weights, in fp32."""
