@@ -29,8 +29,8 @@ class TokenSampler(Protocol):
 # A chunk should take about this long, so that a cancel never waits longer.
 CHUNK_SECONDS = (0.12, 0.35)
 SMALLEST_CHUNK, FIRST_CHUNK, LARGEST_CHUNK = 32, 256, 2048
-# Half a chunk must run at this share of the speed at least, or halving is taken back: a device that
-# reads all weights for each chunk gains nothing from small ones.
+# Half a chunk must run at this share of the best speed at least, or halving is taken back: a device
+# that reads all weights for each chunk gains nothing from small ones.
 WORTH_HALVING = 0.7
 CLEAR_MEMORY_EVERY = 256
 
@@ -68,7 +68,7 @@ class ChunkSizes:
         """A chunk of `size` tokens took `seconds`."""
         size, speed = self.size, self.size / max(seconds, 1e-9)
         self._speed[size] = speed
-        halved_in_vain = speed < WORTH_HALVING * self._speed.get(2 * size, 0.0)
+        halved_in_vain = 2 * size in self._speed and not self._is_fast_enough(speed)
         if halved_in_vain or (seconds < CHUNK_SECONDS[0] and size < LARGEST_CHUNK):
             self.size = 2 * size
         elif seconds > CHUNK_SECONDS[1] and size > SMALLEST_CHUNK and self._is_worth_halving(size):
@@ -76,7 +76,10 @@ class ChunkSizes:
 
     def _is_worth_halving(self, size: int) -> bool:
         half = self._speed.get(size // 2)
-        return half is None or half >= WORTH_HALVING * self._speed[size]
+        return half is None or self._is_fast_enough(half)
+
+    def _is_fast_enough(self, speed: float) -> bool:
+        return speed >= WORTH_HALVING * max(self._speed.values())
 
 
 def decode(model: Model, ids: Sequence[int], cache: Sequence[Cache], sampler: TokenSampler) -> Generator[int]:

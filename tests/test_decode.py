@@ -39,6 +39,7 @@ def settle(time: Time, chunks: int = 40) -> list[int]:
         (lambda n: n / 20, SMALLEST_CHUNK),  # slow, and the same at every size
         (lambda n: 10 + n / 1000, 256),  # all in reading the weights: halving gains nothing
         (lambda n: n / (100 if n >= 128 else 50), 128),  # small products at half the speed
+        (lambda n: n / {256: 100, 128: 80, 64: 60}.get(n, 45), 128),  # no step of much, but all together
     ],
 )
 def test_chunks_settle_where_their_time_suits(time: Time, size: int) -> None:

@@ -152,7 +152,7 @@ def _timed(generate: Generate, ids: range, prompt: int, batch: int, tokens: int)
 def _fitting(timed: Timed, few: dict[str, Any], prompt: int, limit: float) -> int:
     """How many tokens of a prompt fit the time; found with longer ones where a few tell too little."""
     size, seconds, allowed = FEW_PROMPT, few["ttft_s"], limit * PROMPT_SHARE
-    while prompt * seconds / size > allowed and 8 * seconds < allowed / 2:
+    while prompt * seconds / size > allowed and 8 * seconds < allowed:
         size *= 8
         seconds = timed(size, 1, 1)["ttft_s"]
     return min(prompt, max(FEW_PROMPT, int(allowed * size / seconds)))

@@ -18,17 +18,21 @@ Four ways, chosen by what the rows are, how many queries look at them, and the d
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, reduce
 from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.rows import QuantizedRows, Rows, dequantize, layout_of, length_of, take
+from mlx_qwen3.exponential import exp
 
 Mask = mx.array | str | None  # "causal", an additive or boolean (.., L, S) array, or nothing to hide
 
-# Scores computed at once, fewer need no tiles: 4 MiB of fp32.
+# Scores computed at once: 4 MiB of fp32.
 TILE_SCORES = 2**20
+# Up to this many, nothing is gained by tiles.
+FEW_SCORES = 2**14
 # Queries of a tile, and the least keys of one.
 TILE_QUERIES, TILE_KEYS = 256, 256
 # Up to this many queries per key head, multiplying rows as stored beats unpacking them.
@@ -54,8 +58,7 @@ def attend(queries: mx.array, keys: Rows, values: Rows, scale: float, mask: Mask
         is_long = S >= 2 * SMALL_KEYS and H // keys.shape[1] * L <= FEW_QUERIES
         if is_long and not on_gpu and keys.dtype == mx.float32:
             return _by_small_products(queries, keys, values, scale, mask)
-        # A prompt's first rows have no history: their scores are as many as the chunk makes them.
-        if on_gpu or L == S or B * H * L * S <= TILE_SCORES:
+        if on_gpu or B * H * L * S <= FEW_SCORES:
             return _kernel(queries, keys, values, scale, mask)
     else:
         keys, values = QuantizedRows(*keys), QuantizedRows(*values)
@@ -190,7 +193,8 @@ def _block(
         scores = _hide(scores, mask, rows, span, history).reshape(B, heads, G * block, -1)
         running = running.add(scores.astype(mx.float32), tile_values)
         # MLX would take memory for many tiles ahead of computing the first.
-        mx.eval(running)
+        with suppress(ValueError):  # being traced by mx.compile: nothing can be computed yet
+            mx.eval(running)
     return running.result().reshape(B, heads, G, block, D)
 
 
@@ -215,7 +219,7 @@ class Running(NamedTuple):
     def add(self, scores: mx.array, values: mx.array) -> Running:
         """With one more tile: scores (B, H_kv, rows, T) in fp32, values (B, H_kv, T, D)."""
         greatest = mx.maximum(self.greatest, scores.max(axis=-1, keepdims=True))
-        weights = mx.exp(scores - greatest)
+        weights = exp(scores - greatest)
         fade = mx.exp(self.greatest - greatest)
         return Running(
             greatest,

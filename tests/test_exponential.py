@@ -1,0 +1,82 @@
+"""exp by numpy against MLX's own: values, ends of the range, derivatives, arrays of any layout."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mlx_qwen3 import exponential
+from mlx_qwen3.exponential import LEAST, exp, swiglu
+from mlx_qwen3.model import mlp
+
+import mlx.core as mx  # isort: skip  # its BLAS is chosen by now
+
+Function = Callable[[mx.array], mx.array]
+
+
+def numbers(*shape: int) -> mx.array:
+    return 4 * mx.random.normal(shape, key=mx.random.key(0))
+
+
+def close(a: mx.array, b: mx.array) -> bool:
+    return bool(mx.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True))
+
+
+@pytest.fixture(autouse=True)
+def everything_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exponential, "LEAST", 0)
+    monkeypatch.setattr(exponential.sys, "platform", "linux")
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        numbers(7, 300),
+        numbers(300, 7).T[::2, 5:],
+        mx.broadcast_to(numbers(3), (50, 3)),
+        mx.array([0.0, -0.0, 88.0, 89.0, -104.0, mx.inf, -mx.inf, mx.nan]),
+        mx.array(1.5),
+        mx.zeros((0, 4)),
+    ],
+    ids=["rows", "strided", "broadcast", "ends", "scalar", "none"],
+)
+def test_values_are_those_of_mlx(x: mx.array, recwarn: pytest.WarningsRecorder) -> None:
+    before = mx.array(x)
+    assert close(exp(x), mx.exp(x))
+    assert close(x, before)
+    assert not recwarn.list
+
+
+def test_half_precision_stays() -> None:
+    assert exp(numbers(9).astype(mx.bfloat16)).dtype == mx.bfloat16
+
+
+@pytest.mark.parametrize(
+    "transformed",
+    [
+        lambda f: mx.grad(lambda x: (f(2 * x) * x).sum()),
+        lambda f: mx.grad(lambda x: mx.grad(lambda y: f(y).sum())(x).sum()),
+        lambda f: lambda x: mx.jvp(f, [x], [x])[1][0],
+        lambda f: mx.vmap(f),
+        lambda f: mx.compile(f),
+    ],
+    ids=["gradient", "second", "jvp", "vmap", "compiled"],
+)
+def test_transformations_are_those_of_mlx(transformed: Callable[[Function], Function]) -> None:
+    x = numbers(5, 40)
+    assert close(transformed(exp)(x), transformed(mx.exp)(x))
+
+
+def test_swiglu_is_the_models() -> None:
+    gate, up = numbers(30, 40), numbers(40, 30).T
+    assert close(swiglu(gate, up), mlp.swiglu(gate, up))
+    of = [mx.grad(lambda g, f=f: f(g, up).sum())(gate) for f in (swiglu, mlp.swiglu)]
+    assert close(*of)
+
+
+def test_a_token_is_left_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exponential, "LEAST", LEAST)
+    asked: list[int] = []
+    monkeypatch.setattr(exponential, "_by_numpy", lambda x: asked.append(x.size) or mx.exp(x))
+    exp(numbers(100))
+    exp(numbers(LEAST))
+    assert asked == [LEAST]
