@@ -30,11 +30,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import psutil  # type: ignore[import-untyped]
 
-from mlx_qwen3 import exponential
 from mlx_qwen3.blas import is_plain
 from mlx_qwen3.errors import InsufficientMemoryError
 from mlx_qwen3.model.fold import Folding
-from mlx_qwen3.model.mlp import MLP, Activation, QuantizedSwitchLinear, SwitchLinear, SwitchMLP, swiglu
+from mlx_qwen3.model.mlp import MLP, QuantizedSwitchLinear, SwitchLinear, SwitchMLP, swiglu
 from mlx_qwen3.model.qwen3 import Model
 
 # How much of the memory that is free after loading may hold fp32 copies; the rest is for the KV
@@ -132,7 +131,6 @@ def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
         return model
     mx.eval(model.parameters())
     budget = int(available_memory() * DENSE_SHARE) if budget is None else budget
-    _activate(model, exponential.swiglu)
     for module in _leaves(model):
         if kind := CPU_KINDS.get(type(module)):
             module.__class__ = kind  # in place: whoever holds the module holds the fast one
@@ -171,15 +169,10 @@ def start_less(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Folding):
             module.fold()
-    _activate(model, compiled_swiglu)
+        if isinstance(module, MLP | SwitchMLP):
+            module.activation = compiled_swiglu
     if isinstance(model, Model):
         model.compile_step()
-
-
-def _activate(model: nn.Module, activation: Activation) -> None:
-    for module in model.modules():
-        if isinstance(module, MLP | SwitchMLP):
-            module.activation = activation
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:

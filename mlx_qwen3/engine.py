@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from mlx_qwen3.batch import BatchOptions, BatchRun, Prompt
 from mlx_qwen3.cache.pool import PrefixPool
+from mlx_qwen3.cache.prompt import PromptCache
 from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
@@ -25,7 +26,6 @@ from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
-from mlx_qwen3.model.qwen3 import Model
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.session import Session
 from mlx_qwen3.speculative.draft_model import AUTO, TEXT, draft_cache_options, load_draft_model
@@ -82,13 +82,13 @@ class Engine:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
         self._draft_setting = draft_model
-        ready: Future[tuple[Loaded, Tokenizer, Model | None]] = Future()
+        ready: Future[tuple[Loaded, Tokenizer, Loaded | None]] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(model, context, on_download, ready), name="mlx_qwen3 engine", daemon=True
         )
         self._thread.start()
         try:
-            loaded, self.tokenizer, self.draft_model = ready.result()
+            loaded, self.tokenizer, draft = ready.result()
         except Exception:
             self._thread.join()  # it must not be cut off at exit while MLX cleans up
             raise
@@ -96,10 +96,16 @@ class Engine:
             self._jobs.put(None)  # what is being loaded cannot be stopped, but nobody will use it
             raise
         self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
-        """The model, for the engine's thread alone (as the one that drafts); the plan of memory it was
-        loaded by; its folder."""
-        self.prefixes = PrefixPool(0 if self.draft_model else self.plan.left // 2)
+        """The model, for the engine's thread alone; the plan of memory it was loaded by; its folder."""
+        self.draft_model = draft.model if draft else None
+        """The model that drafts, if one does; for the engine's thread alone."""
+        plans = [self.plan, draft.plan] if draft else [self.plan]
+        self._longest = min(plan.longest for plan in plans)
+        left = plans[-1].left
+        self.prefixes = PrefixPool(left // 2)
         """What conversations have read, for others that start alike; for the engine's thread alone."""
+        self.marks = sum(plan.need.cache for plan in plans) <= left // 2
+        """Whether there is memory to bring a window back to what it was before the latest answer."""
         self.config = self.model.args
         """The model's config as loaded; a long conversation has positions scaled further for it."""
 
@@ -111,7 +117,7 @@ class Engine:
     @property
     def longest(self) -> int:
         """The most tokens it may have once positions are scaled as far as can be and memory allows."""
-        return ENDLESS if self.is_endless else self.plan.longest
+        return ENDLESS if self.is_endless else self._longest
 
     @property
     def is_endless(self) -> bool:
@@ -135,8 +141,13 @@ class Engine:
     def drafter(self) -> Drafter | None:
         """Who guesses ahead in one conversation, if anybody does. For the engine's thread."""
         if self.draft_model is not None:
-            return ModelDrafter(self.draft_model, **draft_cache_options(self.draft_model, self.cache_options))
+            options = draft_cache_options(self.draft_model, self.cache_options)
+            return ModelDrafter(self.draft_model, marks=self.marks, **options)
         return TextDrafter() if self._draft_setting in (AUTO, TEXT) else None
+
+    def prompt_cache(self) -> PromptCache:
+        """An empty cache for one conversation. For the engine's thread."""
+        return PromptCache(self.model, marks=self.marks, **self.cache_options)
 
     def session(self, **options: Any) -> Session:
         """A new conversation; see Session for the options."""
@@ -209,18 +220,18 @@ class Engine:
         name: str,
         context: int | None,
         on_download: OnDownload | None,
-        ready: Future[tuple[Loaded, Tokenizer, Model | None]],
+        ready: Future[tuple[Loaded, Tokenizer, Loaded | None]],
     ) -> None:
         try:
             folder = resolve(name, on_download)
             kind = CacheKind(**self.cache_options)
             loaded = load(folder, context, kind, name)
             tokenizer = load_tokenizer(folder)
-            draft_model = load_draft_model(self._draft_setting, loaded, kind, context, on_download)
+            draft = load_draft_model(self._draft_setting, loaded, kind, context, on_download)
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)
         else:
-            ready.set_result((loaded, tokenizer, draft_model))
+            ready.set_result((loaded, tokenizer, draft))
             self._take_turns()
         finally:
             # MLX asks for this at the end of every thread; without it the process may abort at exit.

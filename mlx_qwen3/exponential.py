@@ -19,15 +19,17 @@ LEAST = 2**14
 
 def exp(x: mx.array) -> mx.array:
     """e^x. Where numpy does it, `x` is computed at once."""
+    return cast(mx.array, _by_numpy(x)) if _is_for_numpy(x) else mx.exp(x)
+
+
+def sigmoid(x: mx.array) -> mx.array:
+    """1 / (1 + e^-x), computed as in `exp`."""
+    return 1 / (1 + exp(-x)) if _is_for_numpy(x) else mx.sigmoid(x)
+
+
+def _is_for_numpy(x: mx.array) -> bool:
     on_cpu = mx.default_device() == mx.Device(mx.cpu) and sys.platform == "linux"
-    if on_cpu and x.dtype == mx.float32 and x.size >= LEAST and not is_plain():
-        return cast(mx.array, _by_numpy(x))
-    return mx.exp(x)
-
-
-def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up, by way of `exp`."""
-    return gate / (1 + exp(-gate)) * up
+    return on_cpu and x.dtype == mx.float32 and x.size >= LEAST and not is_plain()
 
 
 @mx.custom_function

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mlx_qwen3.backend import is_cpu
 from mlx_qwen3.cache.kv import room_for
 from mlx_qwen3.config import ModelConfig
-from mlx_qwen3.model.attend import TILE_QUERIES, TILE_SCORES
+from mlx_qwen3.model.attend import TILE_KEYS, TILE_QUERIES, TILE_SCORES
 
 # Tokens of a prompt that are fed at once, at most: as fast as a GPU is, and as slow as a CPU is.
 CPU_CHUNK, GPU_CHUNK = 256, 2048
@@ -99,14 +99,8 @@ def _scores(config: ModelConfig, tokens: int, kind: CacheKind, itemsize: int, ch
     """What attention takes for scores on the CPU, and for rows unpacked on a GPU."""
     if not is_cpu():
         return 0 if kind.bits is None else 4 * tokens * config.head_dim * itemsize
-    first = 4 * config.num_attention_heads * chunk**2  # a prompt's first chunk has all its scores at once
-    tiles = SCORE_TILES * 4 * min(TILE_SCORES, config.num_attention_heads * TILE_QUERIES * tokens)
-    return max(first, tiles + _unpacked(config, tokens, kind, chunk))
-
-
-def _unpacked(config: ModelConfig, tokens: int, kind: CacheKind, chunk: int) -> float:
-    """What the rows of a tile take once they are no longer quantized."""
-    if kind.bits is None:
-        return 0
-    rows = min(tokens, TILE_SCORES // (config.num_attention_heads * min(chunk, TILE_QUERIES)))
-    return UNPACKED_TILES * 4 * rows * config.num_key_value_heads * config.head_dim
+    across = config.num_attention_heads * min(chunk, TILE_QUERIES)
+    rows = min(tokens, max(TILE_KEYS, TILE_SCORES // across))
+    scores = SCORE_TILES * 4 * across * rows
+    unpacked = UNPACKED_TILES * 4 * rows * config.num_key_value_heads * config.head_dim
+    return scores + (0 if kind.bits is None else unpacked)

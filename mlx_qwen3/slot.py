@@ -95,7 +95,7 @@ class Slot:
         Dropped if a step fails half way and leaves layers of different lengths.
         """
         engine, scaling = self._engine, self.config.rope_scaling
-        cache = self.cache or PromptCache(engine.model, **engine.cache_options)
+        cache = self.cache or engine.prompt_cache()
         cache = engine.prefixes.find(ids, scaling, better_than=cache.shared(ids)) or cache
         self.cache = cache
         self._drafter = self._drafter or engine.drafter()
@@ -122,7 +122,9 @@ class Slot:
             config = config_for_context(config, context)
         engine.model.scale_positions(config.rope_scaling)
         fingerprint = self._fingerprint(config)
-        self.cache = PromptCache.load(engine.model, path, fingerprint, **engine.cache_options)
+        self.cache = PromptCache.load(
+            engine.model, path, fingerprint, marks=engine.marks, **engine.cache_options
+        )
         self.config = config
         self._drafter = None
 

@@ -25,6 +25,9 @@ from mlx_qwen3.speculative.drafting import Drafter
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.turn_output import TurnOutput
 
+# Tokens of `<|im_start|>assistant` and a think block that is empty, and some more.
+LONGEST_HEADER = 16
+
 
 @dataclass(frozen=True)
 class TurnRequest:
@@ -89,8 +92,9 @@ class Turn(TurnOutput):
         self._cached = len(self.request.prompt_ids) - len(feed)
         if self._drafter is not None:
             self._speculation = Speculation(self._model, self._cache.layers, self._sampler, self._drafter)
-        yield from self._prefill(feed)
-        feed = feed[-1:]
+        opening = self._opening(feed)
+        yield from self._prefill(feed, len(feed) - opening)
+        feed = feed[-opening:]
         while self.finish_reason is None:
             if self.budget_is_spent():
                 events, ending = self.end_thinking()
@@ -100,22 +104,36 @@ class Turn(TurnOutput):
             feed = []
         yield [Done(self._stats(self.finish_reason))]
 
-    def _prefill(self, ids: list[int]) -> Iterator[list[Event]]:
-        """Feed all of `ids` but the last, which decoding needs."""
+    def _opening(self, feed: list[int]) -> int:
+        """How many of the last ids are left to decoding, which needs one.
+
+        With a window it is the header of the answer, in which the template leaves out an empty think
+        block later: the window can be brought back to what it was before.
+        """
+        if self._cache.max_size is None:
+            return 1
+        start = self._tokenizer.control_tokens["<|im_start|>"]
+        header = feed[: -LONGEST_HEADER - 1 : -1]  # backwards
+        return header.index(start) + 1 if start in header else 1
+
+    def _prefill(self, ids: list[int], count: int) -> Iterator[list[Event]]:
+        """Feed the first `count` of `ids`, which leaves the others to decoding."""
         start, done = time.perf_counter(), 0
         yield [PromptProgress(0, len(ids), self._cached)]
-        for processed in prefill(self._model, ids[:-1], self._cache.layers):
+        for processed in prefill(self._model, ids[:count], self._cache.layers):
             self._cache.extend(ids[done:processed])
             done = processed
             yield [PromptProgress(done, len(ids), self._cached)]
             if self._is_cancelled():
                 self.finish_reason = "cancelled"
                 return
-        for _ in self._drafter.begin(self.request.prompt_ids[:-1]) if self._drafter else ():
+        known = self.request.prompt_ids[: count - len(ids)]
+        for _ in self._drafter.begin(known) if self._drafter else ():
             yield []
             if self._is_cancelled():
                 self.finish_reason = "cancelled"
                 return
+        self._cache.mark()
         self._prefill_seconds = time.perf_counter() - start
 
     def _decode(self, feed: list[int]) -> Iterator[list[Event]]:

@@ -219,6 +219,48 @@ def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Mo
     assert feed(model, cache, [1, 2, 9, 4]) == [9, 4]
 
 
+@pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str, steps: int) -> None:
+    said, prompts = PROMPT, [PROMPT, [*PROMPT, 90, 91, 92, 93, 94, 95, 96, 97, 98]]
+    cache, twin = PromptCache(model, **OPTIONS[kind]), PromptCache(model, **OPTIONS[kind])
+    for prompt in prompts:  # the second goes on from the first's end, not from what was answered
+        for held in (cache, twin):
+            assert len(feed(model, held, prompt)) <= 12
+        cache.mark()
+        said = prompt
+        for step in range(steps):
+            for token in range(20 + step, 27 + step):
+                said = [*said, token]
+                assert feed(model, cache, said) == [token]
+            cache.mark()  # the same prompt goes on: the place to come back to stays
+        assert cache.ids == [*twin.ids, *said[len(prompt) :]]
+        assert cache.shared([*prompt, 1]) == len(twin.ids)
+        fork = cache.fork([*prompt, 1])
+        assert fork.ids == twin.ids
+    assert feed(model, cache, [*prompts[1], 5]) == feed(model, twin, [*prompts[1], 5]) == [5]
+    following = [model(mx.array([[6]]), held.layers) for held in (cache, twin)]
+    assert mx.abs(following[0] - following[1]).max().item() < 1e-5
+
+
+def test_without_memory_for_a_mark_there_is_none(model: Model) -> None:
+    cache = PromptCache(model, marks=False, **OPTIONS["rotating"])
+    feed(model, cache, PROMPT)
+    before = cache.nbytes
+    cache.mark()
+    assert cache.nbytes == before
+    assert PromptCache(model).nbytes == 0
+
+
+def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
+    cache = PromptCache(model, **OPTIONS["rotating"])
+    feed(model, cache, PROMPT)
+    cache.mark()
+    before = cache.nbytes
+    feed(model, cache, [*PROMPT[:10], 50, 51])
+    assert cache.nbytes == before // 2
+
+
 def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_only(model: Model) -> None:
     cache = PromptCache(model, max_size=12, keep=2)
     feed(model, cache, PROMPT)  # 2 first, 8 left out, 10 last

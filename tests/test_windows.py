@@ -22,6 +22,18 @@ def test_a_conversation_longer_than_its_window_goes_on_and_stays_right() -> None
         assert reply.stats.prompt_tokens - reply.stats.cached_tokens <= 256
 
 
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_full_window_reads_the_latest_turn_alone(thinking: bool) -> None:
+    with Engine("demo", max_kv_size=192, kv_bits=8) as engine:
+        assert engine.marks
+        session = engine.session(sampling=GREEDY, thinking=thinking)
+        for number in range(10, 26):
+            reply = session.ask(f"what is {number * 10 + 1}+{number * 20}?")
+            fresh = reply.stats.prompt_tokens - reply.stats.cached_tokens
+            assert fresh < 70, number
+        assert len(session.prompt_ids()) > 2 * 192
+
+
 @pytest.mark.parametrize("options", [{"kv_bits": 8}, {"kv_bits": 8, "max_kv_size": 512}])
 def test_a_quantized_cache_still_adds(options: dict[str, int]) -> None:
     with Engine("demo", **options) as engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 
@@ -57,19 +57,29 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b)) if shared is None else shared
 
 
+class Mark(NamedTuple):
+    """A place to come back to: the ids fed up to it, and the layers as they were."""
+
+    ids: list[int]
+    layers: list[Cache]
+
+
 class PromptCache:
     """A model's cache together with the ids it stands for, so that a new prompt pays only for what is new.
 
-    options: max_size, keep, bits, group_size of `make_prompt_cache`.
+    marks: whether there is memory for `mark`. options: max_size, keep, bits, group_size of
+    `make_prompt_cache`.
     """
 
-    def __init__(self, model: MakesCache, **options: Any):
-        self._model, self._options = model, options
+    def __init__(self, model: MakesCache, *, marks: bool = True, **options: Any):
+        self._model, self._marks, self._options = model, marks, options
         self.layers = make_prompt_cache(model, **options)
         self.ids: list[int] = []
         """The ids that were fed and not taken back."""
         self._skipped: list[int] = []
         """The ids never fed, because they would have left the window: their place is after `keep`."""
+        self._mark: Mark | None = None
+        self._was_cut = False  # since the mark was made
 
     @property
     def max_size(self) -> int | None:
@@ -86,8 +96,9 @@ class PromptCache:
 
         They are the end of the prompt. With a window they are never more than the window holds: of
         a prompt that would overflow it, what would be pushed out is left out. A window that tokens
-        were pushed out of cannot be cut back, so where the prompt is not what was fed and more
-        (Qwen3's template drops old thinking), the window is fed anew behind the first tokens.
+        were pushed out of cannot be cut back but to its mark. Where the prompt is not what was fed and
+        more (Qwen3's template drops old thinking), and there is no mark in what they share, the window
+        is fed anew behind the first tokens.
         """
         held = self._cut(self._usable(ids))
         skipped = self._skipped if held > self._keep else []
@@ -101,23 +112,34 @@ class PromptCache:
         self._skipped = skipped
         return feed
 
+    def mark(self) -> None:
+        """Remember a window as it is, in as much memory again, so that `begin` can come back to it.
+
+        To be called where a prompt ends: the next one mostly differs from there on. Where the prompt was
+        what had been fed and more, the mark stays where it is, for that may happen again: the calls of
+        tools, with the thinking between them, are all dropped after the answer.
+        """
+        is_kept = self._mark is not None and not self._was_cut
+        if self.max_size is None or is_kept or not self._marks:
+            return
+        self._mark, self._was_cut = Mark(list(self.ids), _copies(self.layers)), False
+
     def shared(self, ids: Sequence[int]) -> int:
         """How many tokens of the prompt `ids` need not be fed to this cache."""
         held = self._usable(ids)
-        if held < len(self.ids) and not all(layer.is_trimmable() for layer in self.layers):
-            held = min(held, self._keep)
-        return held
+        if held == len(self.ids) or _is_trimmable(self.layers):
+            return held
+        mark = self._mark_within(held)
+        return len(mark.ids) if mark else min(held, self._keep)
 
     def fork(self, ids: Sequence[int]) -> PromptCache:
         """Another cache, in memory of its own, that holds what the prompt `ids` shares with this one."""
-        twin = PromptCache(self._model, **self._options)
-        twin.layers = [layer.copy() for layer in self.layers]  # type: ignore[attr-defined]
+        twin = PromptCache(self._model, marks=self._marks, **self._options)
+        twin.layers, twin._mark = [layer.copy() for layer in self.layers], self._mark  # type: ignore[attr-defined]
         twin.ids, twin._skipped = list(self.ids), list(self._skipped)
         if twin._cut(twin.shared(ids)) <= twin._keep:
             twin._skipped = []
-        for layer in twin.layers:
-            layer.detach()  # type: ignore[attr-defined]
-        mx.eval([layer.state for layer in twin.layers])
+        twin.layers, twin._mark = _copies(twin.layers), None
         return twin
 
     def save(self, path: str | Path, fingerprint: Mapping[str, str]) -> None:
@@ -136,13 +158,19 @@ class PromptCache:
 
     @classmethod
     def load(
-        cls, model: MakesCache, path: str | Path, fingerprint: Mapping[str, str], **options: Any
+        cls,
+        model: MakesCache,
+        path: str | Path,
+        fingerprint: Mapping[str, str],
+        *,
+        marks: bool = True,
+        **options: Any,
     ) -> PromptCache:
         """The cache saved at `path`, for `model` and caches of `options`.
 
         Raises CacheError if the file cannot be used, or was made with something else.
         """
-        cache, made_with = cls(model, **options), read_metadata(path)
+        cache, made_with = cls(model, marks=marks, **options), read_metadata(path)
         if made_with.get("format") != FORMAT:
             raise CacheError(f"{path} is no saved cache of a conversation")
         for name, value in {**fingerprint, "cache": json.dumps(options, sort_keys=True)}.items():
@@ -172,15 +200,26 @@ class PromptCache:
     def _cut(self, count: int) -> int:
         """Keep the first `count` ids fed, or as many of them as can be; return how many that is."""
         surplus = len(self.ids) - count
-        if surplus and all(layer.is_trimmable() for layer in self.layers):
+        if not surplus:
+            return count
+        self._was_cut = True
+        self._mark = self._mark_within(count)
+        if _is_trimmable(self.layers):
             for layer in self.layers:
                 layer.trim(surplus)
-        elif surplus:
+        elif self._mark is not None:
+            count, self.layers = len(self._mark.ids), _copies(self._mark.layers)
+        else:
             count = self._restart() if count >= self._keep > 0 else 0
             if count == 0:
                 self.layers = make_prompt_cache(self._model, **self._options)
         self.ids = self.ids[:count]
         return count
+
+    def _mark_within(self, count: int) -> Mark | None:
+        """The mark, if it lies within the first `count` ids fed."""
+        mark = self._mark
+        return mark if mark is not None and len(mark.ids) <= count else None
 
     def _restart(self) -> int:
         """Go back to the first tokens, which a window still holds; return how many, 0 if it does not."""
@@ -191,5 +230,19 @@ class PromptCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory held."""
-        return sum(layer.nbytes for layer in self.layers)
+        """Bytes of memory held, the mark's among them."""
+        marked = self._mark.layers if self._mark is not None else []
+        return sum(layer.nbytes for layer in [*self.layers, *marked])
+
+
+def _is_trimmable(layers: Sequence[Cache]) -> bool:
+    return all(layer.is_trimmable() for layer in layers)
+
+
+def _copies(layers: Sequence[Cache]) -> list[Cache]:
+    """The same content in memory of its own."""
+    copies: list[Any] = [layer.copy() for layer in layers]  # type: ignore[attr-defined]
+    for layer in copies:
+        layer.detach()
+    mx.eval([layer.state for layer in copies])
+    return copies

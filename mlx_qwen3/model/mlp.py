@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.exponential import sigmoid
 from mlx_qwen3.model.fold import Folding
 
 Activation = Callable[[mx.array, mx.array], mx.array]
@@ -16,7 +17,7 @@ Activation = Callable[[mx.array, mx.array], mx.array]
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up. `nn.silu` is compiled, for which MLX starts a C++ compiler on the CPU."""
-    return gate * mx.sigmoid(gate) * up
+    return gate * sigmoid(gate) * up
 
 
 class MLP(Folding):

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlx_qwen3.backend import keep_resident
 from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
-from mlx_qwen3.checkpoint.load import Loaded, load
+from mlx_qwen3.checkpoint.load import Loaded, load, load_config
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, Qwen3Error
 from mlx_qwen3.memory import CacheKind
@@ -25,7 +25,7 @@ WORTH_A_DRAFT = 10
 
 def load_draft_model(
     setting: str | None, target: Loaded, kind: CacheKind, context: int | None, on_download: OnDownload | None
-) -> Model | None:
+) -> Loaded | None:
     """The model that drafts for `target`, None where none does.
 
     setting: a model as `load_model` takes it. `auto`: the smallest of the family for a model that reads
@@ -38,8 +38,12 @@ def load_draft_model(
     if setting == AUTO:
         return _load_automatically(target, kind, context)
     folder = resolve(setting, on_download)
-    if not same_vocabulary(folder, target.folder):
-        raise _other_vocabulary(setting, target.folder)
+    same_size = load_config(folder).vocab_size == target.model.args.vocab_size
+    if not same_size or not same_vocabulary(folder, target.folder):
+        raise CheckpointError(
+            f"{setting} cannot draft for {target.folder.name}: their vocabularies differ; use a model of the "
+            "same family, or `text`"
+        )
     try:
         draft = load(folder, context, kind, setting, beside=target.plan)
     except InsufficientMemoryError as error:
@@ -48,20 +52,11 @@ def load_draft_model(
             f"{target.plan.left / 1e9:.1f} GB of memory; try --draft-model text, --kv-bits 8 or "
             "a shorter --context"
         ) from error
-    if draft.model.args.vocab_size != target.model.args.vocab_size:
-        raise _other_vocabulary(setting, target.folder)
     keep_resident(target.plan.need.total + draft.plan.need.total)
-    return draft.model
+    return draft
 
 
-def _other_vocabulary(setting: str, folder: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{setting} cannot draft for {folder.name}: their vocabularies differ; use a model of the same "
-        "family, or `text`"
-    )
-
-
-def _load_automatically(target: Loaded, kind: CacheKind, context: int | None) -> Model | None:
+def _load_automatically(target: Loaded, kind: CacheKind, context: int | None) -> Loaded | None:
     if bytes_read(target.model.args, target.folder) < WORTH_A_DRAFT * FAMILY[SMALLEST].num_bytes:
         return None
     from mlx_qwen3.checkpoint.hub import downloaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 
@@ -128,7 +128,7 @@ class ModelDrafter:
     cache_options: as of PromptCache.
     """
 
-    def __init__(self, model: DraftModel, longest: int = 8, **cache_options: object):
+    def __init__(self, model: DraftModel, longest: int = 8, **cache_options: Any):
         self.pace = Pace(longest)
         self._model = model
         self._cache = PromptCache(model, **cache_options)
@@ -144,6 +144,7 @@ class ModelDrafter:
             self._cache.extend(feed[done:processed])
             done = processed
             yield done
+        self._cache.mark()
         for layer in self._cache.layers:
             self.pace.longest = min(self.pace.longest, layer.keep_undo(self.pace.longest))
 
