@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import tqdm
 
-from mlx_qwen3.checkpoint.files import StoredTensor
+from mlx_qwen3.checkpoint.files import StoredTensor, few
 from mlx_qwen3.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -47,7 +48,42 @@ def download(repository: str, on_download: OnDownload | None = None, weights: bo
         )
     except Exception as error:
         raise ModelNotFoundError(_reason(repository, error)) from error
+    if not (Path(folder) / "config.json").exists() and (names := gguf_names(repository)):
+        raise ModelNotFoundError(
+            f"{repository} holds GGUF files, which have to be converted: mlx-qwen3 convert "
+            f"{repository}/{names[0]} (there are {few(names)})"
+        )
     return Path(folder)
+
+
+def download_gguf(
+    repository: str, name: str, folder: Path | None = None, on_download: OnDownload | None = None
+) -> Path:
+    """A GGUF file of a repository, with its other parts if it is one of several; in the cache or in `folder`.
+
+    Raises ModelNotFoundError, naming the files there are.
+    """
+    parts = re.sub(r"-\d{5}-of-(\d{5})\.gguf$", r"-?????-of-\1.gguf", name)
+    try:
+        found = snapshot_download(
+            repository, allow_patterns=[parts], local_dir=folder, tqdm_class=_reporter(on_download)
+        )
+    except Exception as error:
+        raise ModelNotFoundError(_reason(repository, error)) from error
+    path = Path(found) / name
+    if not path.is_file():
+        names = few(gguf_names(repository)) or "none"
+        raise ModelNotFoundError(f"no file {name} in {repository} on the hub; its GGUF files: {names}")
+    return path
+
+
+def gguf_names(repository: str) -> list[str]:
+    """The GGUF files of a repository; none where the hub cannot be asked."""
+    try:
+        names = HfApi().list_repo_files(repository)
+    except Exception:  # noqa: BLE001  # they are named to help, whatever went wrong was said
+        return []
+    return sorted(name for name in names if name.endswith(".gguf"))
 
 
 def downloaded(repository: str) -> Path | None:

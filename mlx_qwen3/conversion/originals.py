@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.checkpoint.expectation import build_model, check
 from mlx_qwen3.checkpoint.files import stored_tensors
-from mlx_qwen3.checkpoint.find import OnDownload, find
+from mlx_qwen3.checkpoint.find import HUB_ID, OnDownload, find
 from mlx_qwen3.config import ModelConfig, read_json
 from mlx_qwen3.conversion.sources import Source, sources_of
+from mlx_qwen3.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from mlx_qwen3.conversion.hub_sources import Downloads
 
 CONFIG = "config.json"
+GGUF_ON_HUB = re.compile(rf"({HUB_ID.pattern})/(.+\.gguf)")
 CARRIED = (".json", ".jinja", ".txt")  # tokenizer, chat template, generation settings, vocabulary
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
@@ -48,17 +51,32 @@ class Original:
 def open_original(
     source: str | Path, on_download: OnDownload | None = None, disposable: Path | None = None
 ) -> Original:
-    """The checkpoint called `source`: a folder, a hub id, a short name or a GGUF file.
+    """The checkpoint called `source`: a folder, a hub id, a short name or a GGUF file, here or on the hub.
 
-    Reads headers only; weights of a hub repository are downloaded when they are read. disposable: a folder
-    for them, from which they are removed when they are done with; None is the hub's cache.
+    Reads headers only; weights of a hub repository are downloaded when they are read, a GGUF file whole and
+    at once. disposable: a folder for them, from which they are removed when they are done with; None is
+    the hub's cache.
     Raises CheckpointError, ConfigError, and for GGUF TokenizerError, ConversionError.
     """
     if str(source).endswith(".gguf"):
         from mlx_qwen3.conversion.gguf_model import open_gguf  # brings the package, which others do not need
 
-        return open_gguf(Path(source).expanduser())
+        return open_gguf(_gguf_path(str(source), on_download, disposable))
     return find(source, open_folder, lambda repository: open_repository(repository, on_download, disposable))
+
+
+def _gguf_path(source: str, on_download: OnDownload | None, disposable: Path | None) -> Path:
+    """Where the GGUF file `source` is: here, or `org/name/file.gguf` on the hub."""
+    path = Path(source).expanduser()
+    on_hub = GGUF_ON_HUB.fullmatch(source)
+    if on_hub is None or path.exists():
+        return path
+    from mlx_qwen3.checkpoint.hub import download_gguf
+
+    try:
+        return download_gguf(on_hub[1], on_hub[2], disposable, on_download)
+    except ModelNotFoundError as error:  # it may as well have been a file, with a typo
+        raise ModelNotFoundError(f"no file {source} here; {error}") from error
 
 
 def open_repository(
