@@ -20,9 +20,7 @@ DEFAULT_BITS = {"affine": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 def convert(
     source: Annotated[
         str,
-        typer.Argument(
-            help="A folder or hub id (org/name), unquantized; or a .gguf file, here or on the hub (org/name/file)."
-        ),
+        typer.Argument(help="A folder or hub id (org/name); or a .gguf file, here or there (org/name/file)."),
     ],
     output: Annotated[
         Path | None,
