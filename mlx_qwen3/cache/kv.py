@@ -7,7 +7,7 @@ from typing import Any, Self
 import mlx.core as mx
 
 from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
-from mlx_qwen3.cache.rows import Rows, each
+from mlx_qwen3.cache.rows import Rows, copied
 from mlx_qwen3.errors import CacheError
 
 # The first buffer of a full cache, and the unit in which it grows, in tokens.
@@ -68,8 +68,7 @@ class StoredCache:
         """Hold memory of its own, and of a full cache no more than the rows held."""
         for buffer in (self._keys, self._values):
             if buffer.rows is not None:
-                held = buffer.read(0, self._room())
-                buffer.hold(each(lambda array: array * 1, held))
+                buffer.hold(copied(buffer.read(0, self._room())))
 
     def _room(self) -> int:
         """The rows that are needed as they are."""

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.first_keys import Rotation
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
-from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache, Rotation
+from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.cache.saved import load_prompt_cache, read_metadata, save_prompt_cache
 from mlx_qwen3.errors import CacheError
 

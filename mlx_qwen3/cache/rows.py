@@ -59,6 +59,11 @@ def each(function: Callable[..., mx.array], *rows: Rows) -> Rows:
     return QuantizedRows(*(function(*arrays) for arrays in zip(*rows, strict=True)))
 
 
+def copied(rows: Rows) -> Rows:
+    """`rows` in memory of their own: a view holds on to the whole of the buffer it was taken from."""
+    return each(lambda array: array * 1, rows)
+
+
 def length_of(rows: Rows) -> int:
     """S, how many rows there are."""
     return (rows if isinstance(rows, mx.array) else rows[0]).shape[2]
