@@ -10,8 +10,9 @@ from mlx_qwen3.backend import available_memory, is_cpu
 from mlx_qwen3.batch_decode import BatchDecoder, Row
 from mlx_qwen3.completion import CompletionOutput, check_prompt
 from mlx_qwen3.delivery import listen
-from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error
+from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, SchemaError
 from mlx_qwen3.events import FinishReason
+from mlx_qwen3.grammar import AnswerSchema, constrain
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.messages import Message
@@ -36,7 +37,7 @@ class BatchRequest:
     """A text to go on from (`prompt`), or a conversation to answer (`messages`): one of the two.
 
     id: the caller's name for it, given back with the result. sampling: what differs from the batch's
-    parameters, such as max_tokens or seed. thinking, thinking_budget: as of a session, for
+    parameters, such as max_tokens or seed. thinking, thinking_budget, schema: as of a session, for
     conversations; None is the batch's.
     """
 
@@ -46,6 +47,7 @@ class BatchRequest:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     thinking: bool | None = None
     thinking_budget: int | None = None
+    schema: Any = None
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
@@ -59,7 +61,8 @@ class BatchResult:
     """What became of request number `index`.
 
     text: what follows the prompt, or the answer to the messages; thinking: what came before the
-    answer. error: why nothing was generated; then there is no finish_reason.
+    answer. parsed: the answer as a value, where it has a schema. error: why nothing was generated (then
+    there is no finish_reason), or why a pydantic model refused the answer.
     """
 
     index: int
@@ -70,6 +73,7 @@ class BatchResult:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     thinking_tokens: int = 0
+    parsed: Any = None
     error: str | None = None
 
 
@@ -86,6 +90,7 @@ class BatchOptions:
     thinking_budget: int | None = None
     control_tokens: bool = False
     batch_size: int | None = None
+    form: AnswerSchema | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class _Task:
     ids: list[int]
     params: SamplingParams
     thinking_budget: int | None
+    form: AnswerSchema | None
 
     def row(self, engine: Engine) -> _TaskRow:
         return _TaskRow(self, engine)
@@ -179,13 +185,17 @@ def _task(index: int, request: BatchRequest, engine: Engine, options: BatchOptio
     budget = options.thinking_budget if request.thinking_budget is None else request.thinking_budget
     thinking = options.thinking if request.thinking is None else request.thinking
     thinking = thinking and budget != 0 and request.messages is not None
+    form = AnswerSchema.of_any(request.schema) or options.form
+    if form is not None and request.messages is None:
+        raise MessageError("a schema is for answers to messages, and this is a text to go on from")
     if request.messages is not None:
-        ids = engine.tokenizer.apply_chat_template(request.messages, enable_thinking=thinking)
+        messages = form.asking(request.messages) if form else request.messages
+        ids = engine.tokenizer.apply_chat_template(messages, enable_thinking=thinking)
     else:
         ids = engine.tokenizer.encode(request.prompt or "", control_tokens=options.control_tokens)
     check_prompt(ids, engine.context)
     params = _params(thinking, options).with_values(**request.sampling)
-    return _Task(index, request, ids, params, budget)
+    return _Task(index, request, ids, params, budget, form)
 
 
 def _params(thinking: bool, options: BatchOptions) -> SamplingParams:
@@ -198,14 +208,18 @@ class _TaskRow(Row):
     """A row that makes text of its tokens."""
 
     def __init__(self, task: _Task, engine: Engine):
-        super().__init__(task.ids, Sampler(task.params, engine.model.args.vocab_size))
+        vocab_size = engine.model.args.vocab_size
+        grammar = constrain(engine.tokenizer, vocab_size, task.ids, task.form, {}) if task.form else None
+        super().__init__(task.ids, Sampler(task.params, vocab_size, grammar))
         self._task = task
         limit = min(task.params.max_tokens, engine.context - len(task.ids))
         self._output: CompletionOutput | TurnOutput
         if task.request.messages is None:
             self._output = CompletionOutput(engine.tokenizer, limit)
         else:
-            self._output = TurnOutput(engine.tokenizer, task.ids, limit, task.thinking_budget)
+            self._output = TurnOutput(
+                engine.tokenizer, task.ids, limit, task.thinking_budget, grammar=grammar
+            )
             self._heed_budget()
 
     def take(self, token: int) -> BatchResult | None:
@@ -228,6 +242,7 @@ class _TaskRow(Row):
                 "text": output.answer,
                 "thinking": output.thinking,
                 "thinking_tokens": output.thinking_tokens,
+                **_parsed(task.form, output.answer),
             }
         else:
             said = {"text": output.text}
@@ -239,6 +254,15 @@ class _TaskRow(Row):
             completion_tokens=output.generated,
             **said,
         )
+
+
+def _parsed(form: AnswerSchema | None, answer: str) -> dict[str, Any]:
+    if form is None:
+        return {}
+    try:
+        return {"parsed": form.parse(answer)}
+    except SchemaError as error:
+        return {"error": str(error)}
 
 
 def _room(engine: Engine) -> int:

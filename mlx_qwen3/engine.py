@@ -24,6 +24,7 @@ from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import CacheError, EngineError
+from mlx_qwen3.grammar import AnswerSchema
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.sampling import SamplingParams
@@ -162,6 +163,7 @@ class Engine:
         thinking_budget: int | None = None,
         control_tokens: bool = False,
         batch_size: int | None = None,
+        schema: Any = None,
     ) -> BatchRun:
         """Generate for many prompts at once; iterate over what is returned for the results, as they finish.
 
@@ -169,11 +171,13 @@ class Engine:
         which have settings of their own. sampling: SamplingParams for all, or the values that differ
         from Qwen's presets. thinking, thinking_budget: of conversations. control_tokens: read those
         spelled in texts to go on from. batch_size: texts written at once; None is what suits the
-        device and the memory. Each text is what it would be alone; a prompt that cannot be used gives
+        device and the memory. schema: the answers to conversations are JSON in its form, as of
+        Session.send. Each text is what it would be alone; a prompt that cannot be used gives
         a result with an `error`. Raises CacheError for a batch size below 1 or an engine with a window,
-        SamplingError for a bad parameter.
+        SamplingError for a bad parameter, SchemaError for a schema that cannot be used.
         """
-        options = BatchOptions(sampling, thinking, thinking_budget, control_tokens, batch_size)
+        form = AnswerSchema.of_any(schema)
+        options = BatchOptions(sampling, thinking, thinking_budget, control_tokens, batch_size, form)
         return BatchRun(self, prompts, options)
 
     def submit(self, steps: Callable[[Job], Steps], sink: Sink, makes_way: bool = False) -> Job:

@@ -90,12 +90,12 @@ class Session:
         Tools that the model calls are run between its steps, on the thread that iterates. Leaving the
         loop early cancels the turn; what was said so far stays in the conversation.
         """
-        yield from self._converse(text, threading.Event(), _answer_schema(schema))
+        yield from self._converse(text, threading.Event(), AnswerSchema.of_any(schema))
 
     async def asend(self, text: str, schema: Any = None) -> AsyncIterator[Event]:
         """`send` for asyncio: the loop is never blocked, and tools run on a thread of their own."""
         stop = threading.Event()
-        events = self._converse(text, stop, _answer_schema(schema))
+        events = self._converse(text, stop, AnswerSchema.of_any(schema))
         try:
             async for event in listen_async(events, stop):
                 yield event
@@ -117,12 +117,12 @@ class Session:
         """
         self._refuse_if_busy()
         stop = threading.Event()
-        events = self._converse(text, stop, _answer_schema(schema))
+        events = self._converse(text, stop, AnswerSchema.of_any(schema))
         call_back(events, stop, on_event, on_error, dispatch)
 
     def ask(self, text: str, schema: Any = None) -> Reply:
         """Say `text` and wait for the whole turn. schema: as for `send`; `Reply.parsed` is then its value."""
-        form = _answer_schema(schema)
+        form = AnswerSchema.of_any(schema)
         reply = collect(self.send(text, form))
         return reply if form is None else replace(reply, parsed=form.parse(reply.answer))
 
@@ -359,7 +359,7 @@ class Session:
     ) -> TurnRequest:
         engine, schemas = self._engine, self._agent.toolbox.schemas
         vocab_size = engine.model.args.vocab_size
-        ids = self.prompt_ids(_asking_for(form, messages) if form else messages)
+        ids = self.prompt_ids(form.asking(messages) if form else messages)
         return TurnRequest(
             prompt_ids=ids,
             params=self.params(),
@@ -377,15 +377,3 @@ class Session:
             self.prompt_ids([*self.messages, {"role": "user", "content": start + text}]) for text in "ab"
         )
         return one[: common_prefix(one, other)]
-
-
-def _answer_schema(schema: Any) -> AnswerSchema | None:
-    return schema if schema is None or isinstance(schema, AnswerSchema) else AnswerSchema.of(schema)
-
-
-def _asking_for(form: AnswerSchema, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`messages` with the latest of the user's asking for the form. It is part of no conversation: what
-    comes next may be asked for in another."""
-    place = max(place for place, message in enumerate(messages) if message["role"] == "user")
-    asking = {**messages[place], "content": form.ask_for(messages[place]["content"])}
-    return [*messages[:place], asking, *messages[place + 1 :]]

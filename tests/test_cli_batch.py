@@ -42,11 +42,13 @@ def test_json_lines() -> None:
         for row in (
             {"prompt": "one", "id": "a", "max_tokens": 3, "seed": 1},
             {"messages": messages, "thinking": False, "thinking_budget": 5},
+            {"messages": messages, "schema": {"type": "integer"}},
         )
     )
     assert read_requests(text, "p.jsonl") == [
         BatchRequest(prompt="one", id="a", sampling={"max_tokens": 3, "seed": 1}),
         BatchRequest(messages=messages, id=2, thinking=False, thinking_budget=5),
+        BatchRequest(messages=messages, id=3, schema={"type": "integer"}),
     ]
 
 
@@ -56,6 +58,7 @@ def test_json_lines() -> None:
         ("hello", "not a JSON object"),
         ('{"prompt": "a", "heat": 1}', "no field 'heat'; there are id, prompt"),
         ('{"prompt": "a", "temperature": 99}', "temperature must be between 0 and 10"),
+        ('{"messages": [], "schema": "x"}', "schema is 'x', which is of the wrong type"),
         ('{"prompt": "a", "messages": []}', "either a prompt or messages"),
         ('{"id": 3}', "either a prompt or messages"),
         ('{"messages": [], "thinking_budget": -1}', "it cannot be -1"),
@@ -125,6 +128,21 @@ def test_a_file_of_both_kinds(tmp_path: Path) -> None:
     assert rows(again.stdout) == [empty, answer, text]
 
 
+def test_answers_in_the_form_of_a_schema(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+    (tmp_path / "sum.json").write_text(json.dumps(schema))
+    question = {"messages": [{"role": "user", "content": "what is 4+5?"}], "max_tokens": 40}
+    own = question | {"schema": {"type": "array", "items": {"enum": [1, 2]}, "maxItems": 2}}
+    file = write(tmp_path / "in.jsonl", question, own)
+    arguments = ["generate", "--batch", str(file), "--no-think", "--seed", "1"]
+    first, second = rows(run(*arguments, "--schema", str(tmp_path / "sum.json")).stdout)
+    assert isinstance(first["parsed"]["sum"], int)
+    assert json.loads(second["answer"]) == second["parsed"]
+    assert set(second["parsed"]) <= {1, 2}
+    missing = run(*arguments, "--schema", str(tmp_path / "none.json"))
+    assert missing.stderr == f"error: {tmp_path / 'none.json'} cannot be read: No such file or directory\n"
+
+
 def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     file, out = write(tmp_path / "in.txt", *(["The time"] * 24)), tmp_path / "out.jsonl"
     arguments = ["generate", "--batch", str(file), "-o", str(out), "--batch-size", "2", "--max-tokens", "16"]
@@ -144,7 +162,7 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     assert not partial.exists()
 
 
-@pytest.mark.parametrize("option", ["--out=x", "--batch-size=2", "--think", "--thinking-budget=3"])
+@pytest.mark.parametrize("option", ["--out=x", "--batch-size=2", "--think", "--thinking-budget=3", "--schema=x"])
 def test_what_only_a_batch_has_is_wrong_usage_without_one(option: str) -> None:
     done = CliRunner().invoke(app, ["generate", "-p", "hi", option])
     assert done.exit_code == 2

@@ -14,7 +14,7 @@ from random_schemas import random_schema
 from test_grammar import POINT
 from test_session import engine, script  # noqa: F401  # the fixture
 
-from mlx_qwen3 import Engine
+from mlx_qwen3 import BatchRequest, Engine
 from mlx_qwen3.errors import SchemaError
 
 
@@ -115,3 +115,49 @@ def test_guessing_ahead_changes_no_answer(demo: Engine) -> None:
             for loaded in (demo, guessing)
         ]
     assert answers[0] == answers[1]
+
+
+def asking(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_batch_answers_as_sessions_do(thinking: bool, demo: Engine) -> None:
+    texts = [f"What is {number} + {2 * number}?" for number in range(41, 46)]
+    options = {"thinking": thinking, "thinking_budget": 20, "sampling": {"max_tokens": 120, "seed": 1}}
+    results = demo.generate_batch([asking(text) for text in texts], schema=Point, batch_size=3, **options)
+    said = {result.index: (result.text, result.parsed, result.thinking_tokens) for result in results}
+    alone = [demo.session(**options).ask(text, schema=Point) for text in texts]
+    assert said == {
+        index: (reply.answer, reply.parsed, reply.stats.thinking_tokens) for index, reply in enumerate(alone)
+    }
+    assert all(isinstance(parsed, Point) for _, parsed, _ in said.values())
+
+
+def test_a_request_has_a_form_of_its_own(demo: Engine) -> None:
+    class Never(Point):
+        @field_validator("x")
+        @classmethod
+        def refuse(cls, value: int) -> int:
+            raise ValueError("not today")
+
+    numbers = {"type": "array", "items": {"type": "integer"}, "maxItems": 3}
+    requests = [
+        BatchRequest(messages=asking("hi"), schema=numbers),
+        BatchRequest(messages=asking("hi")),
+        BatchRequest(messages=asking("hi"), schema={"type": "never"}),
+        BatchRequest(prompt="hi", schema=numbers),
+        BatchRequest(messages=asking("hi"), schema=Never),
+    ]
+    run = demo.generate_batch(requests, thinking=False, sampling={"max_tokens": 100, "seed": 1})
+    lists, plain, unusable, text, refused = sorted(run, key=lambda result: result.index)
+    jsonschema.validate(lists.parsed, numbers)
+    assert json.loads(lists.text) == lists.parsed
+    assert plain.text
+    assert plain.parsed is None
+    assert "this schema cannot be used" in str(unusable.error)
+    assert "a schema is for answers to messages" in str(text.error)
+    assert "not today" in str(refused.error)
+    assert refused.text
+    with pytest.raises(SchemaError):
+        demo.generate_batch(["hi"], schema={"type": "never"})

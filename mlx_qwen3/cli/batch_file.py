@@ -15,7 +15,9 @@ from mlx_qwen3.files import write_atomically
 from mlx_qwen3.sampling import SamplingParams
 
 SAMPLING = [item.name for item in fields(SamplingParams)]
-OWN = ["id", "prompt", "messages", "thinking", "thinking_budget"]
+OWN = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]
+
+KINDS = {"prompt": str, "messages": list, "thinking": bool, "thinking_budget": int, "schema": dict}
 
 
 def read_requests(text: str, name: str) -> list[BatchRequest]:
@@ -54,7 +56,7 @@ def _request(row: Any, number: int) -> BatchRequest:
     unknown = [name for name in row if name not in OWN + SAMPLING]
     if unknown:
         raise MessageError(f"there is no field {unknown[0]!r}; there are {', '.join(OWN + SAMPLING)}")
-    for name, kinds in (("prompt", str), ("messages", list), ("thinking", bool), ("thinking_budget", int)):
+    for name, kinds in KINDS.items():
         if not isinstance(row.get(name), kinds | None):
             raise MessageError(f"{name} is {row[name]!r:.40}, which is of the wrong type")
     own = {name: row[name] for name in OWN if name in row}
@@ -67,9 +69,11 @@ def result_line(request: BatchRequest, result: BatchResult) -> str:
     """One line of JSON; what was asked decides which fields there are."""
     if result.error is not None:
         return _line({"id": request.id, "error": result.error})
-    said = {"text": result.text}
+    said: dict[str, Any] = {"text": result.text}
     if request.messages is not None:
         said = {"thinking": result.thinking, "answer": result.text}
+    if result.parsed is not None:
+        said["parsed"] = result.parsed
     counts = {"prompt_tokens": result.prompt_tokens, "completion_tokens": result.completion_tokens}
     if request.messages is not None:
         counts["thinking_tokens"] = result.thinking_tokens
@@ -145,6 +149,7 @@ class ResultFile:
 def _key(request: BatchRequest, settings: Mapping[str, Any]) -> str:
     """The same for what gives the same result, whatever it is called."""
     asked = [request.prompt, request.messages, request.sampling, request.thinking, request.thinking_budget]
+    asked += [request.schema] if request.schema is not None else []
     text = json.dumps([asked, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # A text has no end of its own, as an answer has.
 MAX_TOKENS = 256
-OF_BATCH = ("--out", "--batch-size", "--think", "--thinking-budget")
+OF_BATCH = ("--out", "--batch-size", "--think", "--thinking-budget", "--schema")
 
 
 def generate(
@@ -59,6 +59,10 @@ def generate(
     thinking_budget: Annotated[
         int | None, typer.Option(min=0, help="Of a batch: the most tokens of thinking.")
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(help="Of a batch: answer messages with JSON in the form of a JSON schema."),
+    ] = None,
 ) -> None:
     """Complete a text as it is, without a chat template; from --prompt or standard input.
 
@@ -76,7 +80,7 @@ def generate(
     drafts = draft_setting(draft_model) if batch is None else None
     make_engine = partial(_engine, model, context, kv_bits, drafts)
     if batch is None:
-        _refuse("only a batch (--batch FILE) has this", out, batch_size, think, thinking_budget)
+        _refuse("only a batch (--batch FILE) has this", out, batch_size, think, thinking_budget, schema)
         _complete(make_engine, prompt, control_tokens, sampling)
         return
 
@@ -91,6 +95,11 @@ def generate(
         "control_tokens": control_tokens,
     }
     settings = {"model": model, "context": context, "kv_bits": kv_bits, **options}
+    if schema is not None:
+        from mlx_qwen3.grammar import AnswerSchema
+
+        form = AnswerSchema.read(schema)
+        options["schema"], settings["schema"] = form, form.schema
     run_batch(make_engine, batch, out, settings, {**options, "batch_size": batch_size})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class AnswerSchema:
             raise SchemaError(f"no JSON schema can be made of {schema!r}: {one_line(error)}") from None
 
     @classmethod
+    def of_any(cls, schema: Any) -> AnswerSchema | None:
+        """`of`, for what may be None or made already."""
+        return schema if schema is None or isinstance(schema, cls) else cls.of(schema)
+
+    @classmethod
     def read(cls, file: Path) -> AnswerSchema:
         """From a file. Raises SchemaError naming it if it is missing, no JSON, or no usable schema."""
         try:
@@ -60,10 +65,19 @@ class AnswerSchema:
             raise SchemaError(f"this schema cannot be used: {problem}")
         return cls(schema, load)
 
-    def ask_for(self, text: str) -> str:
-        """`text` with the request to answer in this form: a model that is only held to a schema it was
-        never shown fills the form with whatever comes to its mind."""
-        return INSTRUCTION.format(text, json.dumps(self.schema, ensure_ascii=False))
+    def asking(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """`messages` with the latest of the user's asking for this form as well.
+
+        A model that is only held to a schema it was never shown fills the form with whatever comes to its
+        mind. The request is part of no conversation: what comes next may be asked for in another form.
+        Raises SchemaError if the user said nothing.
+        """
+        said = [place for place, message in enumerate(messages) if message.get("role") == "user"]
+        if not said:
+            raise SchemaError("an answer in a form needs a message of the user to answer")
+        latest = messages[said[-1]]
+        text = INSTRUCTION.format(latest["content"], json.dumps(self.schema, ensure_ascii=False))
+        return [*messages[: said[-1]], {**latest, "content": text}, *messages[said[-1] + 1 :]]
 
     def parse(self, answer: str) -> Any:
         """The value of a whole answer; None for one that was cut off.
