@@ -15,7 +15,7 @@ import pytest
 from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw
 
-from mlx_qwen3 import backend
+from mlx_qwen3 import backend, cpu_modules, cpu_products, device
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import InsufficientMemoryError
@@ -89,8 +89,8 @@ def test_logits_are_those_of_mlx_in_fp32(shape: str, kind: str, budget: int | No
 @pytest.mark.parametrize("tile", [1, 4000])
 def test_results_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch, kind: str, tile: int) -> None:
     reference = plain_fp32(SHAPES["tied"], kind)
-    monkeypatch.setattr(backend, "TILE_BYTES", tile)
-    monkeypatch.setattr(backend, "SMALL_PRODUCT", tile)
+    monkeypatch.setattr(cpu_products, "TILE_BYTES", tile)
+    monkeypatch.setattr(cpu_products, "SMALL_PRODUCT", tile)
     for budget in (0, None):
         model = backend.prepare(stored(SHAPES["tied"], kind), budget)
         for ids in (IDS[:1, :1], IDS[:, :6]):
@@ -166,7 +166,7 @@ def held_bytes(model: nn.Module) -> int:
 def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(backend, "TILE_BYTES", 2**18)
+    monkeypatch.setattr(cpu_products, "TILE_BYTES", 2**18)
     raw = {**SHAPES["tied"], "intermediate_size": 8192, "hidden_size": 512}
     model = backend.prepare(stored(raw, kind), 0)
     mx.eval(model(IDS[:, :4]))
@@ -184,7 +184,7 @@ def test_reading_a_prompt_makes_no_logits(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_copies_are_made_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "PART_BYTES", 2**18)
+    monkeypatch.setattr(cpu_modules, "PART_BYTES", 2**18)
     model = stored({**SHAPES["tied"], "vocab_size": 40_000}, "affine-4")  # 20 MB in fp32
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -282,19 +282,19 @@ def test_nothing_changes_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_compute_dtype() -> None:
-    assert backend.is_cpu()
+    assert device.is_cpu()
     assert backend.compute_dtype(mx.bfloat16) == backend.compute_dtype(mx.float16) == mx.float32
     assert backend.compute_dtype(mx.uint32) == mx.uint32
 
 
 def test_available_memory_heeds_a_container_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = backend.available_memory()
+    free = device.available_memory()
     assert 0 < free < 1 << 50
     limits = {"memory.max": 5 << 20, "memory.current": 2 << 20}
-    monkeypatch.setattr(backend, "_cgroup_bytes", limits.get)
-    assert backend.available_memory() == 3 << 20
-    monkeypatch.setattr(backend, "_cgroup_bytes", lambda name: None)
-    assert backend.available_memory() > 3 << 20
+    monkeypatch.setattr(device, "_cgroup_bytes", limits.get)
+    assert device.available_memory() == 3 << 20
+    monkeypatch.setattr(device, "_cgroup_bytes", lambda name: None)
+    assert device.available_memory() > 3 << 20
 
 
 @pytest.mark.parametrize(
@@ -303,20 +303,20 @@ def test_available_memory_heeds_a_container_limit(monkeypatch: pytest.MonkeyPatc
 def test_the_user_may_grant_memory(monkeypatch: pytest.MonkeyPatch, text: str, bytes_: int) -> None:
     monkeypatch.setattr(mx, "get_active_memory", lambda: 96)
     monkeypatch.setenv("MLX_QWEN3_MEMORY", text)
-    assert backend.available_memory() == bytes_ - 96
+    assert device.available_memory() == bytes_ - 96
 
 
 def test_a_grant_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_QWEN3_MEMORY", "much")
     with pytest.raises(InsufficientMemoryError, match="12GB, not 'much'"):
-        backend.available_memory()
+        device.available_memory()
 
 
 @pytest.fixture
 def mac(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A stand-in for a Mac of 16 GB; the wired limits that were set."""
     limits: list[int] = []
-    monkeypatch.setattr(backend, "is_cpu", lambda: False)
+    monkeypatch.setattr(device, "is_cpu", lambda: False)
     monkeypatch.setattr(mx.metal, "is_available", lambda: True)
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 11_800_000_000})
     monkeypatch.setattr(mx, "get_active_memory", lambda: 800_000_000)
@@ -325,9 +325,9 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_mac_gives_what_metal_recommends_and_keeps_the_model_resident(mac: list[int]) -> None:
-    assert backend.available_memory() == 11_000_000_000
-    backend.keep_resident(9_000_000_000)
-    backend.keep_resident(20_000_000_000)
+    assert device.available_memory() == 11_000_000_000
+    device.keep_resident(9_000_000_000)
+    device.keep_resident(20_000_000_000)
     assert mac == [9_000_000_000, 11_800_000_000]
 
 
@@ -338,13 +338,13 @@ def test_a_mac_too_old_to_keep_memory_resident_still_runs(
         raise ValueError("only on macOS 15 and later")
 
     monkeypatch.setattr(mx, "set_wired_limit", refuse)
-    backend.keep_resident(9_000_000_000)
+    device.keep_resident(9_000_000_000)
     assert mac == []
 
 
 def test_nothing_is_wired_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx, "set_wired_limit", lambda limit: pytest.fail("there is nothing to wire"))
-    backend.keep_resident(1)
+    device.keep_resident(1)
 
 
 def python(code: str, **env: str) -> str:
