@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from mlx_qwen3.cache.prompt import make_prompt_cache
 from mlx_qwen3.decode import decode, prefill
 from mlx_qwen3.delivery import listen
+from mlx_qwen3.ending import Ending
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta, FinishReason
 from mlx_qwen3.jobs import Job, Steps
-from mlx_qwen3.loops import LoopDetector
 from mlx_qwen3.sampling import Sampler, SamplingParams
 from mlx_qwen3.speculative import Speculation
 from mlx_qwen3.tokenizer import Tokenizer
@@ -68,22 +68,17 @@ class CompletionOutput:
     def __init__(self, tokenizer: Tokenizer, limit: int):
         self.text = ""
         self.finish_reason: FinishReason | None = None
-        self.generated = 0
+        self._ending = Ending(tokenizer.eos_token_ids, limit)
+        self._stream = tokenizer.stream()
+
+    @property
+    def generated(self) -> int:
         """Tokens the model wrote."""
-        self._limit, self._ends = limit, tokenizer.eos_token_ids
-        self._stream, self._loop = tokenizer.stream(), LoopDetector()
+        return self._ending.generated
 
     def take(self, token: int, is_cancelled: bool = False) -> str:
         """The text that `token` completes, often none; sets `finish_reason` if it was the last."""
-        self.generated += 1
-        if token in self._ends:
-            self.finish_reason = "stop"
-        elif is_cancelled:
-            self.finish_reason = "cancelled"
-        elif self.generated >= self._limit:
-            self.finish_reason = "length"
-        elif self._loop.push(token):
-            self.finish_reason = "loop"
+        self.finish_reason = self._ending.take(token, is_cancelled)
         text = "" if self.finish_reason == "stop" else self._stream.push(token)
         if self.finish_reason is not None:
             text += self._stream.finish()

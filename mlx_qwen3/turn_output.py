@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlx_qwen3.ending import Ending
 from mlx_qwen3.events import AnswerDelta, Event, FinishReason, ThinkingDelta, ThinkingDone, ToolCall
 from mlx_qwen3.grammar import TurnGrammar
-from mlx_qwen3.loops import LoopDetector
 from mlx_qwen3.parsing import StreamParser
 from mlx_qwen3.tokenizer import Tokenizer
 
@@ -43,8 +43,6 @@ class TurnOutput:
         self.thinking, self.answer = "", ""
         self.tool_calls: list[ToolCall] = []
         self.finish_reason: FinishReason | None = None
-        self.generated = 0
-        """Tokens the model wrote."""
         self.answer_tokens = 0
         self._thinking_tokens = 0
         self._thinking_since = 0.0
@@ -58,24 +56,23 @@ class TurnOutput:
             tool_schemas=tool_schemas or {},
         )
         self._text = tokenizer.stream()
-        self._loop = LoopDetector()
+        ends = {*tokenizer.eos_token_ids, tokenizer.control_tokens["<|im_start|>"]}
+        self._ending = Ending(ends, limit)
         self._grammar = grammar
         if grammar is not None:
             grammar.limit = limit
         self._control_names = {id_: name for name, id_ in tokenizer.control_tokens.items()}
         self._called = False  # a call came after the latest word
 
+    @property
+    def generated(self) -> int:
+        """Tokens the model wrote."""
+        return self._ending.generated
+
     def take(self, token: int, is_cancelled: bool = False) -> list[Event]:
         """Account for one generated token; sets `finish_reason` if it was the last."""
-        self.generated += 1
-        if token in self._tokenizer.eos_token_ids or token == self._tokenizer.control_tokens["<|im_start|>"]:
-            self.finish_reason = "stop"
-        elif is_cancelled:
-            self.finish_reason = "cancelled"
-        elif self.generated >= self._limit:
-            self.finish_reason = "length"
-        elif self._loop.push(token):
-            self._leave_loop()
+        reason = self._ending.take(token, is_cancelled)
+        self.finish_reason = None if reason == "loop" and self._leaves_loop() else reason
         events = [] if self.finish_reason == "stop" else self._parse(token)
         if self.finish_reason is not None:
             events += self._parser.push_text(self._text.finish()) + self._parser.finish()
@@ -88,15 +85,16 @@ class TurnOutput:
             self.finish_reason = self._grammar.hurried_by or "stop"
         return events
 
-    def _leave_loop(self) -> None:
-        """End what goes round in a loop: thinking, for an answer may be had all the same; or the turn.
-        One that is held to a form ends at the form's end."""
+    def _leaves_loop(self) -> bool:
+        """Whether the turn goes on though its text goes round in a loop: where that is thinking, which is
+        ended, for an answer may be had all the same; and one held to a form ends at the form's end."""
         if self._grammar is not None and self._grammar.hurry("loop"):
-            self._loop = LoopDetector()
-        elif self._is_thinking and not self._is_stuck:
+            self._ending.forget_loop()
+            return True
+        if self._is_thinking and not self._is_stuck:
             self._is_stuck = True
-        else:
-            self.finish_reason = "loop"
+            return True
+        return False
 
     def _parse(self, token: int) -> list[Event]:
         name = self._control_names.get(token)
@@ -134,7 +132,7 @@ class TurnOutput:
         events += self._parser.push_control("</think>")
         events += self._thinking_done(events)
         self._collect(events)
-        self._loop = LoopDetector()
+        self._ending.forget_loop()
         end = self._tokenizer.think_end_id
         assert end is not None  # a model that thinks has the token
         ids = [*self._tokenizer.encode(EARLY_END), end, *self._tokenizer.encode("\n\n")]
