@@ -162,7 +162,9 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     assert not partial.exists()
 
 
-@pytest.mark.parametrize("option", ["--out=x", "--batch-size=2", "--think", "--thinking-budget=3", "--schema=x"])
+@pytest.mark.parametrize(
+    "option", ["--out=x", "--batch-size=2", "--think", "--thinking-budget=3", "--schema=x"]
+)
 def test_what_only_a_batch_has_is_wrong_usage_without_one(option: str) -> None:
     done = CliRunner().invoke(app, ["generate", "-p", "hi", option])
     assert done.exit_code == 2
