@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import build
+from parity.apart import needs_transformers, theirs
 from parity.model_cases import CASES, prompt
 
 from mlx_qwen3.cache.prompt import make_prompt_cache
@@ -74,29 +75,28 @@ def test_golden_file_is_small() -> None:
 
 
 @pytest.mark.parity
+@needs_transformers
 @pytest.mark.parametrize("case", [name for name, (_, length) in CASES.items() if length < 1000])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_live_logits(case: str, batch: int) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    from parity.transformers_reference import logits, reference
-
     raw, _ = CASES[case]
     ids = prompt(130, batch)
-    theirs = logits(reference(raw), ids, last=130)
+    expected = theirs("logits", raw, ids, last=130)
     model = build(raw)
-    assert np.abs(np.array(model(mx.array(ids))) - theirs).max() <= TOLERANCE
-    assert np.abs(last_logits(model, ids, 8, step=1) - theirs[:, -8:]).max() <= TOLERANCE
+    assert np.abs(np.array(model(mx.array(ids))) - expected).max() <= TOLERANCE
+    assert np.abs(last_logits(model, ids, 8, step=1) - expected[:, -8:]).max() <= TOLERANCE
 
 
 @pytest.mark.parity
+@needs_transformers
 @pytest.mark.parametrize("case", ["dense", "moe", "moe-yarn-4"])
 def test_golden_file_is_what_transformers_says_today(case: str) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    from parity.transformers_reference import greedy as their_greedy
-    from parity.transformers_reference import reference
-
     raw, length = CASES[case]
     golden = GOLDEN[f"{case}/greedy"][:40].tolist()
-    assert their_greedy(reference(raw), prompt(length, 1), 40) == golden
+    assert theirs("greedy", raw, prompt(length, 1), 40) == golden
+
+
+@pytest.mark.parity
+@needs_transformers
+def test_the_reference_computes_alone() -> None:
+    assert theirs("surroundings") == (1, False)

@@ -1,29 +1,46 @@
-"""transformers' Qwen3 on the weights of `model_cases`. Needs torch; imported by what may use it."""
+"""transformers' Qwen3, as the reference. Needs torch; tests call it by way of `apart.theirs`."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
+import transformers
 from parity.model_cases import GREEDY_TOKENS, Raw, is_sparse, weights
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-# A reference must not vary: with several threads, one run of seven was off by 1e-3 in one case.
+# MKL, which computes torch's cos and sin, picks its kernel in the first call. Where two threads call first
+# at once, one of them may get that for low accuracy, 1.5e-4 off, and the logits are 1e-3 off
+# (https://github.com/pytorch/pytorch/issues/188792). One thread cannot meet another.
 torch.set_num_threads(1)
+
+# Fields of published files that transformers' config classes spell otherwise, or add themselves.
+OLD_FIELDS = ("architectures", "model_type", "rope_theta", "rope_scaling")
+
+
+def surroundings() -> tuple[int, bool]:
+    """How many threads compute, and whether our package, so our BLAS, is in this process."""
+    return torch.get_num_threads(), "mlx_qwen3" in sys.modules
 
 
 def reference(raw: Raw) -> torch.nn.Module:
     """transformers' model of this config with our drawn weights, in fp32."""
-    is_moe = raw["model_type"] == "qwen3_moe"
-    config_class, model_class = (
-        (Qwen3MoeConfig, Qwen3MoeForCausalLM) if is_moe else (Qwen3Config, Qwen3ForCausalLM)
-    )
-    model = model_class(config_class(**raw)).float().eval()
+    model = _blank(raw, raw).float()
     state = _stacked({name: torch.from_numpy(value) for name, value in weights(raw).items()}, raw)
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     assert set(missing) <= ({"lm_head.weight"} if raw["tie_word_embeddings"] else set())
     model.tie_weights()
     return model
+
+
+def _blank(raw: Raw, fields: Raw) -> torch.nn.Module:
+    """A model of the kind of `raw`, its config made of `fields`."""
+    name = "Qwen3Moe" if raw["model_type"] == "qwen3_moe" else "Qwen3"
+    config = getattr(transformers, f"{name}Config")(**fields)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
 
 
 def _stacked(state: dict[str, torch.Tensor], raw: Raw) -> dict[str, torch.Tensor]:
@@ -44,18 +61,41 @@ def _stacked(state: dict[str, torch.Tensor], raw: Raw) -> dict[str, torch.Tensor
     return state
 
 
-@torch.no_grad()
-def logits(model: torch.nn.Module, ids: np.ndarray, last: int) -> np.ndarray:
-    """ids (B, L) -> logits of the last positions (B, last, V)."""
-    return model(torch.from_numpy(ids), logits_to_keep=last).logits.numpy()
+def logits(raw: Raw, ids: np.ndarray, last: int) -> np.ndarray:
+    """ids (B, L) -> logits of the last positions (B, last, V), with our drawn weights."""
+    return _logits(reference(raw), ids, logits_to_keep=last)
 
 
 @torch.no_grad()
-def greedy(model: torch.nn.Module, ids: np.ndarray, count: int = GREEDY_TOKENS) -> list[int]:
-    """The likeliest continuation of ids (1, L)."""
+def _logits(model: torch.nn.Module, ids: np.ndarray, **options: Any) -> np.ndarray:
+    return model(torch.from_numpy(ids), **options).logits.float().numpy()
+
+
+@torch.no_grad()
+def greedy(raw: Raw, ids: np.ndarray, count: int = GREEDY_TOKENS) -> list[int]:
+    """The likeliest continuation of ids (1, L), with our drawn weights."""
+    model = reference(raw)
     inputs, cache, text = torch.from_numpy(ids), None, []
     for _ in range(count):
         out = model(inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         inputs, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
         text.append(int(inputs))
     return text
+
+
+def save(
+    raw: Raw, more: Raw, folder: Path, ids: np.ndarray, dtype: str = "float32", **options: Any
+) -> np.ndarray:
+    """Write a random model of config `raw` as transformers does; return its logits of ids (B, L)."""
+    fields = {key: value for key, value in raw.items() if key not in OLD_FIELDS}
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+    torch.manual_seed(0)
+    model = _blank(raw, fields | rope | more).to(getattr(torch, dtype))
+    model.save_pretrained(folder, **options)
+    return _logits(model, ids)
+
+
+def loaded(folder: Path, ids: np.ndarray) -> np.ndarray:
+    """What transformers' model loaded from `folder` says to ids (B, L)."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    return _logits(model, ids)
