@@ -89,7 +89,7 @@ def _read_ahead(session: Any) -> int:
 
     before = list(session._slot.cache.ids) if session._slot.cache else []
     session.prepare()
-    session._job.wait()
+    session._lane.job.wait()
     after = session._slot.cache.ids
     return len(after) - common_prefix(before, after)
 

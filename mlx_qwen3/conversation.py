@@ -15,6 +15,12 @@ from mlx_qwen3.messages import Message, check_messages
 
 FORMAT = "mlx_qwen3 conversation"
 VERSION = 1
+SUMMARISE = (
+    "Summarise our conversation so far for your own use: what I want, what was decided, and every name, "
+    "number, file and open question that matters. Write the summary alone."
+)
+SUMMARY = "A summary of our conversation so far:\n\n{}"
+GO_ON = "Thank you. Let us go on from there."
 TITLE_WORDS, TITLE_LENGTH = 8, 60
 
 
@@ -58,6 +64,16 @@ class Conversation:
         text: str = self.messages[turns[-1]]["content"]
         del self.messages[turns[-1] :]
         return text
+
+    def go_on_from(self, summary: str) -> None:
+        """Have a summary stand for all that was said but the system message, under the same title."""
+        self.given_title = self.title
+        told = {"role": "user", "content": SUMMARY.format(summary)}
+        self.messages = [
+            *self.messages[: 0 if self.system is None else 1],
+            told,
+            {"role": "assistant", "content": GO_ON},
+        ]
 
     def last_answer(self) -> str:
         """The latest answer. Raises MessageError if there is none."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.agent import AgentOptions, allow_own, assistant_message, result_messages, run_agent
 from mlx_qwen3.cache.prompt import common_prefix
-from mlx_qwen3.conversation import Conversation
-from mlx_qwen3.delivery import Dispatch, Reply, call_back, collect, ignore, listen, listen_async
-from mlx_qwen3.errors import EngineError, MessageError
+from mlx_qwen3.conversation import SUMMARISE, Conversation
+from mlx_qwen3.delivery import Dispatch, Reply, call_back, collect, listen_async
+from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import Done, Event, Stats, ToolResult
 from mlx_qwen3.grammar import AnswerSchema, constrain
-from mlx_qwen3.jobs import Job, Sink, Steps
+from mlx_qwen3.jobs import Job, Steps
+from mlx_qwen3.lane import Lane
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.slot import Slot
 from mlx_qwen3.template import Thinking
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
 
 __all__ = ["Reply", "Session"]
-
-SUMMARISE = (
-    "Summarise our conversation so far for your own use: what I want, what was decided, and every name, "
-    "number, file and open question that matters. Write the summary alone."
-)
-SUMMARY = "A summary of our conversation so far:\n\n{}"
-GO_ON = "Thank you. Let us go on from there."
 
 
 class Session:
@@ -76,8 +70,7 @@ class Session:
         self._agent = AgentOptions(toolbox, approve, max_steps)
         self._engine = engine
         self._slot = Slot(engine)
-        self._job: Job | None = None
-        self._stop = threading.Event()  # of the turn under way
+        self._lane = Lane(engine)
 
     # Turns
 
@@ -100,7 +93,7 @@ class Session:
             async for event in listen_async(events, stop):
                 yield event
         finally:
-            self._cancel(stop)
+            self._lane.cancel(stop)
 
     def post(
         self,
@@ -115,7 +108,7 @@ class Session:
         dispatch: brings a call to the thread it belongs on, such as PyObjC's `callAfter`; without it
         the callbacks run on a thread of the turn's own. An error goes to `on_error`. schema: as for `send`.
         """
-        self._refuse_if_busy()
+        self._lane.refuse_if_busy()
         stop = threading.Event()
         events = self._converse(text, stop, AnswerSchema.of_any(schema))
         call_back(events, stop, on_event, on_error, dispatch)
@@ -132,7 +125,7 @@ class Session:
 
     def edit(self, text: str | None) -> Iterator[Event]:
         """Take the latest turn back and say `text` instead; if nothing comes of that, it stays."""
-        self._refuse_if_busy()
+        self._lane.refuse_if_busy()
         before, after = self.conversation, self.conversation.branch()
         said, rest = after.take_back(), after.messages
         self.conversation = after
@@ -147,7 +140,7 @@ class Session:
 
         A summary that was cancelled or cut off changes nothing.
         """
-        yield from self._play(self._summarise, threading.Event())
+        yield from self._lane.play(self._summarise, threading.Event())
 
     def prepare(self, start: str = "") -> None:
         """Bring the cache in line with the next prompt while the user reads and types.
@@ -156,17 +149,11 @@ class Session:
         without it; done now, the next turn reads the user's words only. start: what the next message
         is known to begin with, such as a document. Returns at once, and makes way for the next turn.
         """
-        if self._job is not None and not self._job.finished.is_set():
-            if not self._job.makes_way:
-                return  # a turn is under way
-            self._job.cancel()
-        self._job = self._engine.submit(
-            lambda job: self._slot.align(job, lambda: self._certain_prefix(start)), ignore, makes_way=True
-        )
+        self._lane.play_aside(lambda job: self._slot.align(job, lambda: self._certain_prefix(start)))
 
     def cancel(self) -> None:
         """Stop the running turn, from any thread; the session stays usable."""
-        self._cancel(self._stop)
+        self._lane.cancel()
 
     # The conversation
 
@@ -228,7 +215,7 @@ class Session:
 
         A killed save leaves the old file. Raises CacheError if nothing was read or it cannot be written.
         """
-        self._refuse_if_busy()
+        self._lane.refuse_if_busy()
         self._engine.call(lambda: self._slot.save(Path(path)))
 
     def load_cache(self, path: str | Path) -> None:
@@ -237,7 +224,7 @@ class Session:
         Raises CacheError for a file that is damaged, or made with another model, quantization,
         template, rope or kind of cache; the session is then as before.
         """
-        self._refuse_if_busy()
+        self._lane.refuse_if_busy()
         self._engine.call(lambda: self._slot.load(Path(path)))
 
     @classmethod
@@ -291,7 +278,7 @@ class Session:
         def play() -> Iterator[Event]:
             nonlocal said
             messages, said = said, []
-            yield from self._play(lambda job: self._say(job, messages, form), stop)
+            yield from self._lane.play(lambda job: self._say(job, messages, form), stop)
 
         def answer_calls(results: Sequence[ToolResult]) -> None:
             self.conversation.messages = [*self.messages, *result_messages(results)]
@@ -300,35 +287,6 @@ class Session:
             if isinstance(event, Done):
                 self.last_stats = event.stats
             yield event
-
-    def _play(self, steps: Callable[[Job], Steps], stop: threading.Event) -> Iterator[Event]:
-        """Run one turn of the model on the engine's thread and pass on its events."""
-        self._refuse_if_busy()
-
-        def start(sink: Sink) -> Job:
-            self._stop = stop
-            self._job = job = self._engine.submit(steps, sink)
-            if stop.is_set():
-                job.cancel()
-            return job
-
-        yield from listen(start)
-
-    def _cancel(self, stop: threading.Event) -> None:
-        stop.set()
-        if self._job is not None and self._stop is stop:
-            self._job.cancel()
-
-    def _refuse_if_busy(self) -> None:
-        """Wait for a job that is on its way out; refuse to start beside one that is not."""
-        job = self._job
-        if job is None or job.finished.is_set():
-            return
-        if job.makes_way:
-            job.cancel()
-        if not job.is_cancelled():
-            raise EngineError("this session is still answering; cancel that turn first")
-        job.wait()
 
     # On the engine's thread
 
@@ -344,13 +302,10 @@ class Session:
 
     def _summarise(self, job: Job) -> Steps:
         messages = [*self.messages, {"role": "user", "content": SUMMARISE}]
-        system = [message for message in self.messages[:1] if message["role"] == "system"]
 
         def keep(turn: Turn, done: Done) -> None:
             if done.finish_reason == "stop" and turn.answer.strip():
-                summary = {"role": "user", "content": SUMMARY.format(turn.answer.strip())}
-                self.conversation.given_title = self.conversation.title
-                self.conversation.messages = [*system, summary, {"role": "assistant", "content": GO_ON}]
+                self.conversation.go_on_from(turn.answer.strip())
 
         return self._slot.turn(job, lambda: self._request(job, messages), keep)
 

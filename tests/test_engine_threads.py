@@ -140,7 +140,7 @@ def test_an_abandoned_async_loop_cancels(engine: Engine) -> None:
                 break
         for _ in range(1000):
             await asyncio.sleep(0.01)
-            if session._job.finished.is_set():
+            if session._lane.job.finished.is_set():
                 return session
         raise AssertionError("still running")
 
@@ -167,7 +167,7 @@ def test_50_turns_of_all_modes_keep_to_the_template(engine: Engine) -> None:
         assert stats.cached_tokens == common_prefix(held, prompt)
         if number % 2:
             session.prepare()
-            session._job.wait()
+            session._lane.job.wait()
         prompts.append(prompt)
         fed.append(stats.prompt_tokens - stats.cached_tokens)
     assert all(len(a) < len(b) for a, b in pairwise(prompts))

@@ -156,7 +156,7 @@ def test_leaving_the_loop_cancels(engine: Engine) -> None:
             break
     del events
     gc.collect()
-    wait_for(lambda: session._job.finished.is_set(), 2)
+    wait_for(lambda: session._lane.job.finished.is_set(), 2)
     assert 0 < len(session.messages[-1]["content"]) < 3000
     assert session.ask("more").answer == "next"
 
@@ -298,7 +298,7 @@ def test_prepare_leaves_only_the_users_words_to_read(engine: Engine) -> None:
     session = engine.session()
     session.ask("first")
     session.prepare()
-    session._job.wait()
+    session._lane.job.wait()
     prefix = len(session._slot.cache.ids)
     reply = session.ask("second")
     assert reply.stats.cached_tokens == prefix
