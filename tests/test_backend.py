@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw
+from tiny_checkpoints import write_checkpoint
 
 from mlx_qwen3 import backend, cpu_modules, cpu_products, device
 from mlx_qwen3.config import ModelConfig
@@ -347,10 +349,9 @@ def test_nothing_is_wired_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     device.keep_resident(1)
 
 
-def python(code: str, **env: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, check=True
-    )
+def python(code: str, *arguments: str, **env: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=True)
     return done.stdout.strip()
 
 
@@ -376,6 +377,34 @@ def test_a_machine_without_a_fast_blas_still_computes() -> None:
         "import mlx.core as mx\nprint(mlx_qwen3.BLAS, (mx.ones((3, 4)) @ mx.ones((4, 2))).tolist()[2])"
     )
     assert python(code) == "None [4.0, 4.0]"
+
+
+GREEDY = """
+import json, sys
+from mlx_qwen3 import BLAS, SamplingParams, load_model, make_prompt_cache
+import mlx.core as mx
+mx.set_default_device(mx.Device(mx.cpu))
+from mlx_qwen3.decode import decode, prefill
+from mlx_qwen3.sampling import Sampler
+model = load_model(sys.argv[1])
+prompt = [7 * i % 96 for i in range(150)]
+cache = make_prompt_cache(model)
+for _ in prefill(model, prompt[:-1], cache):
+    pass
+tokens = decode(model, prompt[-1:], cache, Sampler(SamplingParams(temperature=0), 96))
+print(json.dumps([type(model.layers[0].self_attn.q_proj).__name__, BLAS, [next(tokens) for _ in range(24)]]))
+"""
+
+
+@pytest.mark.parametrize("shape", ["dense", "moe"])
+def test_greedy_tokens_are_those_of_plain_mlx(shape: str, tmp_path: Path) -> None:
+    """Of a checkpoint in fp32, where nothing is rounded away; in fresh processes, for a BLAS is for good."""
+    write_checkpoint(tmp_path, SHAPES[shape])
+    kind, _, ours = json.loads(python(GREEDY, str(tmp_path), MLX_QWEN3_PLAIN=""))
+    plain_kind, plain_blas, plain = json.loads(python(GREEDY, str(tmp_path), MLX_QWEN3_PLAIN="1"))
+    assert (kind, plain_kind, plain_blas) == ("CpuLinear", "Linear", None)
+    assert len(set(ours)) > 3, "a text that could hide a difference"
+    assert ours == plain
 
 
 def test_no_device_is_hard_coded() -> None:
