@@ -12,7 +12,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 from scripted import write_byte_tokenizer
-from tiny_checkpoints import DENSE
+from tiny_checkpoints import CACHES, DENSE, random_model
 
 from mlx_qwen3.cache import saved
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
@@ -22,21 +22,12 @@ from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.qwen3 import Model
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "quantized": {"bits": 8, "group_size": 32},
-    "rotating": {"max_size": 12, "keep": 2},
-    "rotating quantized": {"max_size": 12, "keep": 2, "bits": 4, "group_size": 32},
-}
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    mx.random.seed(0)
-    model = Model(ModelConfig.from_dict(DENSE))
-    mx.eval(model.parameters())
-    return model
+    return random_model(DENSE)
 
 
 def greedy(model: Model, cache: Any, ids: list[int], count: int) -> list[int]:
@@ -47,22 +38,22 @@ def greedy(model: Model, cache: Any, ids: list[int], count: int) -> list[int]:
     return tokens
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", CACHES)
 def test_mlx_lm_generates_the_same_tokens(model: Model, kind: str) -> None:
     from mlx_lm.generate import generate_step
 
-    cache = make_prompt_cache(model, **OPTIONS[kind])
+    cache = make_prompt_cache(model, **CACHES[kind])
     theirs = [
         int(token) for token, _ in generate_step(mx.array(PROMPT), model, prompt_cache=cache, max_tokens=15)
     ]
-    assert theirs == greedy(model, make_prompt_cache(model, **OPTIONS[kind]), PROMPT, 15)
+    assert theirs == greedy(model, make_prompt_cache(model, **CACHES[kind]), PROMPT, 15)
 
 
 @pytest.mark.parametrize("kind", ["full", "rotating"])
 def test_mlx_lm_quantizes_ours_midway(model: Model, kind: str) -> None:
     from mlx_lm.generate import generate_step
 
-    cache = make_prompt_cache(model, **OPTIONS[kind])
+    cache = make_prompt_cache(model, **CACHES[kind])
     steps = generate_step(
         mx.array(PROMPT),
         model,
@@ -90,7 +81,7 @@ def test_mlx_lms_own_quantized_cache_runs_in_our_model(model: Model) -> None:
 def test_mlx_lm_saves_ours_and_loads_its_own_of_that_name(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
-    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    cache: Any = make_prompt_cache(model, **CACHES[kind])
     for layer in cache:
         layer.rotation = None  # mlx-lm leaves the first tokens where they were
     model(mx.array([PROMPT]), cache)
@@ -103,7 +94,7 @@ def test_mlx_lm_saves_ours_and_loads_its_own_of_that_name(model: Model, kind: st
         assert mx.abs(logits[0] - logits[2]).max().item() < 1e-4
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", CACHES)
 def test_stream_generate_says_what_we_do(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm import stream_generate
     from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -111,19 +102,19 @@ def test_stream_generate_says_what_we_do(model: Model, kind: str, tmp_path: Path
 
     folder = write_byte_tokenizer(tmp_path)
     plain = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>")
-    cache = make_prompt_cache(model, **OPTIONS[kind])
+    cache = make_prompt_cache(model, **CACHES[kind])
     said = stream_generate(model, TokenizerWrapper(plain), PROMPT, max_tokens=15, prompt_cache=cache)
     theirs = [response.token for response in said]
-    ours = greedy(model, make_prompt_cache(model, **OPTIONS[kind]), PROMPT, 15)
+    ours = greedy(model, make_prompt_cache(model, **CACHES[kind]), PROMPT, 15)
     assert theirs == ours[: len(theirs)]
     assert len(theirs) == 15 or theirs[-1] == plain.eos_token_id
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", CACHES)
 def test_what_mlx_lm_saves_of_ours_loads_here(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm.models.cache import save_prompt_cache
 
-    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    cache: Any = make_prompt_cache(model, **CACHES[kind])
     model(mx.array([PROMPT]), cache)
     save_prompt_cache(str(tmp_path / "cache.safetensors"), cache)
     loaded, _ = saved.load_prompt_cache(tmp_path / "cache.safetensors")
@@ -137,7 +128,7 @@ def test_what_mlx_lm_saves_of_ours_loads_here(model: Model, kind: str, tmp_path:
 def test_files_of_caches_go_both_ways(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
-    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    cache: Any = make_prompt_cache(model, **CACHES[kind])
     for layer in cache:
         layer.rotation = None
     model(mx.array([PROMPT]), cache)
@@ -152,26 +143,26 @@ def test_files_of_caches_go_both_ways(model: Model, kind: str, tmp_path: Path) -
     assert mx.abs(logits[0] - logits[2]).max().item() < 1e-4
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", CACHES)
 def test_mlx_lm_trims_ours_unless_tokens_were_pushed_out(model: Model, kind: str) -> None:
     from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
-    cache: Any = make_prompt_cache(model, **OPTIONS[kind])
+    cache: Any = make_prompt_cache(model, **CACHES[kind])
     model(mx.array([PROMPT[:9]]), cache)
     assert trim_prompt_cache(cache, 3) == 3
     assert cache[0].offset == 6
     model(mx.array([PROMPT]), cache)
-    assert can_trim_prompt_cache(cache) == ("max_size" not in OPTIONS[kind])
+    assert can_trim_prompt_cache(cache) == ("max_size" not in CACHES[kind])
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", CACHES)
 def test_a_lora_step_trains_on_what_a_cache_holds(kind: str) -> None:
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
     tuned = Model(ModelConfig.from_dict(DENSE))
     tuned.freeze()
     linear_to_lora_layers(tuned, 2, {"rank": 4, "scale": 1.0, "dropout": 0.0})
-    cache: Any = make_prompt_cache(tuned, **OPTIONS[kind])
+    cache: Any = make_prompt_cache(tuned, **CACHES[kind])
     tuned(mx.array([PROMPT]), cache)
 
     def loss(model: Model) -> mx.array:
@@ -183,7 +174,7 @@ def test_a_lora_step_trains_on_what_a_cache_holds(kind: str) -> None:
 
 
 def test_kinds_of_caches_and_what_they_refuse(model: Model) -> None:
-    kinds = [type(make_prompt_cache(model, **options)[0]) for options in OPTIONS.values()]
+    kinds = [type(make_prompt_cache(model, **options)[0]) for options in CACHES.values()]
     assert kinds == [KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache]
     with pytest.raises(CacheError, match="4 or 8 bits"):
         make_prompt_cache(model, bits=3)
@@ -202,13 +193,13 @@ def feed(model: Model, cache: PromptCache, ids: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
 def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Model, kind: str) -> None:
-    cache = PromptCache(model, **OPTIONS[kind])
+    cache = PromptCache(model, **CACHES[kind])
     assert feed(model, cache, PROMPT) == [*PROMPT[:2], *PROMPT[-10:]]
     longer = [*PROMPT, 11, 12]
     assert feed(model, cache, longer) == [11, 12]  # only more: the window goes on
     changed = [*PROMPT[:15], 13, 14, 15]
     assert feed(model, cache, changed) == changed[-10:]  # the first two are still held
-    fresh = PromptCache(model, **OPTIONS[kind])
+    fresh = PromptCache(model, **CACHES[kind])
     feed(model, fresh, changed)
     following = [model(mx.array([[6]]), held.layers) for held in (cache, fresh)]
     assert mx.abs(following[0] - following[1]).max().item() < 1e-4
@@ -223,7 +214,7 @@ def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Mo
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str, steps: int) -> None:
     said, prompts = PROMPT, [PROMPT, [*PROMPT, 90, 91, 92, 93, 94, 95, 96, 97, 98]]
-    cache, twin = PromptCache(model, **OPTIONS[kind]), PromptCache(model, **OPTIONS[kind])
+    cache, twin = PromptCache(model, **CACHES[kind]), PromptCache(model, **CACHES[kind])
     for prompt in prompts:  # the second goes on from the first's end, not from what was answered
         for held in (cache, twin):
             assert len(feed(model, held, prompt)) <= 12
@@ -244,7 +235,7 @@ def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str
 
 
 def test_without_memory_for_a_mark_there_is_none(model: Model) -> None:
-    cache = PromptCache(model, marks=False, **OPTIONS["rotating"])
+    cache = PromptCache(model, marks=False, **CACHES["rotating"])
     feed(model, cache, PROMPT)
     before = cache.nbytes
     cache.mark()
@@ -253,7 +244,7 @@ def test_without_memory_for_a_mark_there_is_none(model: Model) -> None:
 
 
 def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
-    cache = PromptCache(model, **OPTIONS["rotating"])
+    cache = PromptCache(model, **CACHES["rotating"])
     feed(model, cache, PROMPT)
     cache.mark()
     before = cache.nbytes

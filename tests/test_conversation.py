@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from killed import run_until_killed
 
 from mlx_qwen3.cli.chat.store import KEPT, Store
 from mlx_qwen3.conversation import Conversation
@@ -108,12 +105,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
         "    for c in 'ab': f.write_atomically(path, c * 5_000_000)\n"
     )
     for wait in (0.0, 0.01, 0.03):
-        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        run_until_killed(code, path, wait)
         assert len(set(path.read_text())) == 1, "two contents in one file"
 
 

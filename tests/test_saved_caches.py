@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +13,8 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 
 import mlx.core as mx  # isort: skip
 import pytest
-from tiny_checkpoints import DENSE, write_checkpoint
+from killed import run_until_killed
+from tiny_checkpoints import CACHES, DENSE, random_model, write_checkpoint
 
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.cache.folder import CacheFolder
@@ -31,20 +28,11 @@ from mlx_qwen3.model.qwen3 import Model
 
 MADE_WITH = {"model": "m", "quantization": "q", "template": "t", "rope": "r"}
 GREEDY = {"temperature": 0.0, "max_tokens": 40}
-KINDS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "quantized": {"bits": 8, "group_size": 32},
-    "rotating": {"max_size": 12, "keep": 2},
-    "rotating quantized": {"max_size": 12, "keep": 2, "bits": 4, "group_size": 32},
-}
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    mx.random.seed(0)
-    model = Model(ModelConfig.from_dict(DENSE))
-    mx.eval(model.parameters())
-    return model
+    return random_model(DENSE)
 
 
 def feed(model: Model, cache: PromptCache, ids: list[int]) -> int:
@@ -59,12 +47,12 @@ def following(model: Model, cache: PromptCache) -> mx.array:
     return model(mx.array([[6]]), [layer.copy() for layer in cache.layers])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CACHES)
 def test_a_saved_cache_goes_on_where_it_was(model: Model, kind: str, tmp_path: Path) -> None:
-    cache = PromptCache(model, **KINDS[kind])
+    cache = PromptCache(model, **CACHES[kind])
     feed(model, cache, list(range(20)))
     cache.save(tmp_path / "a.safetensors", MADE_WITH)
-    loaded = PromptCache.load(model, tmp_path / "a.safetensors", MADE_WITH, **KINDS[kind])
+    loaded = PromptCache.load(model, tmp_path / "a.safetensors", MADE_WITH, **CACHES[kind])
     assert (loaded.ids, loaded._skipped) == (cache.ids, cache._skipped)
     assert mx.array_equal(following(model, cache), following(model, loaded))
     longer = [*range(20), 50, 51]
@@ -122,12 +110,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
         "    for value in (1.0, 2.0): save(value)\n"
     )
     for wait in (0.02, 0.07):
-        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        run_until_killed(code, path, wait)
         cache, _ = load_prompt_cache(path)
         seen = {float(array.max().item()) for layer in cache for array in layer.state[:2]}
         assert len(seen) == 1, "two contents in one file"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map
-from tiny_checkpoints import DENSE
+from tiny_checkpoints import DENSE, random_model
 
 from mlx_qwen3.cache.prompt import make_prompt_cache
 from mlx_qwen3.config import ModelConfig
@@ -54,8 +54,7 @@ class Lengths(Pace):
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    mx.random.seed(0)
-    model = Model(ModelConfig.from_dict(DENSE))
+    model = random_model(DENSE)
     # Sharper than weights as they are drawn, so that drafts come true now and then.
     model.update(tree_map(lambda weight: weight * 2 if weight.ndim == 2 else weight, model.parameters()))
     mx.eval(model.parameters())

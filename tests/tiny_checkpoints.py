@@ -43,7 +43,22 @@ MOE: dict[str, Any] = DENSE | {
     "mlp_only_layers": [1],
     "tie_word_embeddings": False,
 }
+CACHES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "quantized": {"bits": 8, "group_size": 32},
+    "rotating": {"max_size": 12, "keep": 2},
+    "rotating quantized": {"max_size": 12, "keep": 2, "bits": 4, "group_size": 32},
+}
+"""Options of `make_prompt_cache` for each kind; windows are full soon."""
 IDS = [[5, 17, 299, 0, 42, 42, 8]]
+
+
+def random_model(raw: dict[str, Any], seed: int = 0) -> Model:
+    """A model in fp32 with weights as MLX draws them."""
+    mx.random.seed(seed)
+    model = Model(ModelConfig.from_dict(raw))
+    mx.eval(model.parameters())
+    return model
 
 
 def published_tensors(

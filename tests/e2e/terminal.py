@@ -85,6 +85,11 @@ class Terminal:
         self._child.send(text + "\r")
         return before
 
+    def say(self, text: str, *wanted: str) -> str:
+        """Type a line and wait for one of `wanted` from there on; returns what is shown from there on."""
+        before = self.type(text)
+        return self.wait(*wanted, since=before)[before:]
+
     def paste(self, text: str) -> int:
         """Paste, as terminals do it; returns where that was."""
         before = self.mark()

@@ -224,16 +224,12 @@ def test_every_command(tmp_path: Path) -> None:
     with Terminal(tmp_path) as terminal:
         terminal.wait("/help for help")
         for typed, answer in talk:
-            before = terminal.type(typed)
-            terminal.wait(answer, since=before)
-        before = terminal.type("/edit")
-        terminal.wait("edit> /etc/hosts is a file", since=before)
+            terminal.say(typed, answer)
+        terminal.say("/edit", "edit> /etc/hosts is a file")
         terminal.press("\x03")  # it stays as it was
-        before = terminal.type("/edit")
-        terminal.wait("edit> /etc/hosts is a file", since=before)
+        terminal.say("/edit", "edit> /etc/hosts is a file")
         terminal.press("\x15hello")
-        before = terminal.type("")
-        terminal.wait(DONE, since=before)
+        terminal.say("", DONE)
         terminal.type("exit")
         assert terminal.wait_for_end() == 0
     assert {typed.partition(" ")[0] for typed, _ in talk} | {"/edit", "/exit"} >= COMMANDS.keys()
@@ -259,8 +255,7 @@ def test_several_lines_and_any_script(tmp_path: Path) -> None:
             ('"""seven\reight"""', '\n  eight"""'),
             ("<|im_end|> hello <|im_start|>system", "<|im_start|>system"),
         ]:
-            before = terminal.type(typed)
-            assert shown in terminal.wait(DONE, since=before)[before:]
+            assert shown in terminal.say(typed, DONE)
         asked = [m["content"] for m in terminal.conversation()["messages"] if m["role"] == "user"]
         assert asked[:3] == ["你好，世界", "مرحبا بالعالم", "👩‍👩‍👧 hi 👍🏽"]
         assert asked[3:7] == ["one\ntwo", "three\nfour", "five\nsix", "seven\neight"]
@@ -272,8 +267,7 @@ def test_several_lines_and_any_script(tmp_path: Path) -> None:
         assert (tmp_path / ".local/share/mlx-qwen3/history").read_text().count("\n+line ") == 2000
         terminal.settle(1.0)
         terminal.clear_line()
-        before = terminal.type("hello")
-        terminal.wait(DONE, since=before)
+        terminal.say("hello", DONE)
 
 
 def test_stopping_at_any_point_and_resizing(tmp_path: Path, rambler: str) -> None:
@@ -300,18 +294,15 @@ def test_stopping_at_any_point_and_resizing(tmp_path: Path, rambler: str) -> Non
         terminal.wait("> what comes next", since=before)
         terminal.clear_line()
         # While it answers
-        before = terminal.type("/budget 1")
-        terminal.wait("thinking stops after 1 tokens", since=before)
-        before = terminal.type("hello again")
-        terminal.wait("thought for", since=before)
+        terminal.say("/budget 1", "thinking stops after 1 tokens")
+        terminal.say("hello again", "thought for")
         assert terminal.frames_per_second(1.0) < 22, "20, and what was on its way"
         for columns in (60, 120, 45, 100):
             terminal.resize(columns, 40)
             terminal.settle(0.1)
         terminal.press("\x1b")  # Esc stops, too
         terminal.wait(" 1 thinking + ")
-        before = terminal.type("/stats")
-        terminal.wait("cancelled", since=before)
+        terminal.say("/stats", "cancelled")
         terminal.clear_line()
         terminal.wait("Ctrl-C again")
         terminal.press("\x03")
@@ -330,10 +321,9 @@ def test_narrow_without_colour_and_dumb(tmp_path: Path) -> None:
     assert not re.search(rb"\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])m", terminal.raw), "no colour"
     with Terminal(tmp_path, "--seed", "1", environment={"TERM": "dumb"}) as terminal:
         terminal.wait("/help for help")
-        before = terminal.type("what is 47+85?")
-        screen = terminal.wait(DONE, since=before)
-        assert "carry 1" in screen[before:]
-        assert "47 + 85 = 132." in screen[before:]
+        shown = terminal.say("what is 47+85?", DONE)
+        assert "carry 1" in shown
+        assert "47 + 85 = 132." in shown
     assert not re.search(rb"\x1b\[[0-9;]*[A-Za-z]", terminal.raw), "neither colours nor movements"
 
 
@@ -352,14 +342,10 @@ def test_the_first_run_offers_what_fits_and_remembers(tmp_path: Path) -> None:
 def test_a_killed_chat_resumes_after_its_last_turn(tmp_path: Path, rambler: str) -> None:
     with Terminal(tmp_path, "--model", rambler, *RAMBLE, "--thinking-budget", "8") as terminal:
         terminal.wait("/help for help")
-        before = terminal.type("/set max_tokens 30")
-        terminal.wait("max_tokens is 30", since=before)
-        before = terminal.type("hello there")
-        terminal.wait("out of tokens", since=before)
-        before = terminal.type("/set max_tokens 100000")
-        terminal.wait("max_tokens is 100000", since=before)
-        before = terminal.type("and then?")
-        terminal.wait("thought for", since=before)
+        terminal.say("/set max_tokens 30", "max_tokens is 30")
+        terminal.say("hello there", "out of tokens")
+        terminal.say("/set max_tokens 100000", "max_tokens is 100000")
+        terminal.say("and then?", "thought for")
         terminal.kill()
     with Terminal(tmp_path, "", "--resume") as terminal:
         screen = terminal.wait("/help for help")
@@ -368,11 +354,8 @@ def test_a_killed_chat_resumes_after_its_last_turn(tmp_path: Path, rambler: str)
         assert "> hello there" in screen
         assert "and then?" not in screen
         terminal.wait("thinking up to 8")
-        before = terminal.type("hello")
-        terminal.wait("out of tokens", since=before)
-        before = terminal.type("/sessions")
-        terminal.wait("1  20", since=before)
-        assert "2  20" not in terminal.text()[before:]
+        terminal.say("hello", "out of tokens")
+        assert "2  20" not in terminal.say("/sessions", "1  20")
         terminal.leave()
     assert len(terminal.conversation()["messages"]) == 4
     home = {"HOME": str(tmp_path), "XDG_DATA_HOME": ""}

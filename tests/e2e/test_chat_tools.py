@@ -63,8 +63,7 @@ def test_what_is_always_allowed_is_not_asked_again(tmp_path: Path) -> None:
             screen = terminal.wait(DONE, since=before)[before:]
             assert ("Allow get_time" in screen) is always
             assert "← " in screen
-            before = terminal.type("/tools")
-            terminal.wait("always allowed", since=before)
+            terminal.say("/tools", "always allowed")
 
 
 def test_a_script_needs_permission_by_name() -> None:
@@ -90,8 +89,7 @@ def test_tools_can_be_switched_while_chatting(tmp_path: Path) -> None:
             ("/tools maybe", "error: /tools takes"),
             ("/mcp", "error: no MCP servers are configured"),
         ]:
-            before = terminal.type(typed)
-            terminal.wait(answer, since=before)
+            terminal.say(typed, answer)
 
 
 def test_a_broken_mcp_file_is_one_line(tmp_path: Path) -> None:
@@ -135,10 +133,8 @@ def test_servers_of_the_configuration_folder(tmp_path: Path) -> None:
             ("/mcp restart other", "other: ready"),
             ("/mcp dance", "error: /mcp takes nothing"),
         ]:
-            before = terminal.type(typed)
-            terminal.wait(answer, since=before)
-        before = terminal.type("/mcp prompt friend poem 'about=the sea'")
-        terminal.wait("> Write a poem about the sea.", since=before)
+            terminal.say(typed, answer)
+        terminal.say("/mcp prompt friend poem 'about=the sea'", "> Write a poem about the sea.")
         terminal.press("\x15")
         end_server(terminal, "hostile.py")
         terminal.type("/budget 0")
