@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlx_qwen3.cli.flags import MODEL
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,10 +19,7 @@ PEER = "mlx-lm"
 
 
 def bench(
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="A folder, hub id, short name (14b, 0.6b, ...) or demo."),
-    ] = None,
+    model: Annotated[str | None, MODEL] = None,
     shape: Annotated[
         str | None,
         typer.Option(help="In place of --model: random weights of this shape (0.6b, 14b, 30b-a3b)."),

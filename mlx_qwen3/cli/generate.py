@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlx_qwen3.cli.drafts import AUTO, DRAFT_HELP, draft_setting
+from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
@@ -22,9 +22,7 @@ OF_BATCH = ("--out", "--batch-size", "--think", "--thinking-budget", "--schema")
 
 def generate(
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The text to go on from.")] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A folder, hub id, short name (14b, 0.6b, ...) or demo.")
-    ] = "demo",
+    model: Annotated[str, MODEL] = "demo",
     control_tokens: Annotated[
         bool, typer.Option("--control-tokens", help="Read <|im_start|> and the like as control tokens.")
     ] = False,
@@ -40,8 +38,8 @@ def generate(
     top_k: Annotated[int | None, typer.Option(min=0, help="0 is off; 20.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     context: Annotated[int | None, typer.Option(min=1, help="Tokens to make room for.")] = None,
-    kv_bits: Annotated[int | None, typer.Option(help="Store the cache in 4 or 8 bits.")] = None,
-    draft_model: Annotated[str, typer.Option(help=DRAFT_HELP)] = AUTO,
+    kv_bits: Annotated[int | None, KV_BITS] = None,
+    draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
     batch: Annotated[
         Path | None,
         typer.Option(help="Many at once: a file of prompts, one a line, or JSON lines (prompt or messages)."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlx_qwen3.cli.drafts import AUTO, DRAFT_HELP, draft_setting
+from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def chat(
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="A folder, hub id, short name (14b, 0.6b, ...) or demo."),
-    ] = None,
+    model: Annotated[str | None, MODEL] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Answer this and leave; piped text goes before it.")
     ] = None,
@@ -44,8 +41,8 @@ def chat(
     max_kv_size: Annotated[
         int | None, typer.Option(min=1, help="Hold this many tokens, the first and the latest: no end.")
     ] = None,
-    kv_bits: Annotated[int | None, typer.Option(help="Store the cache in 4 or 8 bits.")] = None,
-    draft_model: Annotated[str, typer.Option(help=DRAFT_HELP)] = AUTO,
+    kv_bits: Annotated[int | None, KV_BITS] = None,
+    draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of one turn.")] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 takes the likeliest token; Qwen advises 0.6 and 0.7.")
