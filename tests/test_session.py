@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted import ScriptedModel, loaded, write_byte_tokenizer
@@ -172,29 +173,36 @@ def test_one_turn_at_a_time(engine: Engine) -> None:
     events.close()
 
 
-def test_two_sessions_take_turns(engine: Engine) -> None:
+def test_two_sessions_take_turns(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second to start is not kept waiting until the first is done."""
     model = script(engine, "d" * 400, "e" * 40)
     finished: list[str] = []
-    first_word = threading.Event()
+    submitted = {"long": threading.Event(), "short": threading.Event()}
+    submit = engine.submit
+
+    def announced(*args: Any, **options: Any) -> Any:
+        job = submit(*args, **options)
+        submitted[threading.current_thread().name].set()
+        return job
+
+    def step(length: int) -> None:  # on a busy machine the long one would be done before the short one began
+        submitted["short"].wait(10)
+        time.sleep(0.0005)
 
     def talk(name: str) -> None:
         for event in engine.session(thinking=False).send(name):
-            first_word.set()
             if isinstance(event, Done):
                 finished.append(name)
 
-    # The script belongs to whoever starts, so the long one must start first.
-    model.before_step = lambda length: time.sleep(0.0005)
-    long = threading.Thread(target=talk, args=("long",))
-    long.start()
-    first_word.wait(10)
-    short = threading.Thread(target=talk, args=("short",))
-    short.start()
-    long.join(20)
-    short.join(20)
-    assert sorted(finished) == ["long", "short"]
-    assert finished[0] == "short"
+    monkeypatch.setattr(engine, "submit", announced)
+    model.before_step = step
+    threads = [threading.Thread(target=talk, args=(name,), name=name) for name in submitted]
+    for thread in threads:  # the script belongs to whoever starts, so the long one must start first
+        thread.start()
+        submitted[thread.name].wait(10)
+    for thread in threads:
+        thread.join(20)
+    assert finished == ["short", "long"]
 
 
 def test_async_events_arrive_in_order_while_the_loop_stays_free(engine: Engine) -> None:
