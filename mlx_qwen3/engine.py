@@ -22,6 +22,7 @@ from mlx_qwen3.cache.prompt import PromptCache
 from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
+from mlx_qwen3.checkpoint.plan import Plan
 from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.grammar import AnswerSchema
@@ -100,12 +101,11 @@ class Engine:
         """The model, for the engine's thread alone; the plan of memory it was loaded by; its folder."""
         self.draft_model = draft.model if draft else None
         """The model that drafts, if one does; for the engine's thread alone."""
-        plans = [self.plan, draft.plan] if draft else [self.plan]
-        self._longest = min(plan.longest for plan in plans)
-        left = plans[-1].left
+        self._draft_plan = draft.plan if draft else None
+        left = (self._draft_plan or self.plan).left  # the draft's is of what the model's left
         self.prefixes = PrefixPool(left // 2)
         """What conversations have read, for others that start alike; for the engine's thread alone."""
-        self.marks = sum(plan.need.cache for plan in plans) <= left // 2
+        self.marks = sum(plan.need.cache for plan in self._plans) <= left // 2
         """Whether there is memory to bring a window back to what it was before the latest answer."""
         self.config = self.model.args
         """The model's config as loaded; a long conversation has positions scaled further for it."""
@@ -118,7 +118,11 @@ class Engine:
     @property
     def longest(self) -> int:
         """The most tokens it may have once positions are scaled as far as can be and memory allows."""
-        return ENDLESS if self.is_endless else self._longest
+        return ENDLESS if self.is_endless else min(plan.longest for plan in self._plans)
+
+    @property
+    def _plans(self) -> list[Plan]:
+        return [self.plan] if self._draft_plan is None else [self.plan, self._draft_plan]
 
     @property
     def is_endless(self) -> bool:

@@ -12,6 +12,7 @@ from typing import cast
 import mlx.core as mx
 
 from mlx_qwen3.blas import is_plain
+from mlx_qwen3.device import is_cpu
 
 # Fewer numbers are done before numpy has begun. A token's are left to MLX, which then need not be waited for.
 LEAST = 2**14
@@ -28,7 +29,7 @@ def sigmoid(x: mx.array) -> mx.array:
 
 
 def _is_for_numpy(x: mx.array) -> bool:
-    on_cpu = mx.default_device() == mx.Device(mx.cpu) and sys.platform == "linux"
+    on_cpu = is_cpu() and sys.platform == "linux"
     return on_cpu and x.dtype == mx.float32 and x.size >= LEAST and not is_plain()
 
 

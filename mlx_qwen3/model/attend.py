@@ -25,6 +25,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlx_qwen3.cache.rows import QuantizedRows, Rows, dequantize, layout_of, length_of, take
+from mlx_qwen3.device import is_cpu
 from mlx_qwen3.exponential import exp
 
 Mask = mx.array | str | None  # "causal", an additive or boolean (.., L, S) array, or nothing to hide
@@ -52,7 +53,7 @@ def attend(queries: mx.array, keys: Rows, values: Rows, scale: float, mask: Mask
     """
     B, H, L, D = queries.shape
     S = length_of(keys)
-    on_gpu = mx.default_device() != mx.Device(mx.cpu) and D in KERNEL_HEAD_DIMS
+    on_gpu = not is_cpu() and D in KERNEL_HEAD_DIMS
     if isinstance(keys, mx.array):
         assert isinstance(values, mx.array)
         is_long = S >= 2 * SMALL_KEYS and H // keys.shape[1] * L <= FEW_QUERIES
