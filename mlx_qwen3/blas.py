@@ -10,6 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 # OpenBLAS as Debian, Fedora and conda name it, then Intel's MKL from the package index.
@@ -33,3 +36,31 @@ def load_blas() -> str | None:
                 continue
             return candidate
     return None
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Have OpenBLAS multiply on the thread that asks. For callers with several threads: OpenBLAS lets only
+    one of them use its own, which then wait for one another. Other libraries are left as they are."""
+    found = _openblas_threads()
+    if found is None:
+        yield
+        return
+    set_threads, usual = found
+    set_threads(1)
+    try:
+        yield
+    finally:
+        set_threads(usual)
+
+
+@cache
+def _openblas_threads() -> tuple[Callable[[int], object], int] | None:
+    """How to say how many threads it uses, and how many it did at first; None where it is not loaded."""
+    if sys.platform != "linux":
+        return None
+    loaded = ctypes.CDLL(None)
+    try:
+        return loaded.openblas_set_num_threads, loaded.openblas_get_num_threads()
+    except AttributeError:
+        return None

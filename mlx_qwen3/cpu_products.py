@@ -52,12 +52,17 @@ def _join(step: int, out: int, part: Callable[[slice], mx.array]) -> mx.array:
 
 
 def _unpacked(words: mx.array, bits: int) -> mx.array:
-    """Packed words (..., n) -> their values (..., n, 32 / bits), in fp32.
+    """Packed words (..., n) -> their values (..., 32 / bits * n), in fp32.
 
-    With a product and a sum this gives what MLX's dequantize gives, in half of its time on a CPU.
+    With a product and a sum this gives what MLX's dequantize gives, in a third of its time on a CPU.
     """
+    if bits == 8:
+        return words.view(mx.uint8).astype(mx.float32)
+    if bits == 4:  # each byte spread over two
+        pairs = words.view(mx.uint8).astype(mx.uint16)
+        return ((pairs | (pairs << 4)) & 0x0F0F).view(mx.uint8).astype(mx.float32)
     places = mx.arange(0, 32, bits, dtype=mx.uint32)
-    return ((words[..., None] >> places) & (2**bits - 1)).astype(mx.float32)
+    return ((words[..., None] >> places) & (2**bits - 1)).astype(mx.float32).flatten(-2)
 
 
 def dequantize_fp32(

@@ -16,7 +16,8 @@ import numpy as np
 
 from mlx_qwen3.config import Quantization
 from mlx_qwen3.conversion.sources import QuantizedMatrix, Source
-from mlx_qwen3.conversion.stream import row_chunks
+from mlx_qwen3.conversion.stream import row_chunks, to_bytes
+from mlx_qwen3.conversion.workers import dots, in_order
 
 # How far beyond plain rounding's a matrix's error and a single row's may be. Rows of one group vary.
 MATRIX_ALLOWANCE, ROW_ALLOWANCE = 1.6, 2.5
@@ -56,10 +57,15 @@ def compare(made: Source, original: Source, on_bytes: Callable[[int], None] | No
         fault = f"has shape {list(made.shape)}, its source {list(original.shape)}"
         return _result(made, quantization, _Sums(), fault)
     sums = _Sums()
-    for first, count in row_chunks(original):
+
+    def compared(chunk: tuple[int, int]) -> tuple[int, int, _RowSums, bool]:
+        first, count = chunk
         rows = original.read(first, count)
         stored, rounded, steps, is_identical = _read(made, first, count, rows)
-        sums.add(_row_sums(stored, rows, rounded, steps), first, is_identical)
+        return first, count, _row_sums(stored, rows, rounded, steps), is_identical
+
+    for first, count, row_sums, is_identical in in_order(compared, row_chunks(original)):
+        sums.add(row_sums, first, is_identical)
         if on_bytes is not None:
             on_bytes(original.num_bytes * count // original.num_rows)
     return _result(made, quantization, sums, _fault(sums, quantization))
@@ -70,10 +76,10 @@ def _read(made: Source, first: int, count: int, rows: mx.array) -> tuple[mx.arra
     weight, squared (rows, groups), and whether they are identical."""
     if not isinstance(made, QuantizedMatrix):
         stored, rounded = made.read(first, count), rows.astype(made.dtype)
-        return stored, rounded, mx.zeros((count, 1)), bool(mx.array_equal(stored, rounded).item())
+        return stored, rounded, mx.zeros((count, 1)), _same_bits(stored, rounded)
     parts = made.read_parts(first, count)
     plain = mx.quantize(rows.astype(made.dtype), **made.quantization.settings())
-    identical = all(mx.array_equal(a, b).item() for a, b in zip(parts, plain, strict=True))
+    identical = all(_same_bits(a, b) for a, b in zip(parts, plain, strict=True))
     stored = made.dequantize_fp32(parts)
     rounded = stored if identical else made.dequantize_fp32(plain)
     # Weights that were on a grid before round to it with hardly an error, and compensation moves them still.
@@ -81,6 +87,10 @@ def _read(made: Source, first: int, count: int, rows: mx.array) -> tuple[mx.arra
     if made.quantization.mode != "affine":
         steps = mx.zeros((count, 1))
     return stored, rounded, steps, identical
+
+
+def _same_bits(a: mx.array, b: mx.array) -> bool:
+    return np.array_equal(np.asarray(to_bytes(a)), np.asarray(to_bytes(b)))
 
 
 @dataclass(frozen=True)
@@ -95,13 +105,17 @@ class _RowSums:
 
 
 def _row_sums(made: mx.array, rows: mx.array, rounded: mx.array, steps: mx.array) -> _RowSums:
-    is_plain = rounded is made  # stored as plain rounding would: then both errors are one
-    made, rows, rounded = (array.astype(mx.float32) for array in (made, rows, rounded))
-    error = (made - rows).square().sum(axis=-1)
-    rounding = error if is_plain else (rounded - rows).square().sum(axis=-1)
-    sums = [rows.square().sum(axis=-1), error, rounding, steps.sum(axis=-1), (made * rows).sum(axis=-1)]
-    mx.eval(sums)
-    return _RowSums(*(np.array(values).astype(np.float64) for values in sums))
+    rows = rows.astype(mx.float32)
+    off = made.astype(mx.float32) - rows
+    norm, error = dots(rows, rows), dots(off, off)
+    # Stored as plain rounding would: then both errors are one.
+    rounding = error if rounded is made else _squares(rounded.astype(mx.float32) - rows)
+    expected = np.array(steps.sum(axis=-1)).astype(np.float64)
+    return _RowSums(norm, error, rounding, expected, product=norm + dots(off, rows))
+
+
+def _squares(rows: mx.array) -> np.ndarray[Any, Any]:
+    return dots(rows, rows)
 
 
 class _Sums:

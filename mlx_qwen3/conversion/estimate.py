@@ -11,6 +11,7 @@ from mlx_qwen3.conversion.activations import BLOCK, Activations
 from mlx_qwen3.conversion.calibration import Calibration, batches
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.stream import convert_rows, to_bytes
+from mlx_qwen3.conversion.workers import WORKERS, in_order
 
 SAMPLE_ROWS = 256
 
@@ -31,18 +32,23 @@ def estimated_seconds(plan: Plan) -> float:
 
 
 def _seconds_per_weight(step: Step, calibrated: bool) -> float:
-    """The second of two tries: the first one also starts the device."""
+    """The second of two tries, a chunk for each worker; the first one also starts the device."""
     source = step.sources[0]
     factors = None
     if calibrated and step.searched:
         starts = range(0, source.shape[-1], BLOCK)
         factors = [mx.eye(min(BLOCK, source.shape[-1] - start)) for start in starts]
+        mx.eval(factors)
+    count = min(SAMPLE_ROWS, source.num_rows)
+
+    def convert(_: int) -> None:
+        for array in convert_rows(source.read(0, count), step, factors):
+            to_bytes(array)
+
     for _ in range(2):
         started = time.perf_counter()
-        rows = source.read(0, min(SAMPLE_ROWS, source.num_rows))
-        for array in convert_rows(rows, step, factors):
-            to_bytes(array)
-    return (time.perf_counter() - started) / rows.size
+        list(in_order(convert, range(WORKERS)))
+    return (time.perf_counter() - started) / (WORKERS * count * source.shape[-1])
 
 
 def _seconds_of_layers(plan: Plan, calibration: Calibration) -> float:

@@ -19,7 +19,7 @@ PATIENCE = 5.0  # seconds that breaking off a download may take
 
 
 class Downloads:
-    """The weight files of one commit of a repository. Not to be used from several threads.
+    """The weight files of one commit of a repository. Of its methods only `read` is for several threads.
 
     folder: where files go, and are removed from when nobody expects them any more; None is the hub's cache,
     where they stay.
@@ -30,6 +30,7 @@ class Downloads:
         self._on_download = on_download
         self._files: dict[str, _Download] = {}
         self._expected: list[str] = []
+        self._lock = threading.Lock()
         self.is_closed = False
 
     def close(self) -> None:
@@ -66,9 +67,10 @@ class Downloads:
         return read_rows_of(here, first, count)
 
     def _start(self, name: str) -> _Download:
-        if name not in self._files:
-            self._files[name] = _Download(self, name)
-        return self._files[name]
+        with self._lock:
+            if name not in self._files:
+                self._files[name] = _Download(self, name)
+            return self._files[name]
 
     def report(self) -> None:
         """Tell how much of all files begun is here."""

@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_qwen3.blas import single_threaded
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.conversion.sources import Source
 from mlx_qwen3.conversion.streamed import OnBytes, streamed_model
@@ -96,9 +97,10 @@ def predictions(
     every: 3 gives those after the third token, the sixth and so on.
     """
     model = streamed_model(sources, config, on_bytes)
-    hidden = model.model(mx.array([ids]))
-    logits = model.output_head(hidden[0, every - 1 :: every])
-    mx.eval(logits)
+    with single_threaded():  # chunks of a matrix are multiplied by several threads already
+        hidden = model.model(mx.array([ids]))
+        logits = model.output_head(hidden[0, every - 1 :: every])
+        mx.eval(logits)
     return logits
 
 

@@ -15,6 +15,7 @@ from mlx_qwen3.checkpoint.expectation import stacked_name
 from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor
 from mlx_qwen3.config import Quantization
 from mlx_qwen3.cpu_products import dequantize_fp32
+from mlx_qwen3.device import is_cpu
 from mlx_qwen3.errors import CheckpointError
 
 # numpy has no bfloat16, so numbers travel as bit patterns of their size.
@@ -162,16 +163,28 @@ def read_rows_of(tensor: StoredTensor, first: int, count: int) -> mx.array:
     """Rows of a tensor as it is stored; all its axes but the last count as rows. Raises CheckpointError."""
     width = tensor.shape[-1]
     dtype = DTYPES[tensor.dtype]
-    pattern, _ = BIT_PATTERNS[dtype.size]
+    numpy_pattern, pattern = BIT_PATTERNS[dtype.size]
+    if is_cpu():  # straight into MLX's memory, with no copy and no lock held
+        rows = mx.zeros((count, width), pattern)
+        mx.eval(rows)
+        _read_into(np.asarray(rows), tensor, first * width * dtype.size)
+    else:
+        values = np.empty((count, width), numpy_pattern)
+        _read_into(values, tensor, first * width * dtype.size)
+        rows = mx.array(values)
+    return rows.view(dtype)
+
+
+def _read_into(values: np.ndarray[Any, Any], tensor: StoredTensor, start: int) -> None:
+    """Fill `values` with bytes of `tensor` from `start` on."""
     try:
-        values = np.fromfile(
-            tensor.file, pattern, count * width, offset=tensor.offset + first * width * dtype.size
-        )
+        with tensor.file.open("rb") as file:
+            file.seek(tensor.offset + start)
+            num_bytes = file.readinto(memoryview(values).cast("B"))  # type: ignore[arg-type]
     except OSError as error:
         raise CheckpointError(f"{tensor.file} could not be read: {error.strerror or error}") from error
-    if values.size < count * width:
+    if num_bytes < values.nbytes:
         raise CheckpointError(f"{tensor.file} ends within {tensor.name}; download it again")
-    return mx.array(values.reshape(count, width)).view(dtype)
 
 
 class Stack(Source):

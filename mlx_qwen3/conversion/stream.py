@@ -11,12 +11,15 @@ from mlx_qwen3.conversion.compensation import Moments, quantize_compensated
 from mlx_qwen3.conversion.planning import Step
 from mlx_qwen3.conversion.rounding import quantize_searched
 from mlx_qwen3.conversion.sources import BIT_PATTERNS, Source
+from mlx_qwen3.conversion.workers import WORKERS, in_order
 from mlx_qwen3.device import is_cpu
 from mlx_qwen3.errors import CheckpointError
 
 # On a CPU what is made of a chunk should fit the cache, and memory that was used before: blocks of several MB
 # are handed back to Linux, which clears them anew each time, and that takes longer than to round them.
 CHUNK_BYTES = (1 if is_cpu() else 32) * 2**20
+# Chunks multiplied at once: BLAS rearranges what they are multiplied with each time.
+PRODUCT_CHUNKS = 4 if is_cpu() else 1
 
 Write = Callable[[str, memoryview], None]
 """(tensor name, its next bytes): tensors are written from front to back, several in turns."""
@@ -33,11 +36,16 @@ def run_step(
     """
     names = [output.name for output in step.outputs]
     for source in step.sources:
-        for rows in read_rows(source):
-            on_bytes(source.num_bytes * rows.shape[0] // source.num_rows)
+
+        def converted(chunk: tuple[int, int], source: Source = source) -> tuple[int, list[memoryview]]:
+            rows = source.read(*chunk)
             refuse_not_finite(rows, source, step.dtype)
-            for name, array in zip(names, convert_rows(rows, step, factors), strict=True):
-                write(name, to_bytes(array))
+            return chunk[1], [to_bytes(array) for array in convert_rows(rows, step, factors)]
+
+        for count, parts in in_order(converted, row_chunks(source)):
+            on_bytes(source.num_bytes * count // source.num_rows)
+            for name, data in zip(names, parts, strict=True):
+                write(name, data)
 
 
 def refuse_not_finite(rows: mx.array, source: Source, dtype: mx.Dtype) -> None:
@@ -82,12 +90,19 @@ def read_rows(source: Source) -> Iterator[mx.array]:
         yield source.read(first, count)
 
 
-def row_chunks(source: Source, first: int = 0, count: int | None = None) -> Iterator[tuple[int, int]]:
-    """First row and number of rows of each chunk of a tensor, or of `count` rows of it from `first` on."""
-    step = max(1, CHUNK_BYTES // (source.shape[-1] * source.dtype.size))
-    end = source.num_rows if count is None else first + count
-    for start in range(first, end, step):
-        yield start, min(step, end - start)
+def row_chunks(
+    source: Source, first: int = 0, count: int | None = None, chunks: int = 1
+) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each piece of a tensor, or of `count` rows of it from `first` on.
+
+    Pieces are of one size, `chunks` times CHUNK_BYTES at most, and there is one for every worker.
+    """
+    count = source.num_rows if count is None else count
+    most = max(1, chunks * CHUNK_BYTES // (source.shape[-1] * source.dtype.size))
+    pieces = -(-count // most)
+    step = -(-count // (-(-pieces // WORKERS) * WORKERS))
+    for start in range(first, first + count, step):
+        yield start, min(step, first + count - start)
 
 
 def to_bytes(array: mx.array) -> memoryview:

@@ -16,7 +16,8 @@ import numpy as np
 from mlx_qwen3.checkpoint.expectation import build_model
 from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.conversion.sources import Source, parameter
-from mlx_qwen3.conversion.stream import row_chunks
+from mlx_qwen3.conversion.stream import PRODUCT_CHUNKS, row_chunks
+from mlx_qwen3.conversion.workers import in_order
 from mlx_qwen3.model.mlp import SwitchLinear
 from mlx_qwen3.model.qwen3 import Model
 
@@ -58,13 +59,21 @@ class _Streamed(nn.Module):
 
     def _product(self, x: mx.array, first: int, count: int) -> mx.array:
         """x (..., in) times rows `first` to `first + count` of the matrix -> (..., count)."""
-        pieces = []
-        for start, length in row_chunks(self._source, first, count):
-            pieces.append(x @ self._source.read_fp32(start, length).T)
-            mx.eval(pieces[-1])  # so that one chunk is in memory at a time
+
+        def product(chunk: tuple[int, int]) -> tuple[int, mx.array]:
+            piece = x @ self._source.read_fp32(*chunk).T
+            mx.eval(piece)  # so that few chunks are in memory at a time
+            return chunk[0] - first, piece
+
+        chunks = row_chunks(self._source, first, count, PRODUCT_CHUNKS)
+        result = mx.zeros((*x.shape[:-1], count))
+        mx.eval(x, result)
+        for start, piece in in_order(product, chunks):
+            result[..., start : start + piece.shape[-1]] = piece
+            mx.eval(result)  # put in place; joined at the end, all would be there twice
             if self._on_bytes is not None:
-                self._on_bytes(self._source.num_bytes * length // self._source.num_rows)
-        return mx.concatenate(pieces, axis=-1)
+                self._on_bytes(self._source.num_bytes * piece.shape[-1] // self._source.num_rows)
+        return result
 
 
 class StreamedLinear(_Streamed):

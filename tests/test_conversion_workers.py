@@ -1,0 +1,103 @@
+"""Chunks of a matrix, worked on by several threads."""
+
+import threading
+import time
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mlx_qwen3.conversion.stream as stream
+import mlx_qwen3.conversion.workers as workers
+from mlx_qwen3 import blas
+from mlx_qwen3.conversion.stream import row_chunks
+from mlx_qwen3.conversion.workers import dots, in_order
+from mlx_qwen3.cpu_products import dequantize_fp32
+
+
+@pytest.fixture
+def several(monkeypatch):
+    monkeypatch.setattr(workers, "WORKERS", 2)
+
+
+def slow_first(item: int) -> int:
+    time.sleep(0.02 if item == 0 else 0)
+    return item
+
+
+def test_results_come_in_order_and_from_several_threads(several):
+    assert list(in_order(slow_first, range(9))) == list(range(9))
+    assert threading.get_ident() not in set(in_order(lambda _: threading.get_ident(), range(9)))
+
+
+def test_no_more_is_done_ahead_than_there_are_workers(several):
+    asked = []
+    results = in_order(slow_first, (asked.append(item) or item for item in range(100)))
+    next(results)
+    assert len(asked) <= workers.WORKERS + 1
+    results.close()
+
+
+def test_what_goes_wrong_is_raised_to_who_asked(several):
+    def work(item: int) -> float:
+        return 1 / (item - 3)
+
+    found = []
+    with pytest.raises(ZeroDivisionError):
+        found.extend(in_order(work, range(9)))
+    assert list(in_order(work, range(3))) == [-1 / 3, -1 / 2, -1]
+
+
+def test_mlx_works_on_every_thread(several):
+    def work(item: int) -> mx.array:
+        result = mx.full((4,), item) * 2
+        mx.eval(result)
+        return result
+
+    assert [result.tolist() for result in in_order(work, range(5))] == [[2 * i] * 4 for i in range(5)]
+
+
+class Matrix:
+    dtype = mx.bfloat16
+
+    def __init__(self, rows: int, width: int):
+        self.shape, self.num_rows = (rows, width), rows
+
+
+@given(st.integers(1, 400), st.integers(1, 200), st.integers(0, 50), st.integers(1, 3))
+def test_pieces_make_up_the_whole_and_are_small(rows, width, first, chunks):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "CHUNK_BYTES", 1000)
+        pieces = list(row_chunks(Matrix(first + rows, width), first, rows, chunks))
+    assert [row for start, count in pieces for row in range(start, start + count)] == list(
+        range(first, first + rows)
+    )
+    assert all(count * width * 2 <= 1000 * chunks or count == 1 for _, count in pieces)
+    assert len(pieces) >= min(rows, workers.WORKERS)
+
+
+def test_dots_are_those_of_numpy():
+    a, b = (np.random.default_rng(i).normal(size=(5, 77)).astype(np.float32) for i in (1, 2))
+    np.testing.assert_allclose(dots(mx.array(a), mx.array(b)), (a.astype(np.float64) * b).sum(-1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_unpacked_values_are_those_of_mlx(bits):
+    matrix = mx.random.normal((3, 128), key=mx.random.key(0))
+    packed, *grid = mx.quantize(matrix, group_size=64, bits=bits)
+    expected = mx.dequantize(packed, *grid, group_size=64, bits=bits)
+    found = dequantize_fp32(packed, *grid, group_size=64, bits=bits, mode="affine")
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_blas_gets_its_threads_back():
+    found = blas._openblas_threads()
+    if found is None:
+        pytest.skip("no OpenBLAS")
+    usual = found[1]
+    count = blas.ctypes.CDLL(None).openblas_get_num_threads
+    with blas.single_threaded():
+        assert count() == 1
+    assert count() == usual
