@@ -34,6 +34,15 @@ def test_a_full_window_reads_the_latest_turn_alone(thinking: bool) -> None:
         assert len(session.prompt_ids()) > 2 * 192
 
 
+def test_answers_in_a_full_window_are_the_same_with_a_draft_model() -> None:
+    answers = []
+    for draft_model in (None, "demo-draft"):
+        with Engine("demo", max_kv_size=160, draft_model=draft_model) as engine:
+            session = engine.session(sampling=GREEDY)
+            answers.append([session.ask(f"what is {n}+{2 * n}?").answer for n in range(131, 141)])
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize("options", [{"kv_bits": 8}, {"kv_bits": 8, "max_kv_size": 512}])
 def test_a_quantized_cache_still_adds(options: dict[str, int]) -> None:
     with Engine("demo", **options) as engine:
