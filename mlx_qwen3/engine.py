@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from mlx_qwen3.batch import BatchOptions, BatchRun, Prompt
+from mlx_qwen3.cache.marks import MarkRoom
 from mlx_qwen3.cache.pool import PrefixPool
 from mlx_qwen3.cache.prompt import PromptCache
 from mlx_qwen3.checkpoint import OnDownload, resolve
@@ -105,8 +106,8 @@ class Engine:
         left = (self._draft_plan or self.plan).left  # the draft's is of what the model's left
         self.prefixes = PrefixPool(left // 2)
         """What conversations have read, for others that start alike; for the engine's thread alone."""
-        self.marks = sum(plan.need.cache for plan in self._plans) <= left // 2
-        """Whether there is memory to bring a window back to what it was before the latest answer."""
+        self.marks = MarkRoom(left // 2)
+        """Memory for windows as they were before the latest answers; for the engine's thread alone."""
         self.config = self.model.args
         """The model's config as loaded; a long conversation has positions scaled further for it."""
 

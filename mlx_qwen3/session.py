@@ -185,6 +185,11 @@ class Session:
         """Bytes the cache takes."""
         return self._slot.nbytes
 
+    @property
+    def saved_cache_bytes(self) -> int:
+        """Bytes that `save_cache` writes."""
+        return self._slot.saved_nbytes
+
     def clear(self) -> None:
         """Forget the conversation, all but its system message."""
         self.conversation.clear()

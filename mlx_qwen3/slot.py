@@ -138,5 +138,10 @@ class Slot:
 
     @property
     def nbytes(self) -> int:
-        """Bytes the cache takes."""
+        """Bytes the cache takes, and a window as it was before the latest answer."""
+        return self.cache.nbytes + self.cache.mark_nbytes if self.cache else 0
+
+    @property
+    def saved_nbytes(self) -> int:
+        """Bytes that `save` writes."""
         return self.cache.nbytes if self.cache else 0

@@ -75,7 +75,7 @@ class Turn(TurnOutput):
         self._speculation: Speculation | None = None
         self._sampler = Sampler(request.params, request.vocab_size, request.grammar)
         self._first_token_at = self._prefill_seconds = 0.0
-        self._cached = 0
+        self._cached = self._prefilled = 0
 
     def run(self) -> Iterator[list[Event]]:
         """Yield the events of each chunk and each token (often none), ending with Done.
@@ -134,7 +134,7 @@ class Turn(TurnOutput):
                 self.finish_reason = "cancelled"
                 return
         self._cache.mark()
-        self._prefill_seconds = time.perf_counter() - start
+        self._prefilled, self._prefill_seconds = count, time.perf_counter() - start
 
     def _decode(self, feed: list[int]) -> Iterator[list[Event]]:
         """Feed `feed` and take tokens until the turn ends or the thinking budget is spent."""
@@ -158,7 +158,6 @@ class Turn(TurnOutput):
     def _stats(self, finish_reason: FinishReason) -> Stats:
         now = time.perf_counter()
         first = self._first_token_at or now
-        fresh = len(self.request.prompt_ids) - self._cached
         drafts = self._speculation
         return Stats(
             prompt_tokens=len(self.request.prompt_ids),
@@ -166,7 +165,7 @@ class Turn(TurnOutput):
             thinking_tokens=self.thinking_tokens,
             answer_tokens=self.answer_tokens,
             ttft=first - self.request.asked_at,
-            prompt_tokens_per_second=_rate(fresh - 1, self._prefill_seconds),
+            prompt_tokens_per_second=_rate(self._prefilled, self._prefill_seconds),
             tokens_per_second=_rate(self.generated - 1, now - first),
             peak_memory=mx.get_peak_memory(),
             finish_reason=finish_reason,

@@ -16,6 +16,7 @@ from tiny_checkpoints import CACHES, DENSE, random_model
 
 from mlx_qwen3.cache import saved
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.marks import MarkRoom
 from mlx_qwen3.cache.prompt import PromptCache, make_prompt_cache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.config import ModelConfig
@@ -234,22 +235,35 @@ def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str
     assert mx.abs(following[0] - following[1]).max().item() < 1e-5
 
 
-def test_without_memory_for_a_mark_there_is_none(model: Model) -> None:
-    cache = PromptCache(model, marks=False, **CACHES["rotating"])
-    feed(model, cache, PROMPT)
-    before = cache.nbytes
-    cache.mark()
-    assert cache.nbytes == before
-    assert PromptCache(model).nbytes == 0
+def test_marks_of_many_caches_stay_within_their_room(model: Model) -> None:
+    size = PromptCache(model, **CACHES["rotating"])
+    feed(model, size, PROMPT)
+    room = MarkRoom(2 * size.nbytes)
+    caches = [PromptCache(model, marks=room, **CACHES["rotating"]) for _ in range(4)]
+    for cache in caches:
+        feed(model, cache, PROMPT)
+        cache.mark()
+    assert [bool(cache.mark_nbytes) for cache in caches] == [False, False, True, True]
+    del caches[2], cache
+    caches[0].mark()
+    assert [bool(cache.mark_nbytes) for cache in caches] == [True, False, True]
+    none = PromptCache(model, marks=MarkRoom(size.nbytes - 1), **CACHES["rotating"])
+    feed(model, none, PROMPT)
+    none.mark()
+    assert none.mark_nbytes == 0
+    full = PromptCache(model)
+    feed(model, full, PROMPT)
+    full.mark()
+    assert full.mark_nbytes == 0
 
 
 def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
     cache = PromptCache(model, **CACHES["rotating"])
     feed(model, cache, PROMPT)
     cache.mark()
-    before = cache.nbytes
+    assert cache.mark_nbytes == cache.nbytes
     feed(model, cache, [*PROMPT[:10], 50, 51])
-    assert cache.nbytes == before // 2
+    assert cache.mark_nbytes == 0
 
 
 def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_only(model: Model) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -15,7 +17,8 @@ from typer.testing import CliRunner
 
 from mlx_qwen3.cli.app import app, main
 from mlx_qwen3.conversion import Progress, convert, plan, verify
-from mlx_qwen3.errors import ModelNotFoundError
+from mlx_qwen3.conversion.originals import open_original
+from mlx_qwen3.errors import CheckpointError, ModelNotFoundError
 
 FILES = [f"model-{i + 1:05d}-of-00004.safetensors" for i in range(4)]
 
@@ -75,6 +78,21 @@ def test_the_next_file_comes_while_one_is_converted(repository, expected, tmp_pa
     assert contents(tmp_path / "out") == expected
     assert report.verification == verify(tmp_path / "out", "org/tiny")
     assert weights(repository.downloads) == FILES  # they were kept
+
+
+def test_whoever_waits_for_a_download_is_let_go_when_it_is_broken_off(repository, monkeypatch):
+    import mlx_qwen3.conversion.hub_sources as hub_sources
+
+    stalled = threading.Event()
+    monkeypatch.setattr(hub_sources, "download_file", lambda *_: stalled.wait(30))
+    monkeypatch.setattr(hub_sources, "PATIENCE", 0.1)
+    original = open_original("org/tiny")
+    with ThreadPoolExecutor(1) as pool:  # whose threads an exit waits for
+        waiting = pool.submit(next(iter(original.sources.values())).read, 0, 1)
+        original.close()
+        with pytest.raises(CheckpointError, match="broken off"):
+            waiting.result(timeout=10)
+    stalled.set()
 
 
 def test_a_plan_downloads_no_weights(repository, tmp_path):

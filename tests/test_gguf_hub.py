@@ -73,6 +73,13 @@ def test_what_is_not_there_is_said_in_a_line(repository, tmp_path, monkeypatch, 
     assert error.count("\n") == 1
 
 
+def test_a_config_beside_gguf_files_makes_it_no_checkpoint(repository, tmp_path):
+    (repository.folder / "config.json").write_text("{}")
+    for use in (lambda: convert("org/tiny", tmp_path / "out"), lambda: load_model("org/tiny")):
+        with pytest.raises(ModelNotFoundError, match="holds GGUF files"):
+            use()
+
+
 def test_a_repository_of_neither_kind_has_no_config(repository):
     for file in repository.folder.iterdir():
         file.unlink()

@@ -13,6 +13,7 @@ from parity.model_cases import DENSE, MOE, Raw, shapes, weights, yarn
 
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.config import ModelConfig, RopeScaling
+from mlx_qwen3.model import attend
 from mlx_qwen3.model.mlp import SparseMoeBlock, SwitchMLP
 from mlx_qwen3.model.qwen3 import Model, stack_experts
 from mlx_qwen3.model.rope import YarnRoPE, make_rope, yarn_attention_factor, yarn_wavelengths
@@ -147,3 +148,14 @@ def test_quantized_model_takes_published_names(tiny_raw: Raw) -> None:
 
 def _fits(module: nn.Module) -> bool:
     return module.weight.shape[-1] % 32 == 0
+
+
+@pytest.mark.parametrize(("queries", "rows"), [(64, 64), (256, 256), (1, 1200)])
+def test_a_gpu_without_a_kernel_for_the_head_size_is_not_made_to_wait_for_tiles(
+    queries: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k = mx.random.normal((1, 16, queries, 32)), mx.random.normal((1, 8, rows, 32))
+    tiled = attend.attend(q, k, k, 0.2, "causal")
+    monkeypatch.setattr(attend, "is_cpu", lambda: False)
+    monkeypatch.setattr(attend, "_tiled", None)
+    assert mx.allclose(attend.attend(q, k, k, 0.2, "causal"), tiled, atol=1e-5)

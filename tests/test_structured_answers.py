@@ -142,15 +142,22 @@ def test_a_request_has_a_form_of_its_own(demo: Engine) -> None:
             raise ValueError("not today")
 
     numbers = {"type": "array", "items": {"type": "integer"}, "maxItems": 3}
+    hi_in_parts = [{"type": "text", "text": "hi"}]
     requests = [
         BatchRequest(messages=asking("hi"), schema=numbers),
         BatchRequest(messages=asking("hi")),
         BatchRequest(messages=asking("hi"), schema={"type": "never"}),
         BatchRequest(prompt="hi", schema=numbers),
         BatchRequest(messages=asking("hi"), schema=Never),
+        BatchRequest(messages=[{"role": "user"}], schema=numbers),
+        BatchRequest(messages=["hi"], schema=numbers),
+        BatchRequest(messages=[{"role": "assistant", "content": "hi"}], schema=numbers),
+        BatchRequest(messages=[{"role": "user", "content": hi_in_parts}], schema=numbers),
     ]
     run = demo.generate_batch(requests, thinking=False, sampling={"max_tokens": 100, "seed": 1})
-    lists, plain, unusable, text, refused = sorted(run, key=lambda result: result.index)
+    lists, plain, unusable, text, refused, *bad, parts = sorted(run, key=lambda result: result.index)
+    assert all(result.error for result in bad)
+    assert (parts.text, parts.prompt_tokens) == (lists.text, lists.prompt_tokens)
     jsonschema.validate(lists.parsed, numbers)
     assert json.loads(lists.text) == lists.parsed
     assert plain.text

@@ -25,7 +25,6 @@ def test_a_conversation_longer_than_its_window_goes_on_and_stays_right() -> None
 @pytest.mark.parametrize("thinking", [True, False])
 def test_a_full_window_reads_the_latest_turn_alone(thinking: bool) -> None:
     with Engine("demo", max_kv_size=192, kv_bits=8) as engine:
-        assert engine.marks
         session = engine.session(sampling=GREEDY, thinking=thinking)
         for number in range(10, 26):
             reply = session.ask(f"what is {number * 10 + 1}+{number * 20}?")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.first_keys import Rotation
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.marks import Mark, MarkRoom
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.cache.saved import load_prompt_cache, read_metadata, save_prompt_cache
 from mlx_qwen3.errors import CacheError
@@ -58,21 +59,14 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b)) if shared is None else shared
 
 
-class Mark(NamedTuple):
-    """A place to come back to: the ids fed up to it, and the layers as they were."""
-
-    ids: list[int]
-    layers: list[Cache]
-
-
 class PromptCache:
     """A model's cache together with the ids it stands for, so that a new prompt pays only for what is new.
 
-    marks: whether there is memory for `mark`. options: max_size, keep, bits, group_size of
-    `make_prompt_cache`.
+    marks: the memory there is for `mark`, None for as much as it takes. options: max_size, keep, bits,
+    group_size of `make_prompt_cache`.
     """
 
-    def __init__(self, model: MakesCache, *, marks: bool = True, **options: Any):
+    def __init__(self, model: MakesCache, *, marks: MarkRoom | None = None, **options: Any):
         self._model, self._marks, self._options = model, marks, options
         self.layers = make_prompt_cache(model, **options)
         self.ids: list[int] = []
@@ -120,10 +114,15 @@ class PromptCache:
         what had been fed and more, the mark stays where it is, for that may happen again: the calls of
         tools, with the thinking between them, are all dropped after the answer.
         """
-        is_kept = self._mark is not None and not self._was_cut
-        if self.max_size is None or is_kept or not self._marks:
+        if self.max_size is None or (self._mark is not None and not self._was_cut):
             return
-        self._mark, self._was_cut = Mark(list(self.ids), _copies(self.layers)), False
+        self.drop_mark()
+        if self._marks is None or self._marks.admit(self, self.nbytes):
+            self._mark, self._was_cut = Mark(list(self.ids), _copies(self.layers)), False
+
+    def drop_mark(self) -> None:
+        """Let go of what `mark` remembers."""
+        self._mark = None
 
     def shared(self, ids: Sequence[int]) -> int:
         """How many tokens of the prompt `ids` need not be fed to this cache."""
@@ -164,7 +163,7 @@ class PromptCache:
         path: str | Path,
         fingerprint: Mapping[str, str],
         *,
-        marks: bool = True,
+        marks: MarkRoom | None = None,
         **options: Any,
     ) -> PromptCache:
         """The cache saved at `path`, for `model` and caches of `options`.
@@ -231,9 +230,13 @@ class PromptCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory held, the mark's among them."""
-        marked = self._mark.layers if self._mark is not None else []
-        return sum(layer.nbytes for layer in [*self.layers, *marked])
+        """Bytes of memory held, those of the mark not counted."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def mark_nbytes(self) -> int:
+        """Bytes that `mark` holds besides."""
+        return 0 if self._mark is None else sum(layer.nbytes for layer in self._mark.layers)
 
 
 def _is_trimmable(layers: Sequence[Cache]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import re
 from pathlib import Path
@@ -48,7 +49,8 @@ def download(repository: str, on_download: OnDownload | None = None, weights: bo
         )
     except Exception as error:
         raise ModelNotFoundError(_reason(repository, error)) from error
-    if not (Path(folder) / "config.json").exists() and (names := gguf_names(repository)):
+    is_ours = any(any(Path(folder).glob(name)) for name in ("*.safetensors", "*.safetensors.index.json"))
+    if not is_ours and (names := gguf_names(repository, without="*.safetensors")):
         raise ModelNotFoundError(
             f"{repository} holds GGUF files, which have to be converted: mlx-qwen3 convert "
             f"{repository}/{names[0]} (there are {few(names)})"
@@ -77,11 +79,13 @@ def download_gguf(
     return path
 
 
-def gguf_names(repository: str) -> list[str]:
-    """The GGUF files of a repository; none where the hub cannot be asked."""
+def gguf_names(repository: str, without: str | None = None) -> list[str]:
+    """The GGUF files of a repository; none where the hub cannot be asked, or has files like `without`."""
     try:
         names = HfApi().list_repo_files(repository)
     except Exception:  # noqa: BLE001  # they are named to help, whatever went wrong was said
+        return []
+    if without and fnmatch.filter(names, without):
         return []
     return sorted(name for name in names if name.endswith(".gguf"))
 

@@ -15,6 +15,7 @@ from mlx_qwen3.checkpoint.hub import cached_file, download_file, remote_header
 from mlx_qwen3.conversion.sources import Source, read_rows_of
 from mlx_qwen3.errors import CheckpointError
 
+MOMENT = 0.05  # seconds between looks at whether a download is still wanted
 PATIENCE = 5.0  # seconds that breaking off a download may take
 
 
@@ -36,7 +37,7 @@ class Downloads:
     def close(self) -> None:
         """Break off what is on its way; it goes on from there another time."""
         self.is_closed = True
-        for file in self._files.values():
+        for file in list(self._files.values()):
             file.wait(PATIENCE)
 
     @property
@@ -92,8 +93,14 @@ class _Download:
         self._thread.start()
 
     def tensor(self, expected: StoredTensor) -> StoredTensor:
-        """The tensor as it lies in the file. Waits for it. Raises ModelNotFoundError, CheckpointError."""
-        self._thread.join()
+        """The tensor as it lies in the file. Waits for it, unless nobody does any more.
+
+        Raises ModelNotFoundError, CheckpointError.
+        """
+        while self._thread.is_alive():
+            if self._downloads.is_closed:
+                raise CheckpointError(f"the download of {self._name} was broken off")
+            self._thread.join(MOMENT)
         if self._error is not None:
             raise self._error
         found = self._tensors.get(expected.name)

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.grammar.matcher import one_line, schema_problem
+from mlx_qwen3.messages import Message, check_messages
 
 INSTRUCTION = "{}\n\nAnswer with JSON alone, in the form that this JSON schema describes:\n{}"
 
@@ -65,14 +66,15 @@ class AnswerSchema:
             raise SchemaError(f"this schema cannot be used: {problem}")
         return cls(schema, load)
 
-    def asking(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def asking(self, messages: Sequence[Message]) -> list[Message]:
         """`messages` with the latest of the user's asking for this form as well.
 
         A model that is only held to a schema it was never shown fills the form with whatever comes to its
         mind. The request is part of no conversation: what comes next may be asked for in another form.
-        Raises SchemaError if the user said nothing.
+        Raises SchemaError if the user said nothing, MessageError for what is no conversation.
         """
-        said = [place for place, message in enumerate(messages) if message.get("role") == "user"]
+        messages = check_messages(messages)
+        said = [place for place, message in enumerate(messages) if message["role"] == "user"]
         if not said:
             raise SchemaError("an answer in a form needs a message of the user to answer")
         latest = messages[said[-1]]

@@ -32,7 +32,7 @@ Mask = mx.array | str | None  # "causal", an additive or boolean (.., L, S) arra
 
 # Scores computed at once: 4 MiB of fp32.
 TILE_SCORES = 2**20
-# Up to this many, nothing is gained by tiles.
+# Up to this many, nothing is gained by tiles on the CPU.
 FEW_SCORES = 2**14
 # Queries of a tile, and the least keys of one.
 TILE_QUERIES, TILE_KEYS = 256, 256
@@ -53,13 +53,16 @@ def attend(queries: mx.array, keys: Rows, values: Rows, scale: float, mask: Mask
     """
     B, H, L, D = queries.shape
     S = length_of(keys)
-    on_gpu = not is_cpu() and D in KERNEL_HEAD_DIMS
+    on_cpu = is_cpu()
+    on_gpu = not on_cpu and D in KERNEL_HEAD_DIMS
     if isinstance(keys, mx.array):
         assert isinstance(values, mx.array)
         is_long = S >= 2 * SMALL_KEYS and H // keys.shape[1] * L <= FEW_QUERIES
         if is_long and not on_gpu and keys.dtype == mx.float32:
             return _by_small_products(queries, keys, values, scale, mask)
-        if on_gpu or B * H * L * S <= FEW_SCORES:
+        # Without that kernel a GPU builds all scores; those of a prompt's first rows are as its chunk is.
+        few = FEW_SCORES if on_cpu else TILE_SCORES
+        if on_gpu or few >= B * H * L * S or (L == S and not on_cpu):
             return _kernel(queries, keys, values, scale, mask)
     else:
         keys, values = QuantizedRows(*keys), QuantizedRows(*values)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.marks import MarkRoom
 from mlx_qwen3.cache.prompt import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.undo import take_back
 from mlx_qwen3.decode import prefill
@@ -125,13 +126,15 @@ class ModelDrafter:
     """A smaller model of the same vocabulary, with a cache of its own.
 
     It draws with the noise that the target draws with, so they mostly agree even where both are unsure.
-    cache_options: as of PromptCache.
+    marks, cache_options: as of PromptCache.
     """
 
-    def __init__(self, model: DraftModel, longest: int = 8, **cache_options: Any):
+    def __init__(
+        self, model: DraftModel, longest: int = 8, marks: MarkRoom | None = None, **cache_options: Any
+    ):
         self.pace = Pace(longest)
         self._model = model
-        self._cache = PromptCache(model, **cache_options)
+        self._cache = PromptCache(model, marks=marks, **cache_options)
         self._fed: list[int] = []  # since `begin`, and said
         self._unfed: list[int] = []  # said, and not fed yet
         self._guesses = NOTHING  # fed, and not said yet

@@ -77,7 +77,8 @@ class ChatState:
     def park(self) -> None:
         """Save what the model has read of a long conversation, which is left now."""
         caches = self.store.caches
-        if self.name and self.session.tokens >= WORTH_SAVING and self.session.cache_bytes <= caches.limit:
+        is_small = self.session.saved_cache_bytes <= caches.limit
+        if self.name and self.session.tokens >= WORTH_SAVING and is_small:
             try:
                 self.session.save_cache(caches.path(self.name))
             except CacheError as error:
