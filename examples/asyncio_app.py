@@ -13,7 +13,7 @@ import sys
 from mlx_qwen3 import Engine
 from mlx_qwen3.events import AnswerDelta
 
-QUESTIONS = ["what is 12+30?", "hello", "how do I convert a model?"]
+QUESTIONS = ["what is 147+230?", "hello", "how do I convert a model?"]
 
 
 async def answer(engine: Engine, question: str, seconds: float = 60) -> str:

@@ -7,6 +7,7 @@ Accelerate and need nothing. `MLX_QWEN3_PLAIN=1` turns this and all of `backend.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import sys
@@ -34,8 +35,16 @@ def load_blas() -> str | None:
                 ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
             except OSError:
                 continue
+            atexit.register(_finish)
             return candidate
     return None
+
+
+def _finish() -> None:
+    """Wait for what MLX computes ahead: at the exit of the process OpenBLAS waits for its threads, which wait
+    for whoever is still multiplying, for ever."""
+    if (mlx := sys.modules.get("mlx.core")) is not None:
+        mlx.synchronize()
 
 
 @contextmanager

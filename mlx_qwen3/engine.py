@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -98,6 +99,8 @@ class Engine:
         except KeyboardInterrupt:
             self._jobs.put(None)  # what is being loaded cannot be stopped, but nobody will use it
             raise
+        # Left open at exit, the thread would be cut off while it computes, and the process aborted.
+        weakref.finalize(self, _stop, self._jobs, self._thread)
         self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
         """The model, for the engine's thread alone; the plan of memory it was loaded by; its folder."""
         self.draft_model = draft.model if draft else None
@@ -213,8 +216,7 @@ class Engine:
         """Stop the thread; running turns end with an EngineError. Closing twice is fine."""
         if not self._is_closed:
             self._is_closed = True
-            self._jobs.put(None)
-            self._thread.join()
+            _stop(self._jobs, self._thread)
 
     def __enter__(self) -> Engine:
         return self
@@ -267,6 +269,11 @@ class Engine:
                 yield self._jobs.get_nowait()
         except queue.Empty:
             return
+
+
+def _stop(jobs: queue.SimpleQueue[Job | None], thread: threading.Thread) -> None:
+    jobs.put(None)
+    thread.join()
 
 
 def _abandon(jobs: Iterable[Job | None]) -> None:

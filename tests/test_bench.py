@@ -6,19 +6,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from mlx_qwen3 import bench
+from mlx_qwen3.bench import shapes
 from mlx_qwen3.bench.cost import Cost, cost_of
 from mlx_qwen3.bench.measure import Work
+from mlx_qwen3.bench.plot import check_plot
 from mlx_qwen3.bench.result import Result
 from mlx_qwen3.bench.shapes import make_checkpoint
 from mlx_qwen3.bench.worker import _fitting
 from mlx_qwen3.checkpoint import load_config, resolve
 from mlx_qwen3.cli.app import app
-from mlx_qwen3.errors import BenchmarkError
+from mlx_qwen3.errors import BenchmarkError, CheckpointError
 
 COST = Cost(weight_bytes=1000, kv_bytes=10, weight_flops=500, attention_flops=2)
 
@@ -152,3 +155,14 @@ worker["measure"]("mlx-qwen3", None, [], 1.0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_drawn_or_stored_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+    for plot, said in ((tmp_path / "a.gif", "one of .png"), (tmp_path / "none" / "a.png", "no folder")):
+        with pytest.raises(BenchmarkError, match=said):
+            check_plot(plot)
+    check_plot(tmp_path / "a.png")
+    monkeypatch.setattr(shapes.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(CheckpointError, match=r"would take 0\.3 GB and its disk has 0\.0 GB free"):
+        make_checkpoint("0.6b", 4, tmp_path)
+    assert not list(tmp_path.iterdir())

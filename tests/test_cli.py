@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import mlx_qwen3
 from mlx_qwen3.checkpoint import FAMILY
 
 
@@ -73,3 +75,13 @@ def test_an_unexpected_error_is_one_line_too() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("error: unexpected")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_version_is_said() -> None:
+    assert run("--version").stdout == f"mlx-qwen3 {mlx_qwen3.__version__}\n"
+
+
+def test_a_gguf_file_has_to_be_converted_first(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    done = run("generate", "-p", "hi", "--model", str(tmp_path / "a.gguf"))
+    assert f"{tmp_path}/a.gguf has to be converted first: mlx-qwen3 convert " in done.stderr

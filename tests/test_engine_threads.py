@@ -6,6 +6,8 @@ import asyncio
 import copy
 import queue
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -174,3 +176,24 @@ def test_50_turns_of_all_modes_keep_to_the_template(engine: Engine) -> None:
     ahead = fed[2::2]  # the turns that were prepared
     assert max(ahead) <= len("question 48 /no_think<|im_end|>\n<|im_start|>assistant\n") + 10
     assert sum(fed) < sum(map(len, prompts)) / 5
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mlx_qwen3, mlx.core as mx\n"
+        "x = mx.random.normal((256, 256))\n"
+        "for _ in range(40): x = x @ x * 0.05\n"
+        "mx.async_eval(x)",
+        "from threading import Event\n"
+        "from mlx_qwen3 import Engine\n"
+        "began = Event()\n"
+        "Engine('demo').session().post('what is 347+285?', lambda event: began.set())\n"
+        "began.wait()",
+    ],
+    ids=["a product under way", "an engine left open"],
+)
+def test_a_process_ends_whatever_is_being_computed(code: str) -> None:
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,24 @@ if TYPE_CHECKING:
 
 COLOURS = {"mlx-qwen3": "#6f42c1", "mlx-lm": "#b0b0b0"}
 BAR, GAP = 0.38, 0.42
+KINDS = (".png", ".svg", ".pdf")
+
+
+def check_plot(path: Path) -> None:
+    """Raises BenchmarkError if `plot` could not write to `path`."""
+    if find_spec("matplotlib") is None:
+        raise BenchmarkError("plots need matplotlib; pip install 'mlx-qwen3[plot]'")
+    if path.suffix not in KINDS:
+        raise BenchmarkError(f"a plot is one of {', '.join(KINDS)}, and {path} is none")
+    if not path.absolute().parent.is_dir():
+        raise BenchmarkError(f"there is no folder {path.absolute().parent} for the plot")
 
 
 def plot(result: Result, path: Path) -> None:
     """Write a picture (.png, .svg, .pdf). Raises BenchmarkError without matplotlib or for another kind."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise BenchmarkError("plots need matplotlib; pip install 'mlx-qwen3[plot]'") from error
+    check_plot(path)
+    import matplotlib as mpl
+
     mpl.use("agg")
     import matplotlib.pyplot as plt
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -98,12 +99,14 @@ def make_checkpoint(shape: str, bits: int, parent: Path, seed: int = 0, layers: 
     if bits != 16:
         config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
         config["quantization_config"] = config["quantization"]
+    parsed = ModelConfig.from_dict(config)
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        _refuse_if_full(folder, _num_bytes(parsed, bits))
         with TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as part:
             whole = Path(part) / folder.name
             whole.mkdir()
-            _write_weights(whole, _random_tensors(ModelConfig.from_dict(config), bits, seed))
+            _write_weights(whole, _random_tensors(parsed, bits, seed))
             (whole / "config.json").write_text(json.dumps(config, indent=2))
             whole.rename(folder)
     except (OSError, RuntimeError) as error:
@@ -111,12 +114,30 @@ def make_checkpoint(shape: str, bits: int, parent: Path, seed: int = 0, layers: 
     return folder
 
 
-def _random_tensors(config: ModelConfig, bits: int, seed: int) -> Iterator[tuple[str, mx.array]]:
-    rng = np.random.default_rng(seed)
+def _refuse_if_full(folder: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if num_bytes > free:
+        raise CheckpointError(
+            f"{folder} would take {num_bytes / 1e9:,.1f} GB and its disk has {free / 1e9:,.1f} GB free; "
+            "make room or take a smaller shape"
+        )
+
+
+def _num_bytes(config: ModelConfig, bits: int) -> int:
+    # Every array is stored in 16 bits, but for packed words.
+    return sum(4 * one.size if one.dtype == mx.uint32 else 2 * one.size for _, one in _tensors(config, bits))
+
+
+def _tensors(config: ModelConfig, bits: int) -> list[tuple[str, mx.array]]:
     model = Model(config)  # lazy: shapes only, nothing is computed
     if bits != 16:
         nn.quantize(model, GROUP_SIZE, bits)
-    for name, tensor in tree_flatten(model.parameters()):
+    return cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+
+
+def _random_tensors(config: ModelConfig, bits: int, seed: int) -> Iterator[tuple[str, mx.array]]:
+    rng = np.random.default_rng(seed)
+    for name, tensor in _tensors(config, bits):
         yield name, _random(name, tensor, bits, rng)
 
 

@@ -55,7 +55,7 @@ def load_prompt_cache(path: str | Path) -> tuple[list[KVCache | RotatingKVCache]
     """
     try:
         header = _read_header(path)
-        arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
+        arrays: dict[str, mx.array] = mx.load(str(path), format="safetensors")  # type: ignore[assignment]
         metadata, kinds, scalars = tree_unflatten(list(header.items()))
         values: dict[str, Any] = dict(arrays)
         for place, kind in scalars[1:]:

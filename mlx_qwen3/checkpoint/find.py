@@ -60,6 +60,8 @@ def _download(repository: str, on_download: OnDownload | None) -> Path:
 
 
 def _folder(path: Path) -> Path:
+    if path.suffix == ".gguf":
+        raise ModelNotFoundError(f"{path} has to be converted first: mlx-qwen3 convert {path}")
     if not path.is_dir():
         raise ModelNotFoundError(f"{path} is not a folder: name the folder that holds config.json")
     return path

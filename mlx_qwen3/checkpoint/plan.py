@@ -166,4 +166,4 @@ def _either(ways: list[str]) -> str:
 
 
 def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f}"
+    return f"{num_bytes / 1e9:.{1 if num_bytes >= 10**8 else 3}f}"

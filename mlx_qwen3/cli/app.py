@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from mlx_qwen3 import __version__
 from mlx_qwen3.cli.bench import bench
 from mlx_qwen3.cli.chat.command import chat
 from mlx_qwen3.cli.convert import convert
@@ -21,6 +23,7 @@ app = typer.Typer(
     name="mlx-qwen3",
     help="Chat with, convert and build on Qwen3 models, on Apple silicon and beyond.",
     no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -30,6 +33,15 @@ app.command("convert")(convert)
 app.command("generate")(generate)
 app.command("models")(models)
 app.command("verify")(verify)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"mlx-qwen3 {__version__}")
+        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:

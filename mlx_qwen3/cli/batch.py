@@ -37,6 +37,8 @@ def run_batch(
     waiting = [index for index in range(len(requests)) if index not in results.done]
     if out is not None and len(waiting) < len(requests):
         sys.stderr.write(f"going on: {len(requests) - len(waiting)} of {len(requests)} were done before\n")
+    if not requests:
+        sys.stderr.write(f"{file} holds no prompts\n")
     failed = 0
     try:
         with make_engine() as engine:

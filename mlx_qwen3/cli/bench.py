@@ -44,6 +44,8 @@ def bench(
 
     if vs not in (None, PEER):
         raise typer.BadParameter(f"only {PEER} can be compared with", param_hint="--vs")
+    if plot_file is not None:
+        library.check_plot(plot_file)
     work = library.Work(_numbers("--prompt", prompt), _numbers("--batch", batch), tokens, repeat, limit)
     folder = _checkpoint(model, shape, bits)
     status = Console(stderr=True)
