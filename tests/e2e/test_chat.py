@@ -327,12 +327,17 @@ def test_narrow_without_colour_and_dumb(tmp_path: Path) -> None:
     assert not re.search(rb"\x1b\[[0-9;]*[A-Za-z]", terminal.raw), "neither colours nor movements"
 
 
-def test_the_first_run_offers_what_fits_and_remembers(tmp_path: Path) -> None:
+def test_the_first_run_offers_what_fits_and_remembers_what_runs(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "", environment={"HF_HUB_OFFLINE": "1"}) as terminal:
+        terminal.wait("Which model?")
+        terminal.type("0.6b")
+        terminal.wait("error: ")
     with Terminal(tmp_path, "") as terminal:
         terminal.wait("Which model?")
         terminal.wait("0.6b")
         terminal.type("no idea")
-        terminal.type("0")
+        terminal.wait("type a number from 0 to")
+        terminal.type("demo")
         terminal.wait("/help for help")
         terminal.leave()
     with Terminal(tmp_path, "") as terminal:

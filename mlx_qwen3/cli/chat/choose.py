@@ -1,10 +1,8 @@
-"""The first run: which model suits this machine? The choice is remembered."""
+"""The first run: which model suits this machine?"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from mlx_qwen3.cli.chat.settings import remember
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,18 +25,19 @@ def choose(console: Console) -> str:
         )
     console.print("  0  demo         built in: a tiny model that does sums", highlight=False)
     console.print(f"\n{memory / 1e9:.1f} GB of memory can be used here.", style="dim", highlight=False)
-    answer = _ask(len(members))
-    model = members[answer - 1].name if answer else "demo"
-    remember(model=model)
-    return model
+    return _ask(console, ["demo", *(member.name for member in members)])
 
 
-def _ask(count: int) -> int:
-    """A number from 0 to `count`; Enter means `count`."""
+def _ask(console: Console, names: list[str]) -> str:
+    """One of `names`, asked for by its number or itself; Enter means the last."""
+    last = len(names) - 1
+    answers = {"": names[-1], **{str(number): name for number, name in enumerate(names)}}
+    answers |= {name.lower(): name for name in names}
     while True:
         try:
-            text = input(f"[0-{count}, Enter for {count}] ").strip() or str(count)
+            text = input(f"[0-{last}, Enter for {last}] ").strip().lower()
         except EOFError:
             raise KeyboardInterrupt from None
-        if text.isdecimal() and int(text) <= count:
-            return int(text)
+        if text in answers:
+            return answers[text]
+        console.print(f"type a number from 0 to {last}, or a name: {', '.join(names)}", highlight=False)

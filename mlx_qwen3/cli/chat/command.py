@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
-from mlx_qwen3.errors import MessageError
+from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.conversation import Conversation
+    from mlx_qwen3.engine import Engine
     from mlx_qwen3.grammar import AnswerSchema
     from mlx_qwen3.session import Session
 
@@ -66,22 +67,23 @@ def chat(
     from mlx_qwen3.cli.chat.store import Store
     from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.cli.chat.tty import quiet_terminal
-    from mlx_qwen3.cli.loading import open_engine
 
     message = _message(prompt)
     form = _form(schema, message)
     saved = Store().latest() if resume else None
     settings = _settings(saved)
-    model = model or settings.get("model") or _first_model(may_ask=message is None)
-    chosen = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    sampling = {name: value for name, value in chosen.items() if value is not None}
+    remembered = None if model else settings.get("model")
+    chosen = None if model or remembered else _first_model(may_ask=message is None)
+    name = model or remembered or chosen or "demo"
+    flags = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    sampling = {flag: value for flag, value in flags.items() if value is not None}
     with ExitStack() as stack:
         chat_tools = stack.enter_context(closing(ChatTools(tools, mcp, allow or ())))
         if message is None:
             stack.enter_context(quiet_terminal())
         options: dict[str, Any] = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
         options["draft_model"] = draft_setting(draft_model)
-        engine = stack.enter_context(open_engine(model, **options))
+        engine = stack.enter_context(_open(name, bool(remembered), bool(chosen), **options))
         session = engine.session(
             thinking=settings.get("thinking", True) if think is None else think,
             thinking_budget=settings.get("thinking_budget") if thinking_budget is None else thinking_budget,
@@ -99,7 +101,7 @@ def chat(
             return
         from mlx_qwen3.cli.chat.loop import ChatLoop
 
-        loop = ChatLoop(engine, session, model, chat_tools, saved.stem if saved else "")
+        loop = ChatLoop(engine, session, name, chat_tools, saved.stem if saved else "")
         try:
             loop.run()
             loop.state.park()
@@ -113,6 +115,8 @@ def _watch_servers(tools: ChatTools) -> None:
     for status in tools.wait():
         if status.problem:
             tools.tell(f"MCP server {status.name} {status.state}: {status.problem}")
+    for line in tools.problems_of_allow():
+        tools.tell(line)
 
 
 def _settings(saved: Path | None) -> dict[str, Any]:
@@ -128,15 +132,37 @@ def _load(saved: Path) -> tuple[Conversation, dict[str, Any]]:
     return Conversation.load(saved)
 
 
-def _first_model(may_ask: bool) -> str:
-    """The user's choice at the first run at a terminal; the demo for scripts."""
+def _first_model(may_ask: bool) -> str | None:
+    """The user's choice at the first run at a terminal; None for scripts."""
     if not (may_ask and sys.stdout.isatty()):
-        return "demo"
+        return None
     from rich.console import Console
 
     from mlx_qwen3.cli.chat.choose import choose
 
     return choose(Console())
+
+
+def _open(model: str, is_remembered: bool, is_chosen: bool, **options: Any) -> Engine:
+    """The engine of a model asked for, remembered from an earlier chat, or chosen just now.
+
+    A choice is remembered once its model runs: the next chat must not start with one that cannot.
+    """
+    from mlx_qwen3.cli.chat.settings import remember
+    from mlx_qwen3.cli.loading import open_engine
+
+    try:
+        engine = open_engine(model, **options)
+    except Qwen3Error as error:
+        if not is_remembered:
+            raise
+        raise type(error)(
+            f"{error}; {model} is the model of an earlier chat, --model names another"
+        ) from error
+    if is_chosen:
+        with suppress(OSError):  # then the next chat asks again
+            remember(model=model)
+    return engine
 
 
 def _message(prompt: str | None) -> str | None:

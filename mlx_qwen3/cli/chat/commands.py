@@ -79,8 +79,9 @@ def run_command(state: ChatState, text: str) -> None:
     name, _, argument = text.strip().partition(" ")
     function = COMMANDS.get(ALIASES.get(name, name))
     if function is None:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "/help lists them"
+        # Without the slash, which all names share.
+        near = difflib.get_close_matches(name.removeprefix("/"), [known[1:] for known in COMMANDS], n=1)
+        hint = f"did you mean /{near[0]}?" if near else "/help lists them"
         raise MessageError(f"there is no command {name}; {hint}")
     function(state, argument.strip())
 

@@ -146,24 +146,18 @@ class ChatLoop:
         state = self.state
         size = state.engine.model.args.num_parameters
         shown = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-        title = f"{state.model} · {shown} parameters · {_context(state.engine)}"
+        title = f"{state.model} · {shown} parameters · {state.room_shown}"
         state.console.print(title, style="bold", markup=False)
         if state.model == "demo":
             state.say(DEMO_NOTE)
         for status in state.tools.wait(SERVER_SECONDS):
             problem = f": {status.problem}" if status.problem else f", {status.tools} tools"
             state.say(f"MCP server {status.name}: {status.state}{problem}")
+        for line in state.tools.problems_of_allow():
+            state.say(printable(line))
         if chosen := state.session.sampling_values:
             state.say("sampling: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
         if state.name:
             state.resume()
             show_where_we_were(state)
         state.say("/help for help\n")
-
-
-def _context(engine: Engine) -> str:
-    window = engine.cache_options.get("max_size")
-    if window:
-        return f"window {window:,}"
-    limit = " that there is memory for; --kv-bits 8 holds more" if engine.plan.is_limited else ""
-    return f"context {engine.context:,}{limit}"

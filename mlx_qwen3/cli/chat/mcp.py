@@ -9,7 +9,10 @@ from mlx_qwen3.cli.chat.render import printable
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from mlx_qwen3.cli.chat.state import ChatState
+    from mlx_qwen3.tools.mcp import MCPServers
 
 USAGE = (
     "/mcp takes nothing, prompts, resources, restart SERVER, prompt SERVER NAME KEY=VALUE ..., "
@@ -42,9 +45,12 @@ def run_mcp_command(state: ChatState, argument: str) -> None:
                 state.say("the servers offer no resources")
         case ["restart", server]:
             status = servers.restart(server)
-            state.say(printable(f"{server}: {status.state} {status.problem}"))
+            how = f": {status.problem}" if status.problem else f", {status.tools} tools"
+            state.say(printable(f"{server}: {status.state}{how}"))
         case ["prompt", server, name, *values] if all("=" in value for value in values):
-            messages = servers.prompt(server, name, dict(value.split("=", 1) for value in values))
+            arguments = dict(value.split("=", 1) for value in values)
+            _check_arguments(servers, server, name, arguments)
+            messages = servers.prompt(server, name, arguments)
             state.draft = "\n\n".join(message["content"] for message in messages)
         case ["read", server, uri]:
             text = servers.read(server, uri)
@@ -52,3 +58,12 @@ def run_mcp_command(state: ChatState, argument: str) -> None:
             state.say(f"{len(text):,} characters go before your next message")
         case _:
             raise MessageError(USAGE)
+
+
+def _check_arguments(servers: MCPServers, server: str, name: str, given: Collection[str]) -> None:
+    """Raises MessageError naming the arguments a prompt needs and was not given; servers often do not."""
+    found = [prompt for prompt in servers.prompts() if (prompt.server, prompt.name) == (server, name)]
+    missing = [argument for prompt in found for argument in prompt.required if argument not in given]
+    if missing:
+        wanted = " ".join(f"{argument}=..." for argument in missing)
+        raise MessageError(f"the prompt {name} needs {wanted} after its name")

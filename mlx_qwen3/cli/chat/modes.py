@@ -101,7 +101,7 @@ def stats(state: ChatState, _: str) -> None:
         [
             *_figures(session.last_stats),
             ("conversation", f"{len(session.messages):,} messages"),
-            ("cache", f"{session.tokens:,} tokens, {session.cache_bytes / 2**20:,.1f} MiB"),
+            ("cache", f"{state.tokens:,} tokens, {session.cache_bytes / 2**20:,.1f} MiB"),
         ]
     )
 
@@ -109,7 +109,7 @@ def stats(state: ChatState, _: str) -> None:
 def switch_model(state: ChatState, argument: str) -> None:
     """NAME: go on with another model; alone: say which this is"""
     if not argument:
-        state.say(f"{state.model} · context {state.engine.context:,}")
+        state.say(f"{state.model} · {state.room_shown}")
         return
     before = state.engine
     from mlx_qwen3.checkpoint import load_config, resolve
@@ -124,7 +124,7 @@ def switch_model(state: ChatState, argument: str) -> None:
         raise
     state.use(engine)
     state.model = argument
-    state.say(f"{argument} · context {engine.context:,}")
+    state.say(f"{argument} · {state.room_shown}")
 
 
 def tools(state: ChatState, argument: str) -> None:
@@ -132,7 +132,7 @@ def tools(state: ChatState, argument: str) -> None:
     if argument in ("on", "off"):
         state.tools.builtin.enabled = argument == "on"
     elif argument.split()[:1] == ["forget"]:
-        state.tools.approvals.forget(argument.removeprefix("forget").strip() or None)
+        _forget(state, argument.removeprefix("forget").strip())
     elif argument:
         raise MessageError("/tools takes on, off, or forget NAME to be asked again")
     state.say_rows(
@@ -150,6 +150,17 @@ def mcp(state: ChatState, argument: str) -> None:
     run_mcp_command(state, argument)
 
 
+def _forget(state: ChatState, name: str) -> None:
+    """Take back the permission of the tool `name`, as /tools lists it or by its key; of all for ""."""
+    offered, approvals = state.tools.toolbox.tools, state.tools.approvals
+    key = offered[name].key if name in offered else name
+    is_known = not key or key in approvals.allowed()
+    approvals.forget(key or None)  # in any case: one never allowed may have been shown
+    if not is_known:
+        known = ", ".join(approvals.allowed()) or "none"
+        raise MessageError(f"there is no permission for {name}; there are: {known}")
+
+
 def _keep(state: ChatState) -> None:
     session = state.session
     try:
@@ -165,9 +176,10 @@ def _keep(state: ChatState) -> None:
 
 
 def _figures(stats: Stats) -> list[tuple[str, str]]:
+    reading = stats.prompt_tokens_per_second  # 0 where all was read before
     return [
         ("prompt", f"{stats.prompt_tokens:,} tokens, {stats.cached_tokens:,} of them cached"),
-        ("read at", f"{stats.prompt_tokens_per_second:,.1f} tokens/s"),
+        *([("read at", f"{reading:,.1f} tokens/s")] if reading else []),
         ("first token", f"after {stats.ttft:.2f} s"),
         ("thinking", f"{stats.thinking_tokens:,} tokens"),
         ("answer", f"{stats.answer_tokens:,} tokens"),

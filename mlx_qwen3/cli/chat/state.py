@@ -50,6 +50,24 @@ class ChatState:
     is_editing: bool = False
     is_over: bool = False
 
+    @property
+    def window(self) -> int | None:
+        """The most tokens the cache holds, the first and the latest; None where it holds all."""
+        return self.engine.cache_options.get("max_size")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the conversation that are in the cache."""
+        return min(self.session.tokens, self.window or self.session.tokens)
+
+    @property
+    def room_shown(self) -> str:
+        """What the model can hold of a conversation, for a person."""
+        if self.window:
+            return f"window {self.window:,}"
+        limit = " that there is memory for; --kv-bits 8 holds more" if self.engine.plan.is_limited else ""
+        return f"context {self.engine.context:,}{limit}"
+
     def say(self, text: str) -> None:
         """Print a line of the chat's own."""
         self.console.print(text, style="dim", markup=False, highlight=False)

@@ -60,7 +60,11 @@ def compact(state: ChatState, _: str) -> None:
     """summarise the conversation and go on from the summary"""
     if not any(message["role"] == "user" for message in state.session.messages):
         raise MessageError("nothing was said yet")
+    before = state.session.messages
     state.play(state.session.compact())
+    if state.session.messages is not before:
+        said = sum(message["role"] != "system" for message in before)
+        state.say(f"this summary has taken the place of the {_counted(said, 'message')} before it")
 
 
 def clear(state: ChatState, _: str) -> None:
@@ -107,14 +111,18 @@ def sessions(state: ChatState, _: str) -> None:
 def show_where_we_were(state: ChatState) -> None:
     """The title of a conversation one comes back to, and what was said last."""
     conversation = state.session.conversation
-    state.say(printable(f"{conversation.title} · {len(conversation.messages)} messages"))
+    state.say(printable(f"{conversation.title} · {_counted(len(conversation.messages), 'message')}"))
     last = conversation.messages[-1:]
     if not last or last[0]["role"] != "assistant":
         return
     asked = printable(conversation.branch().take_back()).strip().splitlines()
-    more = [f"... (+{len(asked) - LINES_SHOWN} lines)"] if len(asked) > LINES_SHOWN else []
+    more = [f"... (+{_counted(len(asked) - LINES_SHOWN, 'line')})"] if len(asked) > LINES_SHOWN else []
     state.say("\n" + "\n".join(["> " + "\n  ".join(asked[:LINES_SHOWN]), *more]))
     state.console.print(render_markdown(printable(conversation.last_answer())))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _read_text(path: Path) -> str:

@@ -34,8 +34,8 @@ def _mode(state: ChatState) -> str:
 
 
 def _context(state: ChatState) -> tuple[int, int]:
-    room = state.engine.cache_options.get("max_size") or state.session.context
-    return min(state.session.tokens, room), room
+    room = state.window or state.session.context
+    return min(state.tokens, room), room
 
 
 def _speed(state: ChatState) -> list[str]:

@@ -55,6 +55,13 @@ class ChatTools:
         """How the servers are, once all are ready or have failed, or after `seconds`."""
         return self.servers.wait(seconds) if self.servers else []
 
+    def problems_of_allow(self) -> list[str]:
+        """A line for each name that was allowed and that no tool has; none until all servers are ready."""
+        if self.servers and any(status.state != "ready" for status in self.servers.statuses):
+            return []
+        unknown = self.approvals.allow - {tool.key for tool in self.toolbox.tools.values()}
+        return [f"--allow {name}: no tool that is offered has this name" for name in sorted(unknown)]
+
     def notices(self) -> list[str]:
         """What happened to servers since last asked, unless it was told."""
         return [self._notices.get() for _ in range(self._notices.qsize())]

@@ -1,0 +1,182 @@
+"""What the chat says of models, commands, servers and permissions, apart from a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mlx_qwen3.cli import loading
+from mlx_qwen3.cli.chat import choose, command, modes, settings, talk, tools
+from mlx_qwen3.cli.chat.commands import run_command
+from mlx_qwen3.cli.chat.mcp import run_mcp_command
+from mlx_qwen3.cli.chat.state import ChatState
+from mlx_qwen3.cli.chat.tools import ChatTools
+from mlx_qwen3.conversation import Conversation
+from mlx_qwen3.errors import MessageError, ModelNotFoundError
+from mlx_qwen3.events import Stats
+from mlx_qwen3.tools.approval import Answer, ApprovalRequest, Choice
+from mlx_qwen3.tools.builtin import calculator
+
+
+class Said:
+    """A ChatState of which only what is given is there, and what it said."""
+
+    def __init__(self, **parts: Any):
+        self._written = io.StringIO()
+        console = Console(file=self._written, width=200)
+        known = dict.fromkeys(("engine", "session", "model", "printer", "store", "tools", "play"))
+        self.state = ChatState(**{**known, "console": console, **parts})
+
+    def __str__(self) -> str:
+        return self._written.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for module in (settings, tools):
+        monkeypatch.setattr(module, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(tools, "_default_file", lambda: tmp_path / "mcp.json")
+    return tmp_path
+
+
+# The model
+
+
+def test_a_choice_is_remembered_once_its_model_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: str, **options: Any) -> None:
+        raise ModelNotFoundError(f"{model} cannot be had")
+
+    monkeypatch.setattr(loading, "open_engine", fails)
+    with pytest.raises(ModelNotFoundError, match=r"^32b cannot be had$"):
+        command._open("32b", is_remembered=False, is_chosen=True)
+    assert settings.load_settings() == {}
+    with pytest.raises(ModelNotFoundError, match=r"32b cannot be had; .* --model names another"):
+        command._open("32b", is_remembered=True, is_chosen=False)
+    monkeypatch.setattr(loading, "open_engine", lambda model, **options: model)
+    command._open("4b", is_remembered=False, is_chosen=False)
+    assert settings.load_settings() == {}
+    command._open("4b", is_remembered=False, is_chosen=True)
+    assert settings.load_settings() == {"model": "4b"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "chosen"), [("", "4b"), ("0", "demo"), ("1", "0.6b"), ("demo", "demo"), (" 4B ", "4b")]
+)
+def test_a_model_is_chosen_by_number_or_name(
+    typed: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["9", "-1", "²", "no idea", typed])
+    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    written = io.StringIO()
+    assert choose._ask(Console(file=written), ["demo", "0.6b", "4b"]) == chosen
+    assert written.getvalue().splitlines() == ["type a number from 0 to 2, or a name: demo, 0.6b, 4b"] * 4
+
+
+def test_a_window_is_shown_as_such_and_holds_no_more() -> None:
+    engine = SimpleNamespace(cache_options={"max_size": 128}, context=2**31)
+    stats = Stats(9, 9, 0, 5, 0.1, 0.0, 10.0, 0, "stop")
+    session = SimpleNamespace(tokens=417, cache_bytes=0, messages=[], last_stats=stats)
+    said = Said(engine=engine, session=session, model="demo")
+    modes.switch_model(said.state, "")
+    modes.stats(said.state, "")
+    assert "demo · window 128" in str(said)
+    assert "128 tokens, 0.0 MiB" in str(said)
+    assert "read at" not in str(said), "nothing was read"
+
+
+# Commands and the conversation
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("/foo", "/help lists them"), ("/hepl", "mean /help"), ("/stat", "mean /stats")]
+)
+def test_only_near_names_are_suggested(typed: str, hint: str) -> None:
+    with pytest.raises(MessageError, match=f"no command {typed}; .*{hint}"):
+        run_command(Said().state, typed)
+
+
+@pytest.mark.parametrize(("lines", "shown"), [(3, ""), (4, "(+1 line)"), (5, "(+2 lines)")])
+def test_a_long_question_is_cut_where_one_comes_back_to_it(lines: int, shown: str) -> None:
+    asked = "\n".join(["word"] * lines)
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "yes"}]
+    said = Said(session=SimpleNamespace(conversation=Conversation(messages)))
+    talk.show_where_we_were(said.state)
+    assert shown in str(said)
+    assert ("(+" in str(said)) is bool(shown)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_compact_says_what_became_of_the_conversation(is_whole: bool) -> None:
+    roles = ("system", "user", "assistant")
+    conversation = Conversation([{"role": role, "content": "hi"} for role in roles])
+
+    class Session:
+        messages = property(lambda _: conversation.messages)
+
+        def compact(self) -> Iterator[Any]:
+            if is_whole:
+                conversation.go_on_from("a summary")
+            yield from ()
+
+    said = Said(session=Session(), play=list)
+    talk.compact(said.state, "")
+    assert ("taken the place of the 2 messages" in str(said)) is is_whole
+
+
+# Tools and servers
+
+
+def test_what_was_never_allowed_cannot_be_forgotten(folder: Path) -> None:
+    chat_tools = ChatTools(True, None, ())
+    chat_tools.approvals.ask = lambda _: Answer(Choice.TOOL)
+    chat_tools.approvals(ApprovalRequest(calculator, {}))
+    said = Said(tools=chat_tools)
+    with pytest.raises(MessageError, match="no permission for zzz; there are: calculator"):
+        modes.tools(said.state, "forget zzz")
+    assert chat_tools.approvals.allowed() == ["calculator"]
+    modes.tools(said.state, "forget calculator")
+    assert chat_tools.approvals.allowed() == []
+    modes.tools(said.state, "forget")
+
+
+def test_allowing_what_no_tool_is_called_is_said(folder: Path) -> None:
+    chat_tools = ChatTools(True, None, ("calculator", "notes.nope"))
+    (line,) = chat_tools.problems_of_allow()
+    assert "--allow notes.nope" in line
+    chat_tools.servers = SimpleNamespace(statuses=[SimpleNamespace(state="starting")])  # type: ignore[assignment]
+    assert chat_tools.problems_of_allow() == [], "it may be a tool of this server"
+
+
+class Servers:
+    """One server, with a prompt and the habit of failing."""
+
+    def prompts(self) -> list[Any]:
+        return [SimpleNamespace(server="notes", name="hello", required=("who", "when"))]
+
+    def prompt(self, server: str, name: str, arguments: dict[str, str]) -> list[dict[str, str]]:
+        return [{"role": "user", "content": f"{name} {arguments}"}]
+
+    def restart(self, server: str) -> Any:
+        problem = "it ended" if server == "dies" else ""
+        return SimpleNamespace(state="failed" if problem else "ready", problem=problem, tools=2)
+
+
+def test_a_prompt_names_the_arguments_it_needs() -> None:
+    said = Said(tools=SimpleNamespace(find_servers=Servers))
+    with pytest.raises(MessageError, match=r"hello needs when=\.\.\."):
+        run_mcp_command(said.state, "prompt notes hello who=me")
+    run_mcp_command(said.state, "prompt notes hello who=me when=now")
+    assert said.state.draft.startswith("hello")
+
+
+def test_how_a_server_is_after_a_restart() -> None:
+    said = Said(tools=SimpleNamespace(find_servers=Servers))
+    run_mcp_command(said.state, "restart dies")
+    run_mcp_command(said.state, "restart notes")
+    assert str(said).splitlines() == ["dies: failed: it ended", "notes: ready, 2 tools"]
