@@ -161,7 +161,9 @@ def test_what_cannot_be_drawn_or_stored_is_said_before_anything_is_measured(tmp_
     for plot, said in ((tmp_path / "a.gif", "one of .png"), (tmp_path / "none" / "a.png", "no folder")):
         with pytest.raises(BenchmarkError, match=said):
             check_plot(plot)
-    check_plot(tmp_path / "a.png")
+    monkeypatch.setattr(sys.modules[check_plot.__module__], "find_spec", lambda _: None)
+    with pytest.raises(BenchmarkError, match="matplotlib; pip install"):
+        check_plot(tmp_path / "a.png")
     monkeypatch.setattr(shapes.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(CheckpointError, match=r"would take 0\.3 GB and its disk has 0\.0 GB free"):
         make_checkpoint("0.6b", 4, tmp_path)

@@ -149,9 +149,13 @@ class TestResolve:
             resolve(tmp_path / "qwen-4bt")
 
     def test_a_file(self, tmp_path):
-        (tmp_path / "model.gguf").write_text("")
-        with pytest.raises(ModelNotFoundError, match="is not a folder"):
-            resolve(tmp_path / "model.gguf")
+        for name, said in (
+            ("model.safetensors", "is not a folder"),
+            ("model.gguf", "has to be converted first"),
+        ):
+            (tmp_path / name).write_text("")
+            with pytest.raises(ModelNotFoundError, match=said):
+                resolve(tmp_path / name)
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ KINDS = (".png", ".svg", ".pdf")
 
 def check_plot(path: Path) -> None:
     """Raises BenchmarkError if `plot` could not write to `path`."""
-    if find_spec("matplotlib") is None:
-        raise BenchmarkError("plots need matplotlib; pip install 'mlx-qwen3[plot]'")
     if path.suffix not in KINDS:
         raise BenchmarkError(f"a plot is one of {', '.join(KINDS)}, and {path} is none")
     if not path.absolute().parent.is_dir():
         raise BenchmarkError(f"there is no folder {path.absolute().parent} for the plot")
+    if find_spec("matplotlib") is None:
+        raise BenchmarkError("plots need matplotlib; pip install 'mlx-qwen3[plot]'")
 
 
 def plot(result: Result, path: Path) -> None:
