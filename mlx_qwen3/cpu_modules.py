@@ -9,8 +9,7 @@ output rows at a time whenever it is multiplied with; so are the scales of a qua
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,6 +23,8 @@ PART_BYTES = 8 * 2**20
 QUANTIZED_ROWS = 2
 # From this many rows an expert on, one BLAS product for each expert beats MLX's gathered product.
 ROWS_PER_EXPERT = 4
+
+Rows = slice | mx.array | int  # of a matrix
 
 # MLX's CPU backend runs one operation of a stream at a time, most of them on one core.
 STREAMS = [mx.new_thread_local_stream(mx.Device(mx.cpu)) for _ in range(min(4, os.cpu_count() or 1))]
@@ -45,25 +46,11 @@ class _Dense:
     def _multiply(self, x: mx.array) -> mx.array:
         if self.weight.dtype == mx.float32:
             return product(x, self.weight)
-        return tiled(x, self.weight.shape[0], lambda rows: self.weight[rows].astype(mx.float32))
+        return tiled(x, self.weight.shape[0], self._rows)
 
-
-class CpuLinear(_Dense, nn.Linear):
-    """nn.Linear, its 16-bit matrix multiplied in fp32."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        y = self._multiply(x)
-        return y + self.bias if "bias" in self else y
-
-
-class CpuEmbedding(_Dense, nn.Embedding):
-    """nn.Embedding that returns fp32, and as an output head multiplies in fp32."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.weight[x].astype(mx.float32)
-
-    def as_linear(self, x: mx.array) -> mx.array:
-        return self._multiply(x)
+    def _rows(self, rows: Rows) -> mx.array:
+        """Those rows in fp32."""
+        return self.weight[rows].astype(mx.float32)
 
 
 class _Quantized:
@@ -94,13 +81,14 @@ class _Quantized:
             parts = {}
             for start, stream in zip(starts[first:], STREAMS, strict=False):
                 with mx.stream(stream):
-                    parts[start] = self._dequantized(slice(start, start + step))
+                    parts[start] = self._rows(slice(start, start + step))
             mx.eval(dense, list(parts.values()))
             for start, part in parts.items():
                 dense[start : start + step] = part
         return dense
 
-    def _dequantized(self, rows: slice | mx.array | int) -> mx.array:
+    def _rows(self, rows: Rows) -> mx.array:
+        """Those rows in fp32."""
         biases = self.get("biases")  # type: ignore[attr-defined]
         biases = None if biases is None else biases[rows]
         return dequantize_fp32(self.weight[rows], self.scales[rows], biases, **self._settings())
@@ -117,27 +105,49 @@ class _Quantized:
         if (dense := self._held()) is not None:
             return product(x, dense)
         if x.size // x.shape[-1] > QUANTIZED_ROWS:
-            return tiled(x, self.weight.shape[0], self._dequantized)
+            return tiled(x, self.weight.shape[0], self._rows)
         biases = self.get("biases")  # type: ignore[attr-defined]
         return mx.quantized_matmul(x, self.weight, self.scales, biases, transpose=True, **self._settings())
 
 
-class CpuQuantizedLinear(_Quantized, nn.QuantizedLinear):
+class _Stored(Protocol):
+    """What the modules below know of a matrix, however it is stored."""
+
+    def _multiply(self, x: mx.array) -> mx.array: ...
+
+    def _rows(self, rows: Rows) -> mx.array: ...
+
+
+class _Linear:
+    def __call__(self: _Stored, x: mx.array) -> mx.array:
+        y = self._multiply(x)
+        return y + self.bias if "bias" in self else y  # type: ignore[attr-defined, operator]
+
+
+class CpuLinear(_Linear, _Dense, nn.Linear):
+    """nn.Linear, its 16-bit matrix multiplied in fp32."""
+
+
+class CpuQuantizedLinear(_Linear, _Quantized, nn.QuantizedLinear):
     """nn.QuantizedLinear, multiplied in fp32."""
 
-    def __call__(self, x: mx.array) -> mx.array:
-        y = self._multiply(x)
-        return y + self.bias if "bias" in self else y
 
+class _Embedding:
+    """Returns fp32, and as an output head multiplies in fp32."""
 
-class CpuQuantizedEmbedding(_Quantized, nn.QuantizedEmbedding):
-    """nn.QuantizedEmbedding that returns fp32, and as an output head multiplies in fp32."""
+    def __call__(self: _Stored, x: mx.array) -> mx.array:
+        return self._rows(x)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self._dequantized(x)
-
-    def as_linear(self, x: mx.array) -> mx.array:
+    def as_linear(self: _Stored, x: mx.array) -> mx.array:
         return self._multiply(x)
+
+
+class CpuEmbedding(_Embedding, _Dense, nn.Embedding):
+    """nn.Embedding, its 16-bit matrix read and multiplied in fp32."""
+
+
+class CpuQuantizedEmbedding(_Embedding, _Quantized, nn.QuantizedEmbedding):
+    """nn.QuantizedEmbedding, read and multiplied in fp32."""
 
 
 class _Experts:
@@ -149,7 +159,7 @@ class _Experts:
         runs = self._runs(experts)
         if not runs:
             return super().__call__(x, experts, is_sorted)  # type: ignore[misc]
-        return mx.concatenate([product(x[start:stop], self._expert(i)) for i, start, stop in runs])
+        return mx.concatenate([product(x[start:stop], self._rows(i)) for i, start, stop in runs])  # type: ignore[attr-defined]
 
     def _runs(self, experts: mx.array) -> list[tuple[int, int, int]]:
         """(expert, first row, end) of the rows that go through one expert; none to gather instead."""
@@ -166,10 +176,6 @@ class _Experts:
         """Whether MLX's gathered product is as fast for so many rows."""
         return rows < ROWS_PER_EXPERT * self.weight.shape[0]  # type: ignore[attr-defined]
 
-    @abstractmethod
-    def _expert(self, index: int) -> mx.array:
-        """The matrix (out, in) of one expert, in fp32."""
-
 
 class CpuSwitchLinear(_Experts, _Dense, SwitchLinear):
     """SwitchLinear, its 16-bit matrices multiplied in fp32."""
@@ -177,15 +183,9 @@ class CpuSwitchLinear(_Experts, _Dense, SwitchLinear):
     def _is_gathered(self, rows: int) -> bool:
         return self.weight.dtype == mx.float32 and super()._is_gathered(rows)
 
-    def _expert(self, index: int) -> mx.array:
-        return self.weight[index].astype(mx.float32)
-
 
 class CpuQuantizedSwitchLinear(_Experts, _Quantized, QuantizedSwitchLinear):
     """QuantizedSwitchLinear, multiplied in fp32."""
-
-    def _expert(self, index: int) -> mx.array:
-        return self._dequantized(index)
 
 
 CPU_KINDS: dict[type, type] = {

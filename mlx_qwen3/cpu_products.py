@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.device import is_cpu
+from mlx_qwen3.device import computed, is_cpu
 
 # fp32 bytes of one tile of a matrix that is not held in fp32: small enough for a core's cache.
 TILE_BYTES = 8 * 2**20
@@ -42,8 +41,7 @@ def tiled(x: mx.array, out: int, matrix: Callable[[slice], mx.array]) -> mx.arra
 
 def _finished(tile: mx.array) -> mx.array:
     """`tile`, computed. MLX would take the memory of many matrices ahead of multiplying the first."""
-    with suppress(ValueError):  # being traced by mx.compile: nothing can be computed yet
-        mx.eval(tile)
+    computed(tile)
     return tile
 
 

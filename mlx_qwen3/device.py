@@ -18,6 +18,15 @@ def is_cpu() -> bool:
     return bool(mx.default_device() == mx.Device(mx.cpu))
 
 
+def computed(*arrays: mx.array) -> bool:
+    """Compute `arrays` now. False while mx.compile or mx.vmap is tracing, when there are no numbers yet."""
+    try:
+        mx.eval(*arrays)
+    except ValueError:
+        return False
+    return True
+
+
 def available_memory() -> int:
     """Bytes that arrays of this process may still take.
 

@@ -12,7 +12,7 @@ from typing import cast
 import mlx.core as mx
 
 from mlx_qwen3.blas import is_plain
-from mlx_qwen3.device import is_cpu
+from mlx_qwen3.device import computed, is_cpu
 
 # Fewer numbers are done before numpy has begun. A token's are left to MLX, which then need not be waited for.
 LEAST = 2**14
@@ -38,9 +38,7 @@ def _by_numpy(x: mx.array) -> mx.array:
     import numpy as np  # only once it is needed: a tenth of a second
 
     result = mx.zeros(x.shape)
-    try:
-        mx.eval(x, result)
-    except ValueError:  # being traced by mx.compile or mx.vmap: there are no numbers yet
+    if not computed(x, result):
         return mx.exp(x)
     with np.errstate(over="ignore"):  # infinity, as MLX says without a warning
         np.exp(np.asarray(x), out=np.asarray(result))  # into MLX's memory, of which it keeps some at hand

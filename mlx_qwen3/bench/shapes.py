@@ -45,6 +45,8 @@ SHAPES: dict[str, tuple[int, int, int, int, int, bool, tuple[int, int, int] | No
     },
 }
 
+Tensors = list[tuple[str, mx.array]]
+
 
 def family_config(shape: str) -> dict[str, Any]:
     """config.json of the family member `shape`, as published."""
@@ -99,14 +101,14 @@ def make_checkpoint(shape: str, bits: int, parent: Path, seed: int = 0, layers: 
     if bits != 16:
         config["quantization"] = {"group_size": GROUP_SIZE, "bits": bits, "mode": "affine"}
         config["quantization_config"] = config["quantization"]
-    parsed = ModelConfig.from_dict(config)
+    tensors = _tensors(ModelConfig.from_dict(config), bits)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _refuse_if_full(folder, _num_bytes(parsed, bits))
+        _refuse_if_full(folder, _num_bytes(tensors))
         with TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as part:
             whole = Path(part) / folder.name
             whole.mkdir()
-            _write_weights(whole, _random_tensors(parsed, bits, seed))
+            _write_weights(whole, _random_tensors(tensors, bits, seed))
             (whole / "config.json").write_text(json.dumps(config, indent=2))
             whole.rename(folder)
     except (OSError, RuntimeError) as error:
@@ -123,21 +125,21 @@ def _refuse_if_full(folder: Path, num_bytes: int) -> None:
         )
 
 
-def _num_bytes(config: ModelConfig, bits: int) -> int:
+def _num_bytes(tensors: Tensors) -> int:
     # Every array is stored in 16 bits, but for packed words.
-    return sum(4 * one.size if one.dtype == mx.uint32 else 2 * one.size for _, one in _tensors(config, bits))
+    return sum(4 * one.size if one.dtype == mx.uint32 else 2 * one.size for _, one in tensors)
 
 
-def _tensors(config: ModelConfig, bits: int) -> list[tuple[str, mx.array]]:
+def _tensors(config: ModelConfig, bits: int) -> Tensors:
     model = Model(config)  # lazy: shapes only, nothing is computed
     if bits != 16:
         nn.quantize(model, GROUP_SIZE, bits)
-    return cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+    return cast(Tensors, tree_flatten(model.parameters()))
 
 
-def _random_tensors(config: ModelConfig, bits: int, seed: int) -> Iterator[tuple[str, mx.array]]:
+def _random_tensors(tensors: Tensors, bits: int, seed: int) -> Iterator[tuple[str, mx.array]]:
     rng = np.random.default_rng(seed)
-    for name, tensor in _tensors(config, bits):
+    for name, tensor in tensors:
         yield name, _random(name, tensor, bits, rng)
 
 

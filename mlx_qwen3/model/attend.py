@@ -18,14 +18,13 @@ Four ways, chosen by what the rows are, how many queries look at them, and the d
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial, reduce
 from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.rows import QuantizedRows, Rows, dequantize, layout_of, length_of, take
-from mlx_qwen3.device import is_cpu
+from mlx_qwen3.device import computed, is_cpu
 from mlx_qwen3.exponential import exp
 
 Mask = mx.array | str | None  # "causal", an additive or boolean (.., L, S) array, or nothing to hide
@@ -197,8 +196,7 @@ def _block(
         scores = _hide(scores, mask, rows, span, history).reshape(B, heads, G * block, -1)
         running = running.add(scores.astype(mx.float32), tile_values)
         # MLX would take memory for many tiles ahead of computing the first.
-        with suppress(ValueError):  # being traced by mx.compile: nothing can be computed yet
-            mx.eval(running)
+        computed(*running)
     return running.result().reshape(B, heads, G, block, D)
 
 
