@@ -19,7 +19,7 @@ import mlx.core as mx  # isort: skip
 from mlx_lm.models.base import quantized_scaled_dot_product_attention
 
 from mlx_qwen3.cache.rows import Layout, quantize
-from mlx_qwen3.model.attend import attend
+from mlx_qwen3.model.attention_kernels import attend
 from mlx_qwen3.model.rope import RoPE
 
 HEADS, KEY_HEADS, HEAD_DIM = 16, 8, 128

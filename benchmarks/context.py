@@ -20,11 +20,11 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 import mlx.core as mx  # isort: skip
 import numpy as np
 
-from mlx_qwen3.backend import compute_dtype, prepare
 from mlx_qwen3.bench.shapes import family_config
 from mlx_qwen3.cache.prompt import make_prompt_cache
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.decode import decode
+from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.model.prepare import compute_dtype, prepare
 from mlx_qwen3.model.qwen3 import Model
 from mlx_qwen3.sampling import Sampler, SamplingParams
 

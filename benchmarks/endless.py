@@ -24,7 +24,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_qwen3.cache.prompt import make_prompt_cache
-from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
 TRAINED = 256  # bytes the model sees at once in training

@@ -22,7 +22,7 @@ import mlx.core as mx  # isort: skip
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_qwen3.checkpoint.find import DEMO_FOLDER
-from mlx_qwen3.config import ModelConfig, read_json
+from mlx_qwen3.model.config import ModelConfig, read_json
 from mlx_qwen3.model.qwen3 import Model
 from training import train
 from training.data import TEMPLATE_FILE

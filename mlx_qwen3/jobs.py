@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from mlx_qwen3.config import RopeScaling
 from mlx_qwen3.errors import EngineError, Qwen3Error
+from mlx_qwen3.model.config import RopeScaling
 
 Steps = Generator[Sequence[object], None, None]
 """Yields, step by step, what happened: events of a turn, results of a batch."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_qwen3.cache.kv import room_for
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.device import is_cpu
-from mlx_qwen3.model.attend import TILE_KEYS, TILE_QUERIES, TILE_SCORES
+from mlx_qwen3.model.attention_kernels import TILE_KEYS, TILE_QUERIES, TILE_SCORES
+from mlx_qwen3.model.config import ModelConfig
 
 # Tokens of a prompt that are fed at once, at most: as fast as a GPU is, and as slow as a CPU is.
 CPU_CHUNK, GPU_CHUNK = 256, 2048

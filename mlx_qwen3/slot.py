@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from mlx_qwen3.cache.prompt import PromptCache
 from mlx_qwen3.cache.saved import read_metadata
 from mlx_qwen3.checkpoint.context import config_for_context, grown
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.events import ContextGrown, Done
 from mlx_qwen3.jobs import Job, Steps
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.speculative.drafting import Drafter
 from mlx_qwen3.turn import Turn, TurnRequest
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 from parity.model_cases import DENSE, MOE, Raw, weights
 
-from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
 KINDS: dict[str, Raw] = {

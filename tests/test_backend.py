@@ -17,10 +17,11 @@ from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw
 from tiny_checkpoints import write_checkpoint
 
-from mlx_qwen3 import backend, cpu_modules, cpu_products, device
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import InsufficientMemoryError
+from mlx_qwen3.model import cpu_modules, cpu_products, device
+from mlx_qwen3.model import prepare as backend
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
 from mlx_qwen3.model.qwen3 import Model
 

@@ -17,8 +17,8 @@ from mlx.utils import tree_flatten
 from tiny_checkpoints import DENSE, MOE, save_shards, write_checkpoint
 
 from mlx_qwen3.checkpoint import load_model
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import CheckpointError, ConfigError, ModelNotFoundError, Qwen3Error
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
 INDEX = "model.safetensors.index.json"

@@ -19,8 +19,8 @@ from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.marks import MarkRoom
 from mlx_qwen3.cache.prompt import PromptCache, make_prompt_cache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import CacheError
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]

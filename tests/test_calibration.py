@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from mlx_qwen3 import convert, load_model
 from mlx_qwen3.checkpoint.files import stored_tensors
 from mlx_qwen3.cli.app import app
-from mlx_qwen3.config import Quantization, read_json
 from mlx_qwen3.conversion import activations as recording
 from mlx_qwen3.conversion import plan
 from mlx_qwen3.conversion.activations import Activations
@@ -29,6 +28,7 @@ from mlx_qwen3.conversion.resume import fingerprint
 from mlx_qwen3.conversion.rounding import quantize_searched
 from mlx_qwen3.conversion.sensitivity import WIDTHS, Sensitivity, allot_by, sensitivities
 from mlx_qwen3.errors import CheckpointError, ConversionError
+from mlx_qwen3.model.config import Quantization, read_json
 
 UNTIED = DENSE | {"tie_word_embeddings": False}
 TEXT = "The quick brown fox jumps over the lazy dog, and 12 + 30 = 42. " * 12

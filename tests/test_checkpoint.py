@@ -23,8 +23,8 @@ from mlx_qwen3.checkpoint import (
     load_model,
     resolve,
 )
-from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import ConfigError, ModelNotFoundError
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
 PUBLISHED = Path(__file__).resolve().parent.parent.parent / "shared" / "qwen3" / "published"

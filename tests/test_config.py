@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE
 
 from mlx_qwen3.bench.shapes import family_config
-from mlx_qwen3.config import ModelConfig, Quantization, RopeScaling
 from mlx_qwen3.errors import ConfigError
+from mlx_qwen3.model.config import ModelConfig, Quantization, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
 # Published parameter counts, tied output heads counted once.

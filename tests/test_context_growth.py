@@ -16,9 +16,9 @@ from tiny_checkpoints import DENSE
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.checkpoint.context import config_for_context, grown
 from mlx_qwen3.cli.chat.render import make_terminal_printer
-from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import ContextGrown, Done, Event
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
 GREEDY = {"temperature": 0.0, "max_tokens": 12}

@@ -17,9 +17,9 @@ import mlx_qwen3.conversion.originals
 import mlx_qwen3.conversion.stream
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
-from mlx_qwen3.config import ModelConfig, read_json
 from mlx_qwen3.conversion import Progress, Report, convert, plan
 from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.model.config import ModelConfig, read_json
 
 UNTIED = DENSE | {"tie_word_embeddings": False}
 CASES = {

@@ -11,9 +11,9 @@ from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, MOE, logits, read_tensors, write_checkpoint
 
 from mlx_qwen3 import load_model
-from mlx_qwen3.config import read_json
 from mlx_qwen3.conversion import convert
 from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.model.config import read_json
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw, yarn
 
 from mlx_qwen3 import make_prompt_cache
-from mlx_qwen3.backend import start_less
-from mlx_qwen3.config import ModelConfig
-from mlx_qwen3.model.fold import Folding
+from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.model.fused_projections import Folding
+from mlx_qwen3.model.prepare import start_less
 from mlx_qwen3.model.qwen3 import Model
 
 SHAPES = {

@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 from mlx_qwen3 import load_model, load_tokenizer
 from mlx_qwen3.cli.app import app
-from mlx_qwen3.config import ModelConfig, RopeScaling, read_json
 from mlx_qwen3.conversion import convert, plan, verify
 from mlx_qwen3.conversion.gguf_model import published_name
 from mlx_qwen3.errors import (
@@ -32,6 +31,7 @@ from mlx_qwen3.errors import (
     Qwen3Error,
     TokenizerError,
 )
+from mlx_qwen3.model.config import ModelConfig, RopeScaling, read_json
 from mlx_qwen3.model.qwen3 import Model
 
 # Rows of 256 values, as most of llama.cpp's blocks hold.

@@ -20,8 +20,8 @@ from tiny_checkpoints import read_tensors
 
 import mlx_qwen3
 from mlx_qwen3 import load_model, load_tokenizer
-from mlx_qwen3.config import read_json
 from mlx_qwen3.conversion import convert
+from mlx_qwen3.model.config import read_json
 
 PYTHON = os.environ.get("MLX_QWEN3_LLAMA_CPP", "")
 pytestmark = pytest.mark.skipif(

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw, shapes, weights, yarn
 
 from mlx_qwen3.cache.kv import KVCache
-from mlx_qwen3.config import ModelConfig, RopeScaling
-from mlx_qwen3.model import attend
+from mlx_qwen3.model import attention_kernels as attend
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.mlp import SparseMoeBlock, SwitchMLP
 from mlx_qwen3.model.qwen3 import Model, stack_experts
 from mlx_qwen3.model.rope import YarnRoPE, make_rope, yarn_attention_factor, yarn_wavelengths

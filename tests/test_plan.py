@@ -14,15 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import DENSE, write_checkpoint
 
-from mlx_qwen3 import backend, decode, memory
 from mlx_qwen3.cache.prompt import make_prompt_cache
 from mlx_qwen3.checkpoint import FAMILY, load_model
 from mlx_qwen3.checkpoint import load as load_module
 from mlx_qwen3.checkpoint.load import load
 from mlx_qwen3.checkpoint.plan import Demand, family_demand, fitting, make_plan
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import InsufficientMemoryError
 from mlx_qwen3.memory import CacheKind
+from mlx_qwen3.model import decode, memory
+from mlx_qwen3.model import prepare as backend
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
 GB = 10**9

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_qwen3.config import Quantization
 from mlx_qwen3.conversion.rounding import nearest, pack, quantize_searched, search
+from mlx_qwen3.model.config import Quantization
 
 DTYPES = [mx.bfloat16, mx.float16, mx.float32]
 FORMATS = [(bits, group_size) for bits in (2, 3, 4, 5, 6, 8) for group_size in (32, 64, 128)]
@@ -118,7 +118,7 @@ def test_a_recipe_converts_what_both_load(tmp_path: Path):
     from tiny_checkpoints import MOE, logits, write_checkpoint
 
     from mlx_qwen3 import convert, load_model
-    from mlx_qwen3.config import read_json
+    from mlx_qwen3.model.config import read_json
 
     write_checkpoint(write_byte_tokenizer(tmp_path / "source"), MOE)
     for recipe in ("plain", "searched", "mixed"):

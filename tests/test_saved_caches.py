@@ -22,8 +22,8 @@ from mlx_qwen3.cache.pool import PrefixPool
 from mlx_qwen3.cache.prompt import PromptCache
 from mlx_qwen3.cache.saved import load_prompt_cache, save_prompt_cache
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
-from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import CacheError
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
 MADE_WITH = {"model": "m", "quantization": "q", "template": "t", "rope": "r"}

@@ -12,7 +12,7 @@ import mlx.core as mx  # isort: skip
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
 DENSE: dict[str, Any] = {

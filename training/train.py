@@ -22,7 +22,7 @@ import mlx.optimizers as optimizers
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from tokenizers import Tokenizer
 
-from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 from training.arithmetic import Problem
 from training.data import EARLY, LATE, TEMPLATE_FILE, Batch, Mix, batches, load_template

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from mlx_qwen3.backend import compute_dtype
+from mlx_qwen3.model.prepare import compute_dtype
 
 LARGEST_READ, LARGEST_PRODUCT = 16384, 8192
 # Sizes double until one measurement takes this long.

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from mlx_qwen3.checkpoint import expected_tensors, load_config
 from mlx_qwen3.checkpoint.files import stored_tensors
-from mlx_qwen3.config import ModelConfig
+from mlx_qwen3.model.config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_qwen3.checkpoint import FAMILY
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.errors import CheckpointError
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
 SHARD_BYTES = 1 << 30

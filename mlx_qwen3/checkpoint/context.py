@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from mlx_qwen3.config import ModelConfig, RopeScaling
 from mlx_qwen3.errors import ConfigError
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 
 MAX_FACTOR = 4.0  # how far Qwen validated YaRN: 32,768 -> 131,072
 FACTOR_STEP = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from mlx_qwen3.config import ModelConfig, Quantization
+from mlx_qwen3.model.config import ModelConfig, Quantization
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
-from mlx_qwen3.config import read_json
 from mlx_qwen3.errors import CheckpointError, ConfigError
+from mlx_qwen3.model.config import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

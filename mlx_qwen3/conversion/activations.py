@@ -15,14 +15,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_qwen3.backend import compute_dtype, prepare
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.conversion.calibration import Calibration, batches
 from mlx_qwen3.conversion.compensation import Moments, factorize
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.recipes import LAYER
 from mlx_qwen3.conversion.stream import refuse_not_finite, row_chunks
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.mlp import SwitchLinear
+from mlx_qwen3.model.prepare import compute_dtype, prepare
 from mlx_qwen3.model.qwen3 import TransformerBlock
 
 BLOCK = 1024  # columns of a block of second moments

@@ -10,9 +10,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.config import Quantization
 from mlx_qwen3.conversion.rounding import nearest, pack, search
 from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.model.config import Quantization
 
 Moments = list[mx.array]
 """Second moments of a matrix's input, or their factors: blocks (columns, columns) in fp32 along the

@@ -14,11 +14,11 @@ import numpy as np
 
 from mlx_qwen3.checkpoint.expectation import build_model, check
 from mlx_qwen3.checkpoint.files import StoredTensor
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.conversion.gguf_file import GgufFile, GgufTensor, read_gguf
 from mlx_qwen3.conversion.gguf_tokenizer import tokenizer_files
 from mlx_qwen3.conversion.originals import Original
 from mlx_qwen3.errors import CheckpointError, ConfigError
+from mlx_qwen3.model.config import ModelConfig
 
 # general.architecture -> model_type and architectures of config.json
 ARCHITECTURES = {"qwen3": ("qwen3", "Qwen3ForCausalLM"), "qwen3moe": ("qwen3_moe", "Qwen3MoeForCausalLM")}

@@ -11,10 +11,10 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.family import FAMILY
 from mlx_qwen3.checkpoint.files import INDEX
 from mlx_qwen3.checkpoint.find import HUB_ID
-from mlx_qwen3.config import Quantization
 from mlx_qwen3.conversion.originals import CONFIG
 from mlx_qwen3.conversion.planning import Plan
 from mlx_qwen3.conversion.verification import Verification
+from mlx_qwen3.model.config import Quantization
 
 CARD = "README.md"
 LEFT_OUT = ("_name_or_path", "quantization", "quantization_config")

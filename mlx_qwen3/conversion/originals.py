@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from mlx_qwen3.checkpoint.expectation import build_model, check
 from mlx_qwen3.checkpoint.files import stored_tensors
 from mlx_qwen3.checkpoint.find import HUB_ID, OnDownload, find
-from mlx_qwen3.config import ModelConfig, read_json
 from mlx_qwen3.conversion.sources import Source, sources_of
 from mlx_qwen3.errors import ModelNotFoundError
+from mlx_qwen3.model.config import ModelConfig, read_json
 
 if TYPE_CHECKING:
     from mlx_qwen3.conversion.hub_sources import Downloads

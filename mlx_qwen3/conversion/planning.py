@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 
 from mlx_qwen3.checkpoint.expectation import build_model, parameters
-from mlx_qwen3.config import ModelConfig, Quantization
 from mlx_qwen3.conversion.calibration import Calibration
 from mlx_qwen3.conversion.originals import Original
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
 from mlx_qwen3.conversion.sources import Source, parts_of
 from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.model.config import ModelConfig, Quantization
 
 MAX_SHARD_BYTES = 5 * 10**9
 

@@ -11,10 +11,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.blas import single_threaded
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.conversion.sources import Source
 from mlx_qwen3.conversion.streamed import OnBytes, streamed_model
 from mlx_qwen3.errors import CheckpointError, TokenizerError
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.tokenizer import load_tokenizer
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]

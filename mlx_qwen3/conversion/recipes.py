@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mlx_qwen3.config import QUANTIZATION_MODES, ModelConfig, Quantization
 from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.model.config import QUANTIZATION_MODES, ModelConfig, Quantization
 
 Choice = Callable[[str, int], Quantization | None]
 """(module path, row width) -> how its matrix is quantized, None to leave it as it is."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from mlx_qwen3.config import Quantization
+from mlx_qwen3.model.config import Quantization
 
 # Widths tried, as shares of a group's span; refits of each, and of the best one.
 SPANS = (1.0, 0.9, 0.8, 0.7, 0.6)

@@ -13,10 +13,10 @@ import numpy as np
 
 from mlx_qwen3.checkpoint.expectation import stacked_name
 from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor
-from mlx_qwen3.config import Quantization
 from mlx_qwen3.cpu_products import dequantize_fp32
 from mlx_qwen3.device import is_cpu
 from mlx_qwen3.errors import CheckpointError
+from mlx_qwen3.model.config import Quantization
 
 # numpy has no bfloat16, so numbers travel as bit patterns of their size.
 BIT_PATTERNS = {1: (np.uint8, mx.uint8), 2: (np.uint16, mx.uint16), 4: (np.uint32, mx.uint32)}

@@ -13,7 +13,6 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.expectation import build_model, parameters
 from mlx_qwen3.checkpoint.files import INDEX, few, stored_tensors
 from mlx_qwen3.checkpoint.find import OnDownload
-from mlx_qwen3.config import ModelConfig, read_json
 from mlx_qwen3.conversion.checksums import changed_files
 from mlx_qwen3.conversion.comparison import TensorCheck, compare
 from mlx_qwen3.conversion.originals import Original, open_folder, open_original
@@ -22,6 +21,7 @@ from mlx_qwen3.conversion.progress import CHECKING, PROBING, Meter, OnProgress
 from mlx_qwen3.conversion.sources import Source, parameter
 from mlx_qwen3.conversion.stream import read_rows
 from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.model.config import ModelConfig, read_json
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import mlx.nn as nn
 
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.rows import Rows
-from mlx_qwen3.config import ModelConfig
-from mlx_qwen3.model.attend import Mask, attend
-from mlx_qwen3.model.fold import Folding
+from mlx_qwen3.model.attention_kernels import Mask, attend
+from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.model.fused_projections import Folding
 from mlx_qwen3.model.rope import make_rope
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.config import ModelConfig
 from mlx_qwen3.exponential import sigmoid
-from mlx_qwen3.model.fold import Folding
+from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.model.fused_projections import Folding
 
 Activation = Callable[[mx.array, mx.array], mx.array]
 

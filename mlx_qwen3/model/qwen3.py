@@ -13,12 +13,12 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt import make_layer_cache
 from mlx_qwen3.cache.rotating import RotatingKVCache
-from mlx_qwen3.config import ModelConfig, RopeScaling
-from mlx_qwen3.model.attend import Mask
 from mlx_qwen3.model.attention import Attention
+from mlx_qwen3.model.attention_kernels import Mask
+from mlx_qwen3.model.compiled_step import Step
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.mlp import make_mlp
 from mlx_qwen3.model.rope import RoPE, YarnRoPE, make_rope
-from mlx_qwen3.model.step import Step
 
 EXPERT_KEY = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.((?:gate|up|down)_proj\.\w+)")
 

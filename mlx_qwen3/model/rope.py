@@ -10,7 +10,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.config import ModelConfig, RopeScaling
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 
 
 class RoPE(nn.Module):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mlx_qwen3.cache.batch import BatchKVCache
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.errors import CacheError
-from mlx_qwen3.model import attend as attend_module
-from mlx_qwen3.model.attend import attend
+from mlx_qwen3.model import attention_kernels as attend_module
+from mlx_qwen3.model.attention_kernels import attend
 
 D, HEADS, KEY_HEADS = 32, 4, 2
 QUICK = settings(max_examples=15, deadline=None)

@@ -18,9 +18,9 @@ from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache, to_rotating
 from mlx_qwen3.cache.rows import Layout, dequantize, layout_of, quantize
 from mlx_qwen3.cache.saved import load_prompt_cache, save_prompt_cache
-from mlx_qwen3.config import RopeScaling
-from mlx_qwen3.model import attend as attend_module
-from mlx_qwen3.model.attend import attend
+from mlx_qwen3.model import attention_kernels as attend_module
+from mlx_qwen3.model.attention_kernels import attend
+from mlx_qwen3.model.config import RopeScaling
 from mlx_qwen3.model.rope import RoPE, YarnRoPE
 
 D, HEADS, KEY_HEADS = 32, 4, 2

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
-from mlx_qwen3.model.attend import Mask, attend
+from mlx_qwen3.model.attention_kernels import Mask, attend
 
 if TYPE_CHECKING:
     from mlx_qwen3.model.qwen3 import Model, TransformerBlock
