@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from killed import run_until_killed
 
+from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.cli.chat.store import KEPT, Store
 from mlx_qwen3.conversation import Conversation
 from mlx_qwen3.errors import MessageError
-from mlx_qwen3.files import write_atomically
 
 
 def talk() -> Conversation:
@@ -97,7 +97,7 @@ def test_a_save_that_fails_says_so_and_leaves_the_old_file(tmp_path: Path) -> No
 def test_a_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     code = (
-        "import sys, pathlib, mlx_qwen3.files as f\n"
+        "import sys, pathlib, mlx_qwen3.atomic_write as f\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "f.write_atomically(path, 'x' * 1000)\n"
         "print('ready', flush=True)\n"

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlx_qwen3.atomic_write import replacing
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
-from mlx_qwen3.files import replacing
 
 CLASSES: dict[str, type[KVCache | RotatingKVCache]] = {
     kind.__name__: kind for kind in (KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache)

@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
-from mlx_qwen3.files import write_atomically
 from mlx_qwen3.sampling import SamplingParams
 
 SAMPLING = [item.name for item in fields(SamplingParams)]

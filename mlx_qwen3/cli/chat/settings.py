@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.cli.chat.store import data_folder
-from mlx_qwen3.files import write_atomically
 
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (str,),
