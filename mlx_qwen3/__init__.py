@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.blas import load_blas
+from mlx_qwen3.backend.blas import load_blas
 
 if TYPE_CHECKING:
     from mlx_qwen3.batch import BatchRequest as BatchRequest

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlx_qwen3.backend.device import available_memory, is_cpu
 from mlx_qwen3.batch_decode import BatchDecoder, Row
 from mlx_qwen3.completion import CompletionOutput, check_prompt
 from mlx_qwen3.delivery import listen
-from mlx_qwen3.device import available_memory, is_cpu
 from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, SchemaError
 from mlx_qwen3.events import FinishReason
 from mlx_qwen3.grammar import AnswerSchema, constrain

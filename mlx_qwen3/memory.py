@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.cache.kv import room_for
-from mlx_qwen3.device import is_cpu
 from mlx_qwen3.model.attention_kernels import TILE_KEYS, TILE_QUERIES, TILE_SCORES
 from mlx_qwen3.model.config import ModelConfig
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import mlx_qwen3.conversion.stream as stream
 import mlx_qwen3.conversion.workers as workers
-from mlx_qwen3 import blas
+from mlx_qwen3.backend import blas
+from mlx_qwen3.backend.matmul import dequantize_fp32
 from mlx_qwen3.conversion.stream import row_chunks
 from mlx_qwen3.conversion.workers import dots, in_order
-from mlx_qwen3.cpu_products import dequantize_fp32
 
 
 @pytest.fixture

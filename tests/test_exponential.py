@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mlx_qwen3 import exponential
-from mlx_qwen3.exponential import LEAST, exp, sigmoid
+from mlx_qwen3.backend import exp as exponential
+from mlx_qwen3.backend.exp import LEAST, exp, sigmoid
 
 import mlx.core as mx  # isort: skip  # its BLAS is chosen by now
 

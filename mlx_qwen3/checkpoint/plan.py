@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from mlx_qwen3.backend.device import available_memory
 from mlx_qwen3.cache.kv import room_for
 from mlx_qwen3.checkpoint.context import MAX_FACTOR, native_context
 from mlx_qwen3.checkpoint.family import FAMILY, FamilyMember
-from mlx_qwen3.device import available_memory
 from mlx_qwen3.errors import InsufficientMemoryError
 from mlx_qwen3.memory import CacheKind, Need, needed
 from mlx_qwen3.model.config import ModelConfig

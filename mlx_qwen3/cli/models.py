@@ -15,8 +15,8 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mlx_qwen3.backend.device import available_memory
     from mlx_qwen3.checkpoint import FAMILY
-    from mlx_qwen3.device import available_memory
 
     room = available_memory()
     table = Table(box=None, pad_edge=False)

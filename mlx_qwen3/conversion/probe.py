@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.blas import single_threaded
+from mlx_qwen3.backend.blas import single_threaded
 from mlx_qwen3.conversion.sources import Source
 from mlx_qwen3.conversion.streamed import OnBytes, streamed_model
 from mlx_qwen3.errors import CheckpointError, TokenizerError

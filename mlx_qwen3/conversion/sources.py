@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_qwen3.backend.device import is_cpu
+from mlx_qwen3.backend.matmul import dequantize_fp32
 from mlx_qwen3.checkpoint.expectation import stacked_name
 from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor
-from mlx_qwen3.cpu_products import dequantize_fp32
-from mlx_qwen3.device import is_cpu
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import Quantization
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 import numpy as np
 
+from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.conversion.compensation import Moments, quantize_compensated
 from mlx_qwen3.conversion.planning import Step
 from mlx_qwen3.conversion.rounding import quantize_searched
 from mlx_qwen3.conversion.sources import BIT_PATTERNS, Source
 from mlx_qwen3.conversion.workers import WORKERS, in_order
-from mlx_qwen3.device import is_cpu
 from mlx_qwen3.errors import CheckpointError
 
 # On a CPU what is made of a chunk should fit the cache, and memory that was used before: blocks of several MB

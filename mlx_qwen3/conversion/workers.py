@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.device import is_cpu
+from mlx_qwen3.backend.device import is_cpu
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from mlx_qwen3.backend.device import computed, is_cpu
+from mlx_qwen3.backend.exp import exp
 from mlx_qwen3.cache.rows import QuantizedRows, Rows, dequantize, layout_of, length_of, take
-from mlx_qwen3.device import computed, is_cpu
-from mlx_qwen3.exponential import exp
 
 Mask = mx.array | str | None  # "causal", an additive or boolean (.., L, S) array, or nothing to hide
 

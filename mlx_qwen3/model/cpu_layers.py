@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.cpu_products import dequantize_fp32, fp32, product, tiled
+from mlx_qwen3.backend.matmul import dequantize_fp32, fp32, product, tiled
 from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
 
 # fp32 bytes of what is dequantized at once for a copy that is held.

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.exponential import sigmoid
+from mlx_qwen3.backend.exp import sigmoid
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.fused_projections import Folding
 

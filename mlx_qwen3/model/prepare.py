@@ -15,9 +15,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.blas import is_plain
-from mlx_qwen3.cpu_products import HALF
-from mlx_qwen3.device import available_memory, is_cpu
+from mlx_qwen3.backend.blas import is_plain
+from mlx_qwen3.backend.device import available_memory, is_cpu
+from mlx_qwen3.backend.matmul import HALF
 from mlx_qwen3.model.cpu_layers import CPU_KINDS
 from mlx_qwen3.model.fused_projections import Folding
 from mlx_qwen3.model.mlp import MLP, QuantizedSwitchLinear, SwitchLinear, SwitchMLP, swiglu

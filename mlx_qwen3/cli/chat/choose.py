@@ -13,8 +13,8 @@ def choose(console: Console) -> str:
 
     Raises KeyboardInterrupt when the user would rather leave, by Ctrl-C or Ctrl-D.
     """
+    from mlx_qwen3.backend.device import available_memory
     from mlx_qwen3.checkpoint.plan import fitting
-    from mlx_qwen3.device import available_memory
 
     memory = available_memory()
     members = fitting(memory)

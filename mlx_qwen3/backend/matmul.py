@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.device import computed, is_cpu
+from mlx_qwen3.backend.device import computed, is_cpu
 
 # fp32 bytes of one tile of a matrix that is not held in fp32: small enough for a core's cache.
 TILE_BYTES = 8 * 2**20

@@ -11,8 +11,8 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_qwen3.blas import is_plain
-from mlx_qwen3.device import computed, is_cpu
+from mlx_qwen3.backend.blas import is_plain
+from mlx_qwen3.backend.device import computed, is_cpu
 
 # Fewer numbers are done before numpy has begun. A token's are left to MLX, which then need not be waited for.
 LEAST = 2**14
