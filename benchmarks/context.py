@@ -21,7 +21,7 @@ import mlx.core as mx  # isort: skip
 import numpy as np
 
 from mlx_qwen3.bench.shapes import family_config
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.decode import decode
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import compute_dtype, prepare

@@ -23,7 +23,7 @@ import mlx.optimizers as optimizers
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 

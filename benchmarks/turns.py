@@ -85,7 +85,7 @@ def ours(model: str, turns: int, prepares: bool, budget: int | None) -> list[Row
 
 def _read_ahead(session: Any) -> int:
     """Have the engine read what it can, and wait for it; how many tokens that were."""
-    from mlx_qwen3.cache.prompt import common_prefix
+    from mlx_qwen3.cache.prompt_cache import common_prefix
 
     before = list(session._slot.cache.ids) if session._slot.cache else []
     session.prepare()

@@ -19,7 +19,7 @@ from mlx_qwen3.backend.blas import load_blas
 if TYPE_CHECKING:
     from mlx_qwen3.batch import BatchRequest as BatchRequest
     from mlx_qwen3.batch import BatchResult as BatchResult
-    from mlx_qwen3.cache.prompt import make_prompt_cache as make_prompt_cache
+    from mlx_qwen3.cache.prompt_cache import make_prompt_cache as make_prompt_cache
     from mlx_qwen3.checkpoint import load_model as load_model
     from mlx_qwen3.conversion import convert as convert
     from mlx_qwen3.engine import Engine as Engine

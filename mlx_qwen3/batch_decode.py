@@ -18,7 +18,7 @@ import mlx.core as mx
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.batch import BatchKVCache
 from mlx_qwen3.cache.kv import KVCache
-from mlx_qwen3.cache.prompt import MakesCache, PromptCache, common_prefix
+from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.rows import each
 from mlx_qwen3.decode import CLEAR_MEMORY_EVERY, ChunkSizes, prefill
 from mlx_qwen3.sampling import Sampler, choose_each

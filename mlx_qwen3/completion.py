@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.decode import decode, prefill
 from mlx_qwen3.delivery import listen
 from mlx_qwen3.ending import Ending

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from mlx_qwen3.batch import BatchOptions, BatchRun, Prompt
-from mlx_qwen3.cache.marks import MarkRoom
-from mlx_qwen3.cache.pool import PrefixPool
-from mlx_qwen3.cache.prompt import PromptCache
+from mlx_qwen3.cache.prefix_pool import PrefixPool
+from mlx_qwen3.cache.prompt_cache import PromptCache
+from mlx_qwen3.cache.snapshots import MarkRoom
 from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load

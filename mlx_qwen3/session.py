@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.agent import AgentOptions, allow_own, assistant_message, result_messages, run_agent
-from mlx_qwen3.cache.prompt import common_prefix
+from mlx_qwen3.cache.prompt_cache import common_prefix
 from mlx_qwen3.conversation import SUMMARISE, Conversation
 from mlx_qwen3.delivery import Dispatch, Reply, call_back, collect, listen_async
 from mlx_qwen3.errors import MessageError

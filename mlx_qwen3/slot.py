@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cache.prompt import PromptCache
-from mlx_qwen3.cache.saved import read_metadata
+from mlx_qwen3.cache.prompt_cache import PromptCache
+from mlx_qwen3.cache.serialization import read_metadata
 from mlx_qwen3.checkpoint.context import config_for_context, grown
 from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import CacheError

@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.prompt import PromptCache
+from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.decode import Model, decode, prefill
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import Done, Event, FinishReason, PromptProgress, Stats

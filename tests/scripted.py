@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Encoder
 
 import mlx_qwen3
 from mlx_qwen3.cache.kv import KVCache
-from mlx_qwen3.cache.rotating import RotatingKVCache
+from mlx_qwen3.cache.window.rotating import RotatingKVCache
 from mlx_qwen3.checkpoint.load import Loaded
 from mlx_qwen3.checkpoint.plan import Plan
 from mlx_qwen3.memory import Need

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from parity.model_cases import DENSE, VOCAB, yarn
 
 from mlx_qwen3.batch_decode import BatchDecoder, Row
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.decode import decode, prefill
 from mlx_qwen3.model.qwen3 import Model
 from mlx_qwen3.sampling import Sampler, SamplingParams

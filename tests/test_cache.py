@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3.cache.kv import KVCache
-from mlx_qwen3.cache.prompt import PromptCache, common_prefix, make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import PromptCache, common_prefix, make_prompt_cache
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.qwen3 import Model
 

@@ -14,11 +14,11 @@ from mlx.utils import tree_flatten
 from scripted import write_byte_tokenizer
 from tiny_checkpoints import CACHES, DENSE, random_model
 
-from mlx_qwen3.cache import saved
+from mlx_qwen3.cache import serialization as saved
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
-from mlx_qwen3.cache.marks import MarkRoom
-from mlx_qwen3.cache.prompt import PromptCache, make_prompt_cache
-from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
+from mlx_qwen3.cache.prompt_cache import PromptCache, make_prompt_cache
+from mlx_qwen3.cache.snapshots import MarkRoom
+from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model

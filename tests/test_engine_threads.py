@@ -19,7 +19,7 @@ from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, write_checkpoint
 
 from mlx_qwen3 import Engine, Session
-from mlx_qwen3.cache.prompt import common_prefix
+from mlx_qwen3.cache.prompt_cache import common_prefix
 from mlx_qwen3.events import AnswerDelta, Done, Event, PromptProgress, ThinkingDelta
 
 GREEDY = {"temperature": 0, "max_tokens": 12}

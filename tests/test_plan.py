@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import DENSE, write_checkpoint
 
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.checkpoint import FAMILY, load_model
 from mlx_qwen3.checkpoint import load as load_module
 from mlx_qwen3.checkpoint.load import load

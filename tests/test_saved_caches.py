@@ -18,9 +18,9 @@ from tiny_checkpoints import CACHES, DENSE, random_model, write_checkpoint
 
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.cache.folder import CacheFolder
-from mlx_qwen3.cache.pool import PrefixPool
-from mlx_qwen3.cache.prompt import PromptCache
-from mlx_qwen3.cache.saved import load_prompt_cache, save_prompt_cache
+from mlx_qwen3.cache.prefix_pool import PrefixPool
+from mlx_qwen3.cache.prompt_cache import PromptCache
+from mlx_qwen3.cache.serialization import load_prompt_cache, save_prompt_cache
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
@@ -98,7 +98,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     code = (
         "import sys, mlx_qwen3, mlx.core as mx\n"
-        "from mlx_qwen3.cache.saved import *\n"
+        "from mlx_qwen3.cache.serialization import *\n"
         "def save(value):\n"
         "    cache = KVCache()\n"
         "    rows = mx.full((1, 8, 2000, 64), value)\n"

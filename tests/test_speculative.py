@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_map
 from tiny_checkpoints import DENSE, random_model
 
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.decode import decode, prefill
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model

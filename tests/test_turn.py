@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scripted import ScriptedModel, write_byte_tokenizer
 
-from mlx_qwen3.cache.prompt import PromptCache
+from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta, ThinkingDone
 from mlx_qwen3.sampling import SamplingParams

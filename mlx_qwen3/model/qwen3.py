@@ -11,8 +11,8 @@ import mlx.nn as nn
 
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache
-from mlx_qwen3.cache.prompt import make_layer_cache
-from mlx_qwen3.cache.rotating import RotatingKVCache
+from mlx_qwen3.cache.prompt_cache import make_layer_cache
+from mlx_qwen3.cache.window.rotating import RotatingKVCache
 from mlx_qwen3.model.attention import Attention
 from mlx_qwen3.model.attention_kernels import Mask
 from mlx_qwen3.model.compiled_step import Step

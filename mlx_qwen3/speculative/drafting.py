@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
-from mlx_qwen3.cache.marks import MarkRoom
-from mlx_qwen3.cache.prompt import MakesCache, PromptCache, common_prefix
-from mlx_qwen3.cache.undo import take_back
+from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
+from mlx_qwen3.cache.snapshots import MarkRoom
+from mlx_qwen3.cache.window.undo import take_back
 from mlx_qwen3.decode import prefill
 from mlx_qwen3.sampling import NOTHING, Sampler
 from mlx_qwen3.speculative.pace import Pace

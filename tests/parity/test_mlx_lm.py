@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from parity.model_cases import CASES, VOCAB, Raw, prompt, weights
 
 from mlx_qwen3.cache.kv import KVCache
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.decode import decode
 from mlx_qwen3.model import prepare as backend
 from mlx_qwen3.model.qwen3 import Model

@@ -13,7 +13,7 @@ from conftest import build
 from parity.apart import needs_transformers, theirs
 from parity.model_cases import CASES, prompt
 
-from mlx_qwen3.cache.prompt import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.model.qwen3 import Model
 
 TOLERANCE = 1e-4

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
-from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache, to_rotating
 from mlx_qwen3.cache.rows import Layout, dequantize, layout_of, quantize
-from mlx_qwen3.cache.saved import load_prompt_cache, save_prompt_cache
+from mlx_qwen3.cache.serialization import load_prompt_cache, save_prompt_cache
+from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache, to_rotating
 from mlx_qwen3.model import attention_kernels as attend_module
 from mlx_qwen3.model.attention_kernels import attend
 from mlx_qwen3.model.config import RopeScaling
@@ -83,7 +83,7 @@ def reference(
 
 
 def stride_of() -> int:
-    from mlx_qwen3.cache import rotating
+    from mlx_qwen3.cache.window import rotating
 
     return rotating.STRIDE
 
@@ -96,8 +96,8 @@ def assert_close(a: mx.array, b: mx.array, tolerance: float) -> None:
 @pytest.fixture(autouse=True)
 def short_strides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strides and recounts that a test of sixty tokens meets several times."""
-    monkeypatch.setattr("mlx_qwen3.cache.rotating.STRIDE", 5)
-    monkeypatch.setattr("mlx_qwen3.cache.rotating.LARGEST_POSITION", 24)
+    monkeypatch.setattr("mlx_qwen3.cache.window.rotating.STRIDE", 5)
+    monkeypatch.setattr("mlx_qwen3.cache.window.rotating.LARGEST_POSITION", 24)
 
 
 windows = st.tuples(st.integers(1, 12), st.integers(0, 11)).filter(lambda pair: pair[1] < pair[0])
@@ -152,7 +152,7 @@ def test_rotating_quantized_equals_rotating_on_dequantized_rows(
 ) -> None:
     # Keys that are counted anew are stored a second time, so here they never are.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlx_qwen3.cache.rotating.LARGEST_POSITION", 10**6)
+        patch.setattr("mlx_qwen3.cache.window.rotating.LARGEST_POSITION", 10**6)
         rows = random_rows(1, sum(chunks), seed, dtype)
         cache = QuantizedRotatingKVCache(*window, ROPE if moves else None, 32, bits)
         outputs = run(cache, rows, chunks)

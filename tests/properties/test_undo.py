@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from properties.test_caches import FORMATS, ROPE, assert_close, random_rows, run, short_strides, windows
 
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
-from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
-from mlx_qwen3.cache.undo import Overwritten, Undo
+from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
+from mlx_qwen3.cache.window.undo import Overwritten, Undo
 
 __all__ = ["short_strides"]
 
@@ -76,7 +76,7 @@ def test_written_and_taken_back_equals_never_written(
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
 def test_without_recounts_nothing_is_rounded(dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_qwen3.cache.rotating.LARGEST_POSITION", 10**6)
+    monkeypatch.setattr("mlx_qwen3.cache.window.rotating.LARGEST_POSITION", 10**6)
     rows, other = random_rows(1, 60, 3, dtype), random_rows(1, 6, 4, dtype)
     for kind in ("rotating", "rotating quantized"):
         cache, untouched = MAKERS[kind]((12, 3)), MAKERS[kind]((12, 3))

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
-from mlx_qwen3.cache.first_keys import Rotation
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
-from mlx_qwen3.cache.marks import Mark, MarkRoom
-from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
-from mlx_qwen3.cache.saved import load_prompt_cache, read_metadata, save_prompt_cache
+from mlx_qwen3.cache.serialization import load_prompt_cache, read_metadata, save_prompt_cache
+from mlx_qwen3.cache.snapshots import Mark, MarkRoom
+from mlx_qwen3.cache.window.attention_sinks import Rotation
+from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
 
 FORMAT = "mlx_qwen3 prompt cache 1"

@@ -12,11 +12,11 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlx_qwen3.cache.buffers import Buffer
-from mlx_qwen3.cache.first_keys import FirstKeys, Rotation
 from mlx_qwen3.cache.kv import StoredCache
-from mlx_qwen3.cache.ring import Ring
 from mlx_qwen3.cache.rows import Rows, copied, each, join, length_of, take
-from mlx_qwen3.cache.undo import Overwritten, Undo
+from mlx_qwen3.cache.window.attention_sinks import FirstKeys, Rotation
+from mlx_qwen3.cache.window.ring import Ring
+from mlx_qwen3.cache.window.undo import Overwritten, Undo
 from mlx_qwen3.errors import CacheError
 
 

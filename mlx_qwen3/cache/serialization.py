@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_qwen3.atomic_write import replacing
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
-from mlx_qwen3.cache.rotating import QuantizedRotatingKVCache, RotatingKVCache
+from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
 
 CLASSES: dict[str, type[KVCache | RotatingKVCache]] = {

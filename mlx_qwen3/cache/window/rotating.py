@@ -11,10 +11,10 @@ from typing import Any, Self
 import mlx.core as mx
 
 from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
-from mlx_qwen3.cache.first_keys import Rotation
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.rows import Rows
-from mlx_qwen3.cache.window import Window
+from mlx_qwen3.cache.window.attention_sinks import Rotation
+from mlx_qwen3.cache.window.window import Window
 
 # How far the ring moves before the first keys are moved after it.
 STRIDE = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 
-from mlx_qwen3.cache.prompt import PromptCache
+from mlx_qwen3.cache.prompt_cache import PromptCache
 
 # Fewer tokens in common are read again as fast as they are copied.
 LEAST_SHARED = 64
