@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.sampling import SamplingParams as SamplingParams
     from mlx_qwen3.session import Reply as Reply
     from mlx_qwen3.session import Session as Session
-    from mlx_qwen3.tokenizer import load_tokenizer as load_tokenizer
+    from mlx_qwen3.tokenizer.tokenizer import load_tokenizer as load_tokenizer
     from mlx_qwen3.tools import tool as tool
 
 __version__ = "0.1.0"

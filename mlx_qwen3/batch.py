@@ -15,8 +15,8 @@ from mlx_qwen3.events import FinishReason
 from mlx_qwen3.grammar import AnswerSchema, constrain
 from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.memory import CacheKind
-from mlx_qwen3.messages import Message
 from mlx_qwen3.sampling import Sampler, SamplingParams
+from mlx_qwen3.tokenizer.messages import Message
 from mlx_qwen3.turn_output import TurnOutput
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from mlx_qwen3.events import AnswerDelta, FinishReason
 from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.sampling import Sampler, SamplingParams
 from mlx_qwen3.speculative import Speculation
-from mlx_qwen3.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine

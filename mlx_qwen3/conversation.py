@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.errors import MessageError
-from mlx_qwen3.messages import Message, check_messages
+from mlx_qwen3.tokenizer.messages import Message, check_messages
 
 FORMAT = "mlx_qwen3 conversation"
 VERSION = 1

@@ -34,7 +34,7 @@ from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.session import Session
 from mlx_qwen3.speculative.draft_model import AUTO, TEXT, draft_cache_options, load_draft_model
 from mlx_qwen3.speculative.drafting import Drafter, ModelDrafter, TextDrafter
-from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
+from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.lane import Lane
 from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.slot import Slot
-from mlx_qwen3.template import Thinking
+from mlx_qwen3.tokenizer.chat_template import Thinking
 from mlx_qwen3.tools.base import Tool
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
 from mlx_qwen3.turn import Turn, TurnRequest

@@ -22,7 +22,7 @@ from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.sampling import Sampler, SamplingParams
 from mlx_qwen3.speculative import Speculation
 from mlx_qwen3.speculative.drafting import Drafter
-from mlx_qwen3.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer.tokenizer import Tokenizer
 from mlx_qwen3.turn_output import TurnOutput
 
 # Tokens of `<|im_start|>assistant` and a think block that is empty, and some more.

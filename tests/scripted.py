@@ -20,7 +20,7 @@ from mlx_qwen3.checkpoint.load import Loaded
 from mlx_qwen3.checkpoint.plan import Plan
 from mlx_qwen3.memory import Need
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
-from mlx_qwen3.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer.tokenizer import Tokenizer
 from mlx_qwen3.turn_output import EARLY_END
 
 CONTROL_TOKENS = [

@@ -27,8 +27,8 @@ from mlx_qwen3.grammar.closing import closed
 from mlx_qwen3.grammar.matcher import vocabulary
 from mlx_qwen3.grammar.rules import call_rules, only
 from mlx_qwen3.parsing import parse
-from mlx_qwen3.template import ToolFormat
-from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
+from mlx_qwen3.tokenizer.chat_template import ToolFormat
+from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 DEMO = Path(mlx_qwen3.__file__).parent / "demo"
 POINT = {

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from qwen_tokenizer_files import CONTROL_TOKENS, DEMO_TEMPLATE
 
-from mlx_qwen3 import sandbox
 from mlx_qwen3.errors import MessageError, TemplateError
-from mlx_qwen3.template import Template, Thinking, ToolFormat, find_template
+from mlx_qwen3.tokenizer import jinja_sandbox as sandbox
+from mlx_qwen3.tokenizer.chat_template import Template, Thinking, ToolFormat, find_template
 
 HI = {"role": "user", "content": "hi"}
 CALL = {"name": "f", "arguments": {"x": 1}}

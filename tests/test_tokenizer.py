@@ -16,7 +16,7 @@ from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Encoder
 
 from mlx_qwen3.errors import TemplateError, TokenizerError
-from mlx_qwen3.tokenizer import Tokenizer, load_tokenizer
+from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 VOCABULARY = 151_669
 # Any id a model can put out: bytes of cut characters, whole words, control tokens, unused rows.
@@ -205,7 +205,9 @@ def test_prompt_text_and_ids_agree(tokenizer: Tokenizer) -> None:
 
 def test_importing_is_light() -> None:
     heavy = ("transformers", "torch", "mlx.core", "jinja2", "numpy")
-    code = f"import sys, mlx_qwen3.tokenizer; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, mlx_qwen3.tokenizer.tokenizer; print([name for name in {heavy} if name in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"

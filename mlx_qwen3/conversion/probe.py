@@ -15,7 +15,7 @@ from mlx_qwen3.conversion.sources import Source
 from mlx_qwen3.conversion.streamed import OnBytes, streamed_model
 from mlx_qwen3.errors import CheckpointError, TokenizerError
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.tokenizer import load_tokenizer
+from mlx_qwen3.tokenizer.tokenizer import load_tokenizer
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 

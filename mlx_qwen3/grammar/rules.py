@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_qwen3.grammar.closing import closed
-from mlx_qwen3.template import ToolFormat
+from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
 Schema = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.grammar.matcher import one_line, schema_problem
-from mlx_qwen3.messages import Message, check_messages
+from mlx_qwen3.tokenizer.messages import Message, check_messages
 
 INSTRUCTION = "{}\n\nAnswer with JSON alone, in the form that this JSON schema describes:\n{}"
 

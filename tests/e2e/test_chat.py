@@ -19,7 +19,7 @@ import mlx_qwen3  # isort: skip  # before mlx.core
 import mlx.core as mx
 
 from mlx_qwen3.cli.chat.commands import COMMANDS
-from mlx_qwen3.tokenizer import load_tokenizer
+from mlx_qwen3.tokenizer.tokenizer import load_tokenizer
 
 
 def chat(

@@ -10,7 +10,7 @@ from mlx_qwen3.cli.chat.render import printable
 from mlx_qwen3.cli.chat.settings import remember
 from mlx_qwen3.cli.loading import open_engine
 from mlx_qwen3.errors import MessageError, SamplingError
-from mlx_qwen3.template import Thinking
+from mlx_qwen3.tokenizer.chat_template import Thinking
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.state import ChatState

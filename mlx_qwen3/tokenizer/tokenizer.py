@@ -19,9 +19,9 @@ from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Encoder
 
 from mlx_qwen3.errors import TemplateError, TokenizerError
-from mlx_qwen3.guard import Guard, Piece
-from mlx_qwen3.messages import Message
-from mlx_qwen3.template import Template, find_template
+from mlx_qwen3.tokenizer.chat_template import Template, find_template
+from mlx_qwen3.tokenizer.messages import Message
+from mlx_qwen3.tokenizer.special_tokens import Guard, Piece
 
 
 def load_tokenizer(path_or_hub_id: str | Path) -> Tokenizer:

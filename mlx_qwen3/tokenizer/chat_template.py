@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.errors import MessageError, TemplateError
-from mlx_qwen3.guard import Guard, Piece, choose_sentinel
-from mlx_qwen3.messages import Message, check_messages, check_tools, parse_arguments, split_thinking
+from mlx_qwen3.tokenizer.messages import Message, check_messages, check_tools, parse_arguments, split_thinking
+from mlx_qwen3.tokenizer.special_tokens import Guard, Piece, choose_sentinel
 
 if TYPE_CHECKING:
-    from mlx_qwen3.sandbox import Program
+    from mlx_qwen3.tokenizer.jinja_sandbox import Program
 
 
 class Thinking(StrEnum):
@@ -75,7 +75,7 @@ class Template:
     ) -> list[Piece]:
         """The prompt as plain text and control tokens in turn; nothing supplied becomes a control token.
 
-        messages: see `mlx_qwen3.messages`. tools: JSON schemas. Neither is changed.
+        messages: see `mlx_qwen3.tokenizer.messages`. tools: JSON schemas. Neither is changed.
         Raises MessageError for a conversation the template cannot take, TemplateError when the template
         does not parse, fails, reaches outside its sandbox or runs away.
         """
@@ -111,7 +111,7 @@ class Template:
 
     @cached_property
     def _program(self) -> Program:
-        from mlx_qwen3.sandbox import Program  # brings jinja2, 60 ms
+        from mlx_qwen3.tokenizer.jinja_sandbox import Program  # brings jinja2, 60 ms
 
         return Program(self.source)
 
