@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_qwen3.events import AnswerDelta, Event, ThinkingDelta, ToolCall, ToolCallDelta, ToolCallStart
-from mlx_qwen3.parsing.bodies import CLOSE, OPEN, Body, JSONBody, Tag, XMLBody
-from mlx_qwen3.parsing.reading import Offer, Reading, read_calls
+from mlx_qwen3.parsing.call_reader import Offer, Reading, read_calls
+from mlx_qwen3.parsing.call_scanner import CLOSE, OPEN, Body, JSONBody, Tag, XMLBody
 from mlx_qwen3.parsing.sections import Section
 
 THINK, THINK_END = "<think>", "</think>"

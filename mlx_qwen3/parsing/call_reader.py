@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_qwen3.parsing import loose_json
-from mlx_qwen3.parsing.bodies import (
+from mlx_qwen3.parsing.call_scanner import (
     ARGUMENT_KEYS,
     CLOSE,
     FUNCTION,
