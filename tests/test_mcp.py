@@ -18,7 +18,7 @@ pytest.importorskip("mcp", reason="needs the extra mcp")
 
 from mlx_qwen3.events import ToolCall
 from mlx_qwen3.tools import Decision, ToolBox, ToolError, ToolOutput
-from mlx_qwen3.tools.mcp import MCPServers, ServerConfig
+from mlx_qwen3.tools.mcp.servers import MCPServers, ServerConfig
 
 SERVERS = Path(__file__).parent / "mcp_servers"
 
@@ -322,6 +322,6 @@ def test_calls_after_closing_say_so(one):
 
 
 def test_without_the_sdk_one_line_says_what_to_install():
-    code = "import sys; sys.modules['mcp'] = None; import mlx_qwen3.tools.mcp"
+    code = "import sys; sys.modules['mcp'] = None; import mlx_qwen3.tools.mcp.servers"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert 'ToolError: MCP servers need the extra "mcp": pip install "mlx-qwen3[mcp]"' in done.stderr

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
-from mlx_qwen3.tools.schema import arguments_model, json_schema, read_docstring
+from mlx_qwen3.tools.function_schema import arguments_model, json_schema, read_docstring
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from mlx_qwen3.cli.chat.state import ChatState
-    from mlx_qwen3.tools.mcp import MCPServers
+    from mlx_qwen3.tools.mcp.servers import MCPServers
 
 USAGE = (
     "/mcp takes nothing, prompts, resources, restart SERVER, prompt SERVER NAME KEY=VALUE ..., "

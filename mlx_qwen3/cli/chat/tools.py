@@ -13,7 +13,7 @@ from mlx_qwen3.tools.base import Tool, ToolError
 from mlx_qwen3.tools.toolbox import ToolBox
 
 if TYPE_CHECKING:
-    from mlx_qwen3.tools.mcp import MCPServers, ServerStatus
+    from mlx_qwen3.tools.mcp.servers import MCPServers, ServerStatus
 
 
 class BuiltIn:
@@ -77,7 +77,7 @@ class ChatTools:
             self.servers.close()
 
     def _connect(self, file: Path) -> MCPServers:
-        from mlx_qwen3.tools.mcp import MCPServers, load_config
+        from mlx_qwen3.tools.mcp.servers import MCPServers, load_config
 
         servers = MCPServers(load_config(file), on_change=lambda line: self.tell(line))
         servers.begin()

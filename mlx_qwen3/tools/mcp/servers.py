@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
-from mlx_qwen3.tools.mcp_config import ServerConfig, load_config
+from mlx_qwen3.tools.mcp.config import ServerConfig, load_config
 
 try:
-    from mlx_qwen3.tools.mcp_connection import Connection, State
+    from mlx_qwen3.tools.mcp.connection import Connection, State
 except ImportError as missing:
     raise ToolError(
         f'MCP servers need the extra "mcp": pip install "mlx-qwen3[mcp]" ({missing})'

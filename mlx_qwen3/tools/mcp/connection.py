@@ -24,10 +24,10 @@ from mcp_types import (
 from mcp_types import Tool as ToolEntry
 
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
-from mlx_qwen3.tools.mcp_config import ServerConfig
-from mlx_qwen3.tools.mcp_content import resource_text, to_output, to_text
-from mlx_qwen3.tools.mcp_http import http_transport
-from mlx_qwen3.tools.mcp_stdio import Log, stdio_transport
+from mlx_qwen3.tools.mcp.config import ServerConfig
+from mlx_qwen3.tools.mcp.content import resource_text, to_output, to_text
+from mlx_qwen3.tools.mcp.http import http_transport
+from mlx_qwen3.tools.mcp.stdio import Log, stdio_transport
 
 State = Literal["starting", "ready", "failed", "stopped"]
 Caller = Callable[["Connection", str, dict[str, Any]], Awaitable[ToolOutput]]

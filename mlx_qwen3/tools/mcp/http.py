@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
-from mlx_qwen3.tools.mcp_config import ServerConfig
-from mlx_qwen3.tools.mcp_messages import MAX_MESSAGE_BYTES
+from mlx_qwen3.tools.mcp.config import ServerConfig
+from mlx_qwen3.tools.mcp.messages import MAX_MESSAGE_BYTES
 
 CONNECT_SECONDS = 10.0
 

@@ -22,8 +22,8 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
 from mlx_qwen3.tools.base import ToolError
-from mlx_qwen3.tools.mcp_config import ServerConfig
-from mlx_qwen3.tools.mcp_messages import MessageReader, NotAServerError
+from mlx_qwen3.tools.mcp.config import ServerConfig
+from mlx_qwen3.tools.mcp.messages import MessageReader, NotAServerError
 
 MAX_LOG_BYTES = 5 * 1024 * 1024
 GRACE_SECONDS = 2.0

@@ -1,0 +1,1 @@
+"""The Model Context Protocol: servers, their tools, and what they answer."""
