@@ -29,8 +29,8 @@ Generate = Callable[[Prompts, Limits, int], Iterator[list[int]]]  # yields whose
 
 def ours(folder: Path) -> Generate:
     from mlx_qwen3 import SamplingParams, load_model
-    from mlx_qwen3.batch_decode import BatchDecoder, Row
-    from mlx_qwen3.sampling import Sampler
+    from mlx_qwen3.generation.batch_decode import BatchDecoder, Row
+    from mlx_qwen3.generation.sampling import Sampler
 
     model = load_model(folder)
     greedy = SamplingParams(temperature=0)

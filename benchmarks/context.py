@@ -22,11 +22,11 @@ import numpy as np
 
 from mlx_qwen3.bench.shapes import family_config
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.decode import decode
+from mlx_qwen3.generation.decode import decode
+from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import compute_dtype, prepare
 from mlx_qwen3.model.qwen3 import Model
-from mlx_qwen3.sampling import Sampler, SamplingParams
 
 CONTEXTS = (1024, 2048, 4096, 8192, 16384)
 WARM_UP = 3

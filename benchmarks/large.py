@@ -34,8 +34,8 @@ def main() -> None:
 
     from mlx_qwen3 import SamplingParams, make_prompt_cache
     from mlx_qwen3.checkpoint.load import load
-    from mlx_qwen3.decode import decode, prefill
-    from mlx_qwen3.sampling import Sampler
+    from mlx_qwen3.generation.decode import decode, prefill
+    from mlx_qwen3.generation.sampling import Sampler
 
     start = time.perf_counter()
     loaded = load(folder, options.context)

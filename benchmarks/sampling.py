@@ -19,7 +19,7 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 import mlx.core as mx  # isort: skip
 import numpy as np
 
-from mlx_qwen3.sampling import Sampler, SamplingParams, filter_logits
+from mlx_qwen3.generation.sampling import Sampler, SamplingParams, filter_logits
 
 VOCABULARY = 151_936
 PARAMS = SamplingParams()  # Qwen's for thinking: temperature 0.6, top_p 0.95, top_k 20

@@ -27,11 +27,11 @@ import mlx.core as mx  # isort: skip
 
 from mlx_qwen3 import load_model, load_tokenizer, make_prompt_cache
 from mlx_qwen3.bench.shapes import make_checkpoint
-from mlx_qwen3.decode import decode, prefill
-from mlx_qwen3.sampling import Sampler, SamplingParams
-from mlx_qwen3.speculative import Speculation
-from mlx_qwen3.speculative.drafting import Drafter, ModelDrafter, TextDrafter
-from mlx_qwen3.speculative.pace import Pace
+from mlx_qwen3.generation.decode import decode, prefill
+from mlx_qwen3.generation.sampling import Sampler, SamplingParams
+from mlx_qwen3.generation.speculative import Speculation
+from mlx_qwen3.generation.speculative.draft_length import Pace
+from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, TextDrafter
 
 QUESTIONS = (
     *(f"What is {a} + {b}?" for a, b in ((348, 75), (912, 389), (67, 58), (505, 496), (123, 877))),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.conversion import convert as convert
     from mlx_qwen3.engine import Engine as Engine
     from mlx_qwen3.errors import Qwen3Error as Qwen3Error
-    from mlx_qwen3.sampling import SamplingParams as SamplingParams
+    from mlx_qwen3.generation.sampling import SamplingParams as SamplingParams
     from mlx_qwen3.session import Reply as Reply
     from mlx_qwen3.session import Session as Session
     from mlx_qwen3.tokenizer.tokenizer import load_tokenizer as load_tokenizer

@@ -14,10 +14,10 @@ from mlx_qwen3.conversation import SUMMARISE, Conversation
 from mlx_qwen3.delivery import Dispatch, Reply, call_back, collect, listen_async
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import Done, Event, Stats, ToolResult
+from mlx_qwen3.generation.sampling import SamplingParams
 from mlx_qwen3.grammar import AnswerSchema, constrain
 from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.lane import Lane
-from mlx_qwen3.sampling import SamplingParams
 from mlx_qwen3.slot import Slot
 from mlx_qwen3.tokenizer.chat_template import Thinking
 from mlx_qwen3.tools.base import Tool

@@ -15,13 +15,13 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
-from mlx_qwen3.decode import Model, decode, prefill
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import Done, Event, FinishReason, PromptProgress, Stats
+from mlx_qwen3.generation.decode import Model, decode, prefill
+from mlx_qwen3.generation.sampling import Sampler, SamplingParams
+from mlx_qwen3.generation.speculative import Speculation
+from mlx_qwen3.generation.speculative.drafters import Drafter
 from mlx_qwen3.grammar import TurnGrammar
-from mlx_qwen3.sampling import Sampler, SamplingParams
-from mlx_qwen3.speculative import Speculation
-from mlx_qwen3.speculative.drafting import Drafter
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer
 from mlx_qwen3.turn_output import TurnOutput
 

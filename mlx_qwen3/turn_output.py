@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlx_qwen3.ending import Ending
 from mlx_qwen3.events import AnswerDelta, Event, FinishReason, ThinkingDelta, ThinkingDone, ToolCall
+from mlx_qwen3.generation.stopping import Ending
 from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.parsing import StreamParser
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer

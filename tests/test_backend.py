@@ -17,8 +17,8 @@ from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw
 from tiny_checkpoints import write_checkpoint
 
-from mlx_qwen3.decode import prefill
 from mlx_qwen3.errors import InsufficientMemoryError
+from mlx_qwen3.generation.decode import prefill
 from mlx_qwen3.model import cpu_modules, cpu_products, device
 from mlx_qwen3.model import prepare as backend
 from mlx_qwen3.model.config import ModelConfig
@@ -385,8 +385,8 @@ import json, sys
 from mlx_qwen3 import BLAS, SamplingParams, load_model, make_prompt_cache
 import mlx.core as mx
 mx.set_default_device(mx.Device(mx.cpu))
-from mlx_qwen3.decode import decode, prefill
-from mlx_qwen3.sampling import Sampler
+from mlx_qwen3.generation.decode import decode, prefill
+from mlx_qwen3.generation.sampling import Sampler
 model = load_model(sys.argv[1])
 prompt = [7 * i % 96 for i in range(150)]
 cache = make_prompt_cache(model)

@@ -10,7 +10,7 @@ from mlx_qwen3 import Engine
 from mlx_qwen3.batch import BatchRequest, BatchResult
 from mlx_qwen3.completion import complete
 from mlx_qwen3.errors import CacheError, EngineError, MessageError, SamplingError
-from mlx_qwen3.sampling import SamplingParams
+from mlx_qwen3.generation.sampling import SamplingParams
 
 SHORT = {"seed": 1, "max_tokens": 40}
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity.model_cases import DENSE, VOCAB, yarn
 
-from mlx_qwen3.batch_decode import BatchDecoder, Row
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.decode import decode, prefill
+from mlx_qwen3.generation.batch_decode import BatchDecoder, Row
+from mlx_qwen3.generation.decode import decode, prefill
+from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.model.qwen3 import Model
-from mlx_qwen3.sampling import Sampler, SamplingParams
 
 MODELS = {**{name: raw for name, raw in KINDS.items() if name != "dense-tied"}, "yarn": {**DENSE, **yarn(2)}}
 STOP = range(0, VOCAB, 9)
@@ -81,8 +81,8 @@ def together(
 @pytest.fixture(autouse=True)
 def small_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are let in that will soon have to make way, and few are read together."""
-    monkeypatch.setattr("mlx_qwen3.batch_decode.MARGIN", 2)
-    monkeypatch.setattr("mlx_qwen3.batch_decode.TOGETHER_TOKENS", 24)
+    monkeypatch.setattr("mlx_qwen3.generation.batch_decode.MARGIN", 2)
+    monkeypatch.setattr("mlx_qwen3.generation.batch_decode.TOGETHER_TOKENS", 24)
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_qwen3.errors import SamplingError
-from mlx_qwen3.sampling import BLOCK, Sampler, SamplingParams, filter_logits, likeliest, penalize
+from mlx_qwen3.generation.sampling import BLOCK, Sampler, SamplingParams, filter_logits, likeliest, penalize
 
 VOCABULARY = 500
 SETTINGS = [

@@ -15,13 +15,13 @@ from mlx.utils import tree_map
 from tiny_checkpoints import DENSE, random_model
 
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.decode import decode, prefill
+from mlx_qwen3.generation.decode import decode, prefill
+from mlx_qwen3.generation.sampling import NOTHING, Sampler, SamplingParams
+from mlx_qwen3.generation.speculative import Speculation
+from mlx_qwen3.generation.speculative.draft_length import Pace
+from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, TextDrafter
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
-from mlx_qwen3.sampling import NOTHING, Sampler, SamplingParams
-from mlx_qwen3.speculative import Speculation
-from mlx_qwen3.speculative.drafting import Drafter, ModelDrafter, TextDrafter
-from mlx_qwen3.speculative.pace import Pace
 
 CACHES: dict[str, dict[str, Any]] = {
     "full": {},
@@ -223,7 +223,7 @@ def longest_match(ids: list[int], shortest: int) -> int:
 def test_text_drafts_what_followed_the_longest_match(ids: list[int], shortest: int, count: int) -> None:
     drafter = TextDrafter(shortest)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlx_qwen3.speculative.drafting.MATCHES", 1000)
+        patch.setattr("mlx_qwen3.generation.speculative.drafters.MATCHES", 1000)
         list(drafter.begin(ids))
         draft = drafter.draft(count, Sampler(SamplingParams(), 3)).tolist()
     length = longest_match(ids, shortest)

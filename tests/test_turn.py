@@ -10,7 +10,7 @@ from scripted import ScriptedModel, write_byte_tokenizer
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta, ThinkingDone
-from mlx_qwen3.sampling import SamplingParams
+from mlx_qwen3.generation.sampling import SamplingParams
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from mlx_qwen3.turn import Turn, TurnRequest
 from mlx_qwen3.turn_output import EARLY_END

@@ -35,8 +35,8 @@ Timed = Callable[[int, int, int], dict[str, Any]]  # of a prompt's length, a bat
 def ours(folder: Path) -> Generate:
     """Load with mlx_qwen3; returns a function from prompts to an iterator over steps."""
     from mlx_qwen3 import SamplingParams, load_model, make_prompt_cache
-    from mlx_qwen3.decode import decode, prefill
-    from mlx_qwen3.sampling import Sampler
+    from mlx_qwen3.generation.decode import decode, prefill
+    from mlx_qwen3.generation.sampling import Sampler
 
     model = load_model(folder)
 

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
-from mlx_qwen3.sampling import SamplingParams
+from mlx_qwen3.generation.sampling import SamplingParams
 
 SAMPLING = [item.name for item in fields(SamplingParams)]
 OWN = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]

@@ -117,7 +117,7 @@ def _complete(
     make_engine: Callable[[], Engine], prompt: str | None, control_tokens: bool, sampling: Mapping[str, Any]
 ) -> None:
     from mlx_qwen3.completion import complete
-    from mlx_qwen3.sampling import SamplingParams
+    from mlx_qwen3.generation.sampling import SamplingParams
 
     params = SamplingParams.for_mode(thinking=False).with_values(**{"max_tokens": MAX_TOKENS, **sampling})
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt is None else prompt

@@ -19,10 +19,10 @@ from parity.model_cases import CASES, VOCAB, Raw, prompt, weights
 
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.decode import decode
+from mlx_qwen3.generation.decode import decode
+from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.model import prepare as backend
 from mlx_qwen3.model.qwen3 import Model
-from mlx_qwen3.sampling import Sampler, SamplingParams
 
 mlx_lm = pytest.importorskip("mlx_lm")  # slow to import: it brings transformers
 

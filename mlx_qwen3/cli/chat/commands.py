@@ -89,7 +89,7 @@ def run_command(state: ChatState, text: str) -> None:
 def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
     """What may follow a command, for completion."""
     from mlx_qwen3.checkpoint import FAMILY
-    from mlx_qwen3.sampling import SamplingParams
+    from mlx_qwen3.generation.sampling import SamplingParams
 
     return {
         "/load": lambda: [saved.name for saved in state.store.list()],

@@ -1,3 +1,3 @@
 """Speculative decoding: who drafts, how much, and how the model checks it. The same tokens as without."""
 
-from mlx_qwen3.speculative.decoding import Speculation as Speculation
+from mlx_qwen3.generation.speculative.decode import Speculation as Speculation

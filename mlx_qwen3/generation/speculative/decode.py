@@ -18,9 +18,9 @@ import mlx.core as mx
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.prompt_cache import common_prefix
 from mlx_qwen3.cache.window.undo import take_back
-from mlx_qwen3.decode import CLEAR_MEMORY_EVERY, Model
-from mlx_qwen3.sampling import NOTHING, Sampler
-from mlx_qwen3.speculative.drafting import Drafter
+from mlx_qwen3.generation.decode import CLEAR_MEMORY_EVERY, Model
+from mlx_qwen3.generation.sampling import NOTHING, Sampler
+from mlx_qwen3.generation.speculative.drafters import Drafter
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from mlx_qwen3.cache.batch import BatchKVCache
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.rows import each
-from mlx_qwen3.decode import CLEAR_MEMORY_EVERY, ChunkSizes, prefill
-from mlx_qwen3.sampling import Sampler, choose_each
+from mlx_qwen3.generation.decode import CLEAR_MEMORY_EVERY, ChunkSizes, prefill
+from mlx_qwen3.generation.sampling import Sampler, choose_each
 
 # Prompts are read together while all of their tokens, padding included, are no more than this: a
 # longer one keeps a device busy alone.

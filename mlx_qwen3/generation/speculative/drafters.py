@@ -11,9 +11,9 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.snapshots import MarkRoom
 from mlx_qwen3.cache.window.undo import take_back
-from mlx_qwen3.decode import prefill
-from mlx_qwen3.sampling import NOTHING, Sampler
-from mlx_qwen3.speculative.pace import Pace
+from mlx_qwen3.generation.decode import prefill
+from mlx_qwen3.generation.sampling import NOTHING, Sampler
+from mlx_qwen3.generation.speculative.draft_length import Pace
 
 
 class Drafter(Protocol):
