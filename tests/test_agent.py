@@ -24,7 +24,7 @@ def double(n: int) -> int:
 @pytest.fixture
 def free_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls are not held to a grammar, as without the extra `grammar`."""
-    monkeypatch.setattr("mlx_qwen3.grammar.binding.is_installed", lambda: False)
+    monkeypatch.setattr("mlx_qwen3.grammar.build.is_installed", lambda: False)
 
 
 def test_a_call_is_run_and_its_result_read(engine: Engine) -> None:  # noqa: F811

@@ -23,7 +23,7 @@ import mlx_qwen3
 from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.events import ToolCall
 from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
-from mlx_qwen3.grammar.closing import closed
+from mlx_qwen3.grammar.closed_schema import closed
 from mlx_qwen3.grammar.matcher import vocabulary
 from mlx_qwen3.grammar.rules import call_rules, only
 from mlx_qwen3.parsing import parse

@@ -6,9 +6,9 @@ grammar token by token through llguidance (extra `grammar`), `endings.py` leads 
 schema was given for. `binding.py` puts them together for a turn.
 """
 
-from mlx_qwen3.grammar.binding import constrain
+from mlx_qwen3.grammar.answer_schema import AnswerSchema
+from mlx_qwen3.grammar.build import constrain
 from mlx_qwen3.grammar.matcher import is_installed
-from mlx_qwen3.grammar.schema import AnswerSchema
 from mlx_qwen3.grammar.turn_grammar import TurnGrammar
 
 __all__ = ["AnswerSchema", "TurnGrammar", "constrain", "is_installed"]

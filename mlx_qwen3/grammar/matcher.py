@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_qwen3.errors import SchemaError
-from mlx_qwen3.grammar.closing import closed
-from mlx_qwen3.grammar.endings import OUTSIDE, Endings, both, json_state
+from mlx_qwen3.grammar.closed_schema import closed
+from mlx_qwen3.grammar.json_completion import OUTSIDE, Endings, both, json_state
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

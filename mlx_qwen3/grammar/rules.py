@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_qwen3.grammar.closing import closed
+from mlx_qwen3.grammar.closed_schema import closed
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
 Schema = Mapping[str, Any]
