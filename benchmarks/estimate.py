@@ -43,7 +43,7 @@ def measure(folder: Path, case: Case) -> dict[str, Any]:
 
     from benchmarks.memory import feed, fill
     from mlx_qwen3.checkpoint.load import load
-    from mlx_qwen3.memory import CacheKind
+    from mlx_qwen3.checkpoint.memory import CacheKind
 
     *_, context, window, bits = case
     kind = CacheKind(window, bits)

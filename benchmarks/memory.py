@@ -31,7 +31,7 @@ FILL = 2048  # rows of the cache made at once
 def load_ours(folder: Path, bits: int) -> tuple[Any, list[Any]]:
     import mlx_qwen3  # noqa: F401  # isort: skip
     from mlx_qwen3 import load_model, make_prompt_cache
-    from mlx_qwen3.checkpoint import plan
+    from mlx_qwen3.checkpoint import memory_plan as plan
 
     plan.DENSE_SHARE = 0.0
     model = load_model(folder)

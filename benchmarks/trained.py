@@ -21,7 +21,7 @@ import mlx_qwen3
 import mlx.core as mx  # isort: skip
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlx_qwen3.checkpoint.find import DEMO_FOLDER
+from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
 from mlx_qwen3.model.config import ModelConfig, read_json
 from mlx_qwen3.model.qwen3 import Model
 from training import train

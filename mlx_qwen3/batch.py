@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.backend.device import available_memory, is_cpu
+from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.completion import CompletionOutput, check_prompt
 from mlx_qwen3.delivery import listen
 from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, SchemaError
@@ -15,7 +16,6 @@ from mlx_qwen3.generation.batch_decode import BatchDecoder, Row
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.grammar import AnswerSchema, constrain
 from mlx_qwen3.jobs import Job, Sink, Steps
-from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.tokenizer.messages import Message
 from mlx_qwen3.turn_output import TurnOutput
 

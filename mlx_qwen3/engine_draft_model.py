@@ -10,8 +10,8 @@ from typing import Any
 from mlx_qwen3.backend.device import keep_resident
 from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
 from mlx_qwen3.checkpoint.load import Loaded, load, load_config
+from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, Qwen3Error
-from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.serialization import read_metadata
-from mlx_qwen3.checkpoint.context import config_for_context, grown
+from mlx_qwen3.checkpoint.context_length import config_for_context, grown
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.events import ContextGrown, Done
 from mlx_qwen3.generation.decode import prefill

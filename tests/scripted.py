@@ -17,8 +17,8 @@ import mlx_qwen3
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
 from mlx_qwen3.checkpoint.load import Loaded
-from mlx_qwen3.checkpoint.plan import Plan
-from mlx_qwen3.memory import Need
+from mlx_qwen3.checkpoint.memory import Need
+from mlx_qwen3.checkpoint.memory_plan import Plan
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer
 from mlx_qwen3.turn_output import EARLY_END

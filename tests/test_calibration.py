@@ -17,7 +17,7 @@ from tiny_checkpoints import DENSE, MOE, logits, write_checkpoint
 from typer.testing import CliRunner
 
 from mlx_qwen3 import convert, load_model
-from mlx_qwen3.checkpoint.files import stored_tensors
+from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import activations as recording
 from mlx_qwen3.conversion import plan

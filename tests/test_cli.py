@@ -67,7 +67,7 @@ def test_without_a_command_there_is_help() -> None:
 
 def test_an_unexpected_error_is_one_line_too() -> None:
     code = (
-        "import mlx_qwen3.cli.app as a, mlx_qwen3.checkpoint.find as f\n"
+        "import mlx_qwen3.cli.app as a, mlx_qwen3.checkpoint.locate as f\n"
         "f.FAMILY = None\n"
         "a.main(['generate', '-m', 'x', '-p', 'hi'])"
     )

@@ -158,7 +158,7 @@ def test_the_plan_knows_sizes_ahead(source, tmp_path):
 
 
 def test_every_tensor_starts_at_a_multiple_of_its_numbers(tmp_path):
-    from mlx_qwen3.checkpoint.files import DTYPES, read_header
+    from mlx_qwen3.checkpoint.safetensors_files import DTYPES, read_header
 
     # 301 rows of 3 groups: an odd number of one-byte scales.
     write_checkpoint(tmp_path / "source", DENSE | {"hidden_size": 96, "vocab_size": 301})

@@ -18,9 +18,9 @@ from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.checkpoint import FAMILY, load_model
 from mlx_qwen3.checkpoint import load as load_module
 from mlx_qwen3.checkpoint.load import load
-from mlx_qwen3.checkpoint.plan import Demand, family_demand, fitting, make_plan
+from mlx_qwen3.checkpoint.memory import CacheKind
+from mlx_qwen3.checkpoint.memory_plan import Demand, family_demand, fitting, make_plan
 from mlx_qwen3.errors import InsufficientMemoryError
-from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.model import decode, memory
 from mlx_qwen3.model import prepare as backend
 from mlx_qwen3.model.config import ModelConfig

@@ -10,7 +10,7 @@ import mlx.core as mx
 from tokenizers import Tokenizer
 
 from mlx_qwen3 import load_model
-from mlx_qwen3.checkpoint.find import DEMO_FOLDER
+from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
 from mlx_qwen3.model.qwen3 import Model
 from training.data import Batch, batches
 from training.quantization import round_parameters

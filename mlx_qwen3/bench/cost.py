@@ -9,7 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_qwen3.checkpoint import expected_tensors, load_config
-from mlx_qwen3.checkpoint.files import stored_tensors
+from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.model.config import ModelConfig
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from mlx_qwen3.checkpoint.files import stored_tensors
+from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.model.config import ModelConfig
 
 SAMPLE_BYTES = 4096  # of each tensor: reading all would take as long as loading

@@ -19,11 +19,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import tqdm
 
-from mlx_qwen3.checkpoint.files import StoredTensor, few
+from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, few
 from mlx_qwen3.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from mlx_qwen3.checkpoint.find import OnDownload
+    from mlx_qwen3.checkpoint.locate import OnDownload
 
 # The library logs every broken connection; what comes of it is said in our own errors, once.
 logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)

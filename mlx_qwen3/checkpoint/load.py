@@ -9,13 +9,13 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_qwen3.backend.device import keep_resident
-from mlx_qwen3.checkpoint.context import config_for_context
-from mlx_qwen3.checkpoint.expectation import build_model, check
-from mlx_qwen3.checkpoint.files import DTYPES, StoredTensor, stored_tensors
-from mlx_qwen3.checkpoint.find import resolve
-from mlx_qwen3.checkpoint.plan import Demand, Plan, make_plan
+from mlx_qwen3.checkpoint.context_length import config_for_context
+from mlx_qwen3.checkpoint.locate import resolve
+from mlx_qwen3.checkpoint.memory import CacheKind
+from mlx_qwen3.checkpoint.memory_plan import Demand, Plan, make_plan
+from mlx_qwen3.checkpoint.safetensors_files import DTYPES, StoredTensor, stored_tensors
+from mlx_qwen3.checkpoint.validation import build_model, check
 from mlx_qwen3.errors import CheckpointError
-from mlx_qwen3.memory import CacheKind
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import compute_dtype, prepare, wanted_copies
 from mlx_qwen3.model.qwen3 import Model

@@ -42,8 +42,8 @@ def models() -> None:
 
 def longest_context(member: FamilyMember, bits: int | None, room: int) -> int:
     """Tokens that fit `room` bytes beside the weights with such a cache; 0 if too few for a conversation."""
-    from mlx_qwen3.checkpoint.plan import LEAST_CONTEXT, family_demand
-    from mlx_qwen3.memory import CacheKind
+    from mlx_qwen3.checkpoint.memory import CacheKind
+    from mlx_qwen3.checkpoint.memory_plan import LEAST_CONTEXT, family_demand
 
     longest = family_demand(member, CacheKind(bits=bits)).longest(room)
     return longest if longest >= LEAST_CONTEXT else 0

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_qwen3.checkpoint.expectation import build_model, check
-from mlx_qwen3.checkpoint.files import StoredTensor
+from mlx_qwen3.checkpoint.safetensors_files import StoredTensor
+from mlx_qwen3.checkpoint.validation import build_model, check
 from mlx_qwen3.conversion.gguf_file import GgufFile, GgufTensor, read_gguf
 from mlx_qwen3.conversion.gguf_tokenizer import tokenizer_files
 from mlx_qwen3.conversion.originals import Original

@@ -9,9 +9,16 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.files import DTYPES, INDEX, SINGLE, StoredTensor, read_header, read_index
-from mlx_qwen3.checkpoint.find import OnDownload
 from mlx_qwen3.checkpoint.hub import cached_file, download_file, remote_header
+from mlx_qwen3.checkpoint.locate import OnDownload
+from mlx_qwen3.checkpoint.safetensors_files import (
+    DTYPES,
+    INDEX,
+    SINGLE,
+    StoredTensor,
+    read_header,
+    read_index,
+)
 from mlx_qwen3.conversion.sources import Source, read_rows_of
 from mlx_qwen3.errors import CheckpointError
 

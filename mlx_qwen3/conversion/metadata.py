@@ -8,9 +8,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.family import FAMILY
-from mlx_qwen3.checkpoint.files import INDEX
-from mlx_qwen3.checkpoint.find import HUB_ID
+from mlx_qwen3.checkpoint.catalog import FAMILY
+from mlx_qwen3.checkpoint.locate import HUB_ID
+from mlx_qwen3.checkpoint.safetensors_files import INDEX
 from mlx_qwen3.conversion.originals import CONFIG
 from mlx_qwen3.conversion.planning import Plan
 from mlx_qwen3.conversion.verification import Verification

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.checkpoint.expectation import build_model, check
-from mlx_qwen3.checkpoint.files import stored_tensors
-from mlx_qwen3.checkpoint.find import HUB_ID, OnDownload, find
+from mlx_qwen3.checkpoint.locate import HUB_ID, OnDownload, find
+from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
+from mlx_qwen3.checkpoint.validation import build_model, check
 from mlx_qwen3.conversion.sources import Source, sources_of
 from mlx_qwen3.errors import ModelNotFoundError
 from mlx_qwen3.model.config import ModelConfig, read_json

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.expectation import build_model, parameters
+from mlx_qwen3.checkpoint.validation import build_model, parameters
 from mlx_qwen3.conversion.calibration import Calibration
 from mlx_qwen3.conversion.originals import Original
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlx_qwen3.checkpoint.files import read_header
+from mlx_qwen3.checkpoint.safetensors_files import read_header
 from mlx_qwen3.conversion.activations import Activations
 from mlx_qwen3.conversion.comparison import TensorCheck, compare
 from mlx_qwen3.conversion.planning import Plan, Step

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_qwen3.checkpoint.expectation import build_model
+from mlx_qwen3.checkpoint.validation import build_model
 from mlx_qwen3.conversion.sources import Source, parameter
 from mlx_qwen3.conversion.stream import PRODUCT_CHUNKS, row_chunks
 from mlx_qwen3.conversion.workers import in_order

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.expectation import build_model, parameters
-from mlx_qwen3.checkpoint.files import INDEX, few, stored_tensors
-from mlx_qwen3.checkpoint.find import OnDownload
+from mlx_qwen3.checkpoint.locate import OnDownload
+from mlx_qwen3.checkpoint.safetensors_files import INDEX, few, stored_tensors
+from mlx_qwen3.checkpoint.validation import build_model, parameters
 from mlx_qwen3.conversion.checksums import changed_files
 from mlx_qwen3.conversion.comparison import TensorCheck, compare
 from mlx_qwen3.conversion.originals import Original, open_folder, open_original

@@ -14,7 +14,7 @@ def choose(console: Console) -> str:
     Raises KeyboardInterrupt when the user would rather leave, by Ctrl-C or Ctrl-D.
     """
     from mlx_qwen3.backend.device import available_memory
-    from mlx_qwen3.checkpoint.plan import fitting
+    from mlx_qwen3.checkpoint.memory_plan import fitting
 
     memory = available_memory()
     members = fitting(memory)

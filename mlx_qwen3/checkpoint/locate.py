@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from mlx_qwen3.checkpoint.family import FAMILY
+from mlx_qwen3.checkpoint.catalog import FAMILY
 from mlx_qwen3.errors import ModelNotFoundError
 
 DEMO, DEMO_DRAFT = "demo", "demo-draft"

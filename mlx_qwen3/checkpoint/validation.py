@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_qwen3.checkpoint.files import DTYPE_NAMES, StoredTensor, few
+from mlx_qwen3.checkpoint.safetensors_files import DTYPE_NAMES, StoredTensor, few
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig, Quantization
 from mlx_qwen3.model.qwen3 import EXPERT_KEY, Model

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from mlx_qwen3.backend.device import available_memory
 from mlx_qwen3.cache.kv import room_for
-from mlx_qwen3.checkpoint.context import MAX_FACTOR, native_context
-from mlx_qwen3.checkpoint.family import FAMILY, FamilyMember
+from mlx_qwen3.checkpoint.catalog import FAMILY, FamilyMember
+from mlx_qwen3.checkpoint.context_length import MAX_FACTOR, native_context
+from mlx_qwen3.checkpoint.memory import CacheKind, Need, needed
 from mlx_qwen3.errors import InsufficientMemoryError
-from mlx_qwen3.memory import CacheKind, Need, needed
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import DENSE_SHARE, compute_dtype
 
