@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from mlx_qwen3.backend.blas import load_blas
 
 if TYPE_CHECKING:
-    from mlx_qwen3.batch import BatchRequest as BatchRequest
-    from mlx_qwen3.batch import BatchResult as BatchResult
     from mlx_qwen3.cache.prompt_cache import make_prompt_cache as make_prompt_cache
     from mlx_qwen3.checkpoint import load_model as load_model
     from mlx_qwen3.conversion import convert as convert
-    from mlx_qwen3.engine import Engine as Engine
+    from mlx_qwen3.engine.batch import BatchRequest as BatchRequest
+    from mlx_qwen3.engine.batch import BatchResult as BatchResult
+    from mlx_qwen3.engine.engine import Engine as Engine
+    from mlx_qwen3.engine.session import Reply as Reply
+    from mlx_qwen3.engine.session import Session as Session
     from mlx_qwen3.errors import Qwen3Error as Qwen3Error
     from mlx_qwen3.generation.sampling import SamplingParams as SamplingParams
-    from mlx_qwen3.session import Reply as Reply
-    from mlx_qwen3.session import Session as Session
     from mlx_qwen3.tokenizer.tokenizer import load_tokenizer as load_tokenizer
     from mlx_qwen3.tools import tool as tool
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mlx_qwen3 import Engine
-from mlx_qwen3.batch import BatchRequest, BatchResult
-from mlx_qwen3.completion import complete
+from mlx_qwen3.engine.batch import BatchRequest, BatchResult
+from mlx_qwen3.engine.completion import complete
 from mlx_qwen3.errors import CacheError, EngineError, MessageError, SamplingError
 from mlx_qwen3.generation.sampling import SamplingParams
 

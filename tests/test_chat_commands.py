@@ -17,7 +17,7 @@ from mlx_qwen3.cli.chat.commands import run_command
 from mlx_qwen3.cli.chat.mcp import run_mcp_command
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.tools import ChatTools
-from mlx_qwen3.conversation import Conversation
+from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import MessageError, ModelNotFoundError
 from mlx_qwen3.events import Stats
 from mlx_qwen3.tools.approval import Answer, ApprovalRequest, Choice

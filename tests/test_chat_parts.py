@@ -15,7 +15,7 @@ from mlx_qwen3.cli.chat.input import is_complete, without_quotes
 from mlx_qwen3.cli.chat.markdown import last_code_block
 from mlx_qwen3.cli.chat.region import BEGIN, LiveRegion
 from mlx_qwen3.cli.chat.store import KEPT, Store
-from mlx_qwen3.conversation import Conversation
+from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import PromptProgress
 

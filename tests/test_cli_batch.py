@@ -14,9 +14,9 @@ import pytest
 from test_cli import run
 from typer.testing import CliRunner
 
-from mlx_qwen3.batch import BatchRequest, BatchResult
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.cli.batch_file import ResultFile, ResultStream, read_requests, result_line
+from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError
 
 

@@ -11,7 +11,7 @@ from killed import run_until_killed
 
 from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.cli.chat.store import KEPT, Store
-from mlx_qwen3.conversation import Conversation
+from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import MessageError
 
 

@@ -14,10 +14,10 @@ from test_cli import run as run_command
 from tiny_checkpoints import DENSE, write_checkpoint
 
 from mlx_qwen3 import Engine
-from mlx_qwen3 import engine_draft_model as draft_model
 from mlx_qwen3.checkpoint.load import load
 from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
 from mlx_qwen3.checkpoint.memory import CacheKind
+from mlx_qwen3.engine import draft_model as draft_model
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, ModelNotFoundError
 from mlx_qwen3.generation.speculative.drafters import ModelDrafter, TextDrafter
 

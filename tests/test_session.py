@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from scripted import ScriptedModel, loaded, write_byte_tokenizer
 
-import mlx_qwen3.engine
+import mlx_qwen3.engine.engine
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.errors import EngineError, MessageError, SamplingError
 from mlx_qwen3.events import AnswerDelta, Done
@@ -30,9 +30,9 @@ THOUGHT = "<think>\nlet me see\n</think>\n\n"
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine that runs a ScriptedModel; `engine.model.turns` is what it says."""
     folder = write_byte_tokenizer(tmp_path)
-    monkeypatch.setattr(mlx_qwen3.engine, "resolve", lambda name, on_download: folder)
+    monkeypatch.setattr(mlx_qwen3.engine.engine, "resolve", lambda name, on_download: folder)
     monkeypatch.setattr(
-        mlx_qwen3.engine,
+        mlx_qwen3.engine.engine,
         "load",
         lambda folder, *options: loaded(ScriptedModel(load_tokenizer(folder)), folder),
     )

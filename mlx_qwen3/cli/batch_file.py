@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlx_qwen3.atomic_write import write_atomically
-from mlx_qwen3.batch import BatchRequest, BatchResult
+from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
 from mlx_qwen3.generation.sampling import SamplingParams
 

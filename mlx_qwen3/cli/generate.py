@@ -13,7 +13,7 @@ import typer
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
 
 # A text has no end of its own, as an answer has.
 MAX_TOKENS = 256
@@ -116,7 +116,7 @@ def _engine(model: str, context: int | None, kv_bits: int | None, draft_model: s
 def _complete(
     make_engine: Callable[[], Engine], prompt: str | None, control_tokens: bool, sampling: Mapping[str, Any]
 ) -> None:
-    from mlx_qwen3.completion import complete
+    from mlx_qwen3.engine.completion import complete
     from mlx_qwen3.generation.sampling import SamplingParams
 
     params = SamplingParams.for_mode(thinking=False).with_values(**{"max_tokens": MAX_TOKENS, **sampling})

@@ -15,10 +15,10 @@ from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.tools import ChatTools
-    from mlx_qwen3.conversation import Conversation
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.conversation import Conversation
+    from mlx_qwen3.engine.engine import Engine
+    from mlx_qwen3.engine.session import Session
     from mlx_qwen3.grammar import AnswerSchema
-    from mlx_qwen3.session import Session
 
 
 def chat(
@@ -127,7 +127,7 @@ def _settings(saved: Path | None) -> dict[str, Any]:
 
 
 def _load(saved: Path) -> tuple[Conversation, dict[str, Any]]:
-    from mlx_qwen3.conversation import Conversation
+    from mlx_qwen3.engine.conversation import Conversation
 
     return Conversation.load(saved)
 

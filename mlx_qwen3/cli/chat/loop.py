@@ -24,9 +24,9 @@ from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.tools import ChatTools
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
+    from mlx_qwen3.engine.session import Session
     from mlx_qwen3.events import Event
-    from mlx_qwen3.session import Session
 
 DEMO_NOTE = (
     "This is the built-in demo, a tiny Qwen3 trained to do sums and to answer questions about this "

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.render import Printer
     from mlx_qwen3.cli.chat.store import Store
     from mlx_qwen3.cli.chat.tools import ChatTools
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
+    from mlx_qwen3.engine.session import Session
     from mlx_qwen3.events import Event
-    from mlx_qwen3.session import Session
 
 
 WORTH_SAVING = 256  # tokens; fewer are read again in no time

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlx_qwen3.engine.job import Job, Sink
 from mlx_qwen3.events import AnswerDelta, Done, Event, FinishReason, Stats, ThinkingDelta, ToolCall
-from mlx_qwen3.jobs import Job, Sink
 
 Dispatch = Callable[[Callable[[], object]], object]
 

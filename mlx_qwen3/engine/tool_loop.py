@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
+from mlx_qwen3.engine.turn import Turn
 from mlx_qwen3.events import Done, Event, Stats, ToolCall, ToolResult
 from mlx_qwen3.tools.approval import ApprovalRequest, Decision
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
-from mlx_qwen3.turn import Turn
 
 # A model that cannot spell a call is told why, and may try again this often.
 MOST_BROKEN_STEPS = 2

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
-from mlx_qwen3.batch import BatchOptions, BatchRun, Prompt
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.snapshots import MarkRoom
@@ -26,14 +25,15 @@ from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.checkpoint.memory_plan import Plan
-from mlx_qwen3.engine_draft_model import AUTO, TEXT, draft_cache_options, load_draft_model
+from mlx_qwen3.engine.batch import BatchOptions, BatchRun, Prompt
+from mlx_qwen3.engine.draft_model import AUTO, TEXT, draft_cache_options, load_draft_model
+from mlx_qwen3.engine.job import Job, Sink, Steps
+from mlx_qwen3.engine.session import Session
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.generation.sampling import SamplingParams
 from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, TextDrafter
 from mlx_qwen3.grammar import AnswerSchema
-from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
-from mlx_qwen3.session import Session
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
+from mlx_qwen3.engine.turn_output import TurnOutput
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import Done, Event, FinishReason, PromptProgress, Stats
 from mlx_qwen3.generation.decode import Model, decode, prefill
@@ -23,7 +24,6 @@ from mlx_qwen3.generation.speculative import Speculation
 from mlx_qwen3.generation.speculative.drafters import Drafter
 from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer
-from mlx_qwen3.turn_output import TurnOutput
 
 # Tokens of `<|im_start|>assistant` and a think block that is empty, and some more.
 LONGEST_HEADER = 16

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.serialization import read_metadata
 from mlx_qwen3.checkpoint.context_length import config_for_context, grown
+from mlx_qwen3.engine.job import Job, Steps
+from mlx_qwen3.engine.turn import Turn, TurnRequest
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.events import ContextGrown, Done
 from mlx_qwen3.generation.decode import prefill
 from mlx_qwen3.generation.speculative.drafters import Drafter
-from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.turn import Turn, TurnRequest
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
 
 
 class Slot:

@@ -8,24 +8,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.agent import AgentOptions, allow_own, assistant_message, result_messages, run_agent
 from mlx_qwen3.cache.prompt_cache import common_prefix
-from mlx_qwen3.conversation import SUMMARISE, Conversation
-from mlx_qwen3.delivery import Dispatch, Reply, call_back, collect, listen_async
+from mlx_qwen3.engine.conversation import SUMMARISE, Conversation
+from mlx_qwen3.engine.job import Job, Steps
+from mlx_qwen3.engine.session_cache import Slot
+from mlx_qwen3.engine.session_jobs import Lane
+from mlx_qwen3.engine.streams import Dispatch, Reply, call_back, collect, listen_async
+from mlx_qwen3.engine.tool_loop import AgentOptions, allow_own, assistant_message, result_messages, run_agent
+from mlx_qwen3.engine.turn import Turn, TurnRequest
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import Done, Event, Stats, ToolResult
 from mlx_qwen3.generation.sampling import SamplingParams
 from mlx_qwen3.grammar import AnswerSchema, constrain
-from mlx_qwen3.jobs import Job, Steps
-from mlx_qwen3.lane import Lane
-from mlx_qwen3.slot import Slot
 from mlx_qwen3.tokenizer.chat_template import Thinking
 from mlx_qwen3.tools.base import Tool
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
-from mlx_qwen3.turn import Turn, TurnRequest
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
 
 __all__ = ["Reply", "Session"]
 

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.delivery import ignore, listen
+from mlx_qwen3.engine.job import Job, Sink, Steps
+from mlx_qwen3.engine.streams import ignore, listen
 from mlx_qwen3.errors import EngineError
 from mlx_qwen3.events import Event
-from mlx_qwen3.jobs import Job, Sink, Steps
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
 
 
 class Lane:

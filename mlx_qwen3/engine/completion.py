@@ -7,18 +7,18 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.delivery import listen
+from mlx_qwen3.engine.job import Job, Steps
+from mlx_qwen3.engine.streams import listen
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta, FinishReason
 from mlx_qwen3.generation.decode import decode, prefill
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.generation.speculative import Speculation
 from mlx_qwen3.generation.stopping import Ending
-from mlx_qwen3.jobs import Job, Steps
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
 
 
 def complete(engine: Engine, ids: list[int], params: SamplingParams) -> Iterator[str]:

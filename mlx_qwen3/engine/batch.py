@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.backend.device import available_memory, is_cpu
 from mlx_qwen3.checkpoint.memory import CacheKind
-from mlx_qwen3.completion import CompletionOutput, check_prompt
-from mlx_qwen3.delivery import listen
+from mlx_qwen3.engine.completion import CompletionOutput, check_prompt
+from mlx_qwen3.engine.job import Job, Sink, Steps
+from mlx_qwen3.engine.streams import listen
+from mlx_qwen3.engine.turn_output import TurnOutput
 from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, SchemaError
 from mlx_qwen3.events import FinishReason
 from mlx_qwen3.generation.batch_decode import BatchDecoder, Row
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.grammar import AnswerSchema, constrain
-from mlx_qwen3.jobs import Job, Sink, Steps
 from mlx_qwen3.tokenizer.messages import Message
-from mlx_qwen3.turn_output import TurnOutput
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine import Engine
+    from mlx_qwen3.engine.engine import Engine
 
 # Texts written at once, if memory holds them: more of them gain little.
 CPU_BATCH, GPU_BATCH = 16, 32
