@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 from mlx_qwen3 import convert, load_model
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.cli.app import app
-from mlx_qwen3.conversion import activations as recording
 from mlx_qwen3.conversion import plan
-from mlx_qwen3.conversion.activations import Activations
-from mlx_qwen3.conversion.compensation import factorize, quantize_compensated
 from mlx_qwen3.conversion.estimate import estimated_seconds
-from mlx_qwen3.conversion.resume import fingerprint
-from mlx_qwen3.conversion.rounding import quantize_searched
-from mlx_qwen3.conversion.sensitivity import WIDTHS, Sensitivity, allot_by, sensitivities
+from mlx_qwen3.conversion.quantize import activations as recording
+from mlx_qwen3.conversion.quantize.activations import Activations
+from mlx_qwen3.conversion.quantize.bit_allocation import WIDTHS, Sensitivity, allot_by, sensitivities
+from mlx_qwen3.conversion.quantize.gptq import factorize, quantize_compensated
+from mlx_qwen3.conversion.quantize.search import quantize_searched
+from mlx_qwen3.conversion.write.ledger import fingerprint
 from mlx_qwen3.errors import CheckpointError, ConversionError
 from mlx_qwen3.model.config import Quantization, read_json
 

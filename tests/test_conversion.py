@@ -13,8 +13,8 @@ from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, MOE, logits, read_tensors, write_checkpoint
 from typer.testing import CliRunner
 
-import mlx_qwen3.conversion.originals
-import mlx_qwen3.conversion.stream
+import mlx_qwen3.conversion.source.open
+import mlx_qwen3.conversion.write.step
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import Progress, Report, convert, plan
@@ -44,7 +44,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Tensors of a few KB come in several chunks, as real ones do."""
-    monkeypatch.setattr(mlx_qwen3.conversion.stream, "CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(mlx_qwen3.conversion.write.step, "CHUNK_BYTES", 10_000)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_every_tensor_starts_at_a_multiple_of_its_numbers(tmp_path):
 
 def test_a_tensor_short_of_its_planned_size_is_noticed(tmp_path):
     from mlx_qwen3.conversion.planning import OutputTensor
-    from mlx_qwen3.conversion.writer import ShardWriter
+    from mlx_qwen3.conversion.write.shard_writer import ShardWriter
 
     writer = ShardWriter(tmp_path / "model.safetensors", [OutputTensor("a", (3, 5), mx.uint32)])
     writer.write("a", memoryview(bytes(59)))
@@ -222,7 +222,7 @@ class TestFilesBesides:
         assert str(output.parent) not in card  # where it was made is nobody's business
 
     def test_card_of_a_model_from_the_hub(self, source, tmp_path, monkeypatch):
-        originals = mlx_qwen3.conversion.originals
+        originals = mlx_qwen3.conversion.source.open
         monkeypatch.setattr(originals, "open_repository", lambda *_: originals.open_folder(source))
         convert("Qwen/Qwen3-0.6B", tmp_path / "out")
         assert "base_model: Qwen/Qwen3-0.6B\n" in (tmp_path / "out" / "README.md").read_text()
@@ -323,6 +323,6 @@ def test_the_report_is_frozen(source, tmp_path):
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
 def test_one_value_that_is_no_number_is_seen(dtype, value):
     array = mx.array(np.random.default_rng(0).standard_normal((7, 9)) * 6_000).astype(dtype)
-    assert mlx_qwen3.conversion.stream._is_finite(array)
+    assert mlx_qwen3.conversion.write.step._is_finite(array)
     array[3, 4] = value
-    assert not mlx_qwen3.conversion.stream._is_finite(array)
+    assert not mlx_qwen3.conversion.write.step._is_finite(array)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mlx_qwen3.cli.app import app, main
 from mlx_qwen3.conversion import Progress, convert, plan, verify
-from mlx_qwen3.conversion.originals import open_original
+from mlx_qwen3.conversion.source.open import open_original
 from mlx_qwen3.errors import CheckpointError, ModelNotFoundError
 
 FILES = [f"model-{i + 1:05d}-of-00004.safetensors" for i in range(4)]
@@ -81,7 +81,7 @@ def test_the_next_file_comes_while_one_is_converted(repository, expected, tmp_pa
 
 
 def test_whoever_waits_for_a_download_is_let_go_when_it_is_broken_off(repository, monkeypatch):
-    import mlx_qwen3.conversion.hub_sources as hub_sources
+    import mlx_qwen3.conversion.source.hub as hub_sources
 
     stalled = threading.Event()
     monkeypatch.setattr(hub_sources, "download_file", lambda *_: stalled.wait(30))

@@ -19,8 +19,8 @@ NUM_MOMENTS = 20
 PROGRAM = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-import mlx_qwen3.conversion.probe as probe
-import mlx_qwen3.conversion.stream as stream
+import mlx_qwen3.conversion.verification.probe as probe
+import mlx_qwen3.conversion.write.step as stream
 from mlx_qwen3.conversion import convert
 
 stream.CHUNK_BYTES = 20_000

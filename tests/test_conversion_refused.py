@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import DENSE, published_tensors, save_shards, write_checkpoint
 
-import mlx_qwen3.conversion.staging
+import mlx_qwen3.conversion.write.staging
 from mlx_qwen3.cli.app import main
 from mlx_qwen3.conversion import convert
 
@@ -123,13 +123,13 @@ class TestDisk:
         assert "has 0.0 GB free" in refused(source, mounted("size=200k") / "out")
 
     def test_full(self, source, mounted, refused, monkeypatch):
-        monkeypatch.setattr(mlx_qwen3.conversion.staging, "_check_space", lambda output, size: None)
+        monkeypatch.setattr(mlx_qwen3.conversion.write.staging, "_check_space", lambda output, size: None)
         disk = mounted("size=200k")
         assert "No space left on device" in refused(source, disk / "out", "--bits", "8")
         assert list(disk.iterdir()) == []
 
     def test_full_while_the_old_one_is_replaced(self, source, mounted, refused, monkeypatch):
-        monkeypatch.setattr(mlx_qwen3.conversion.staging, "_check_space", lambda output, size: None)
+        monkeypatch.setattr(mlx_qwen3.conversion.write.staging, "_check_space", lambda output, size: None)
         disk = mounted("size=400k")
         convert(source, disk / "out")
         before = (disk / "out" / "model.safetensors").read_bytes()
@@ -144,8 +144,8 @@ def test_ctrl_c(source, tmp_path):
     """A real signal, in the middle: exit code 130, no traceback, and nothing left."""
     program = """
 import sys
-import mlx_qwen3.conversion.probe as probe
-import mlx_qwen3.conversion.streamed as streamed
+import mlx_qwen3.conversion.verification.probe as probe
+import mlx_qwen3.conversion.verification.streamed_model as streamed
 from mlx_qwen3.cli.app import main
 from mlx_qwen3.conversion import convert
 product = streamed._Streamed._product

@@ -16,7 +16,7 @@ from mlx_qwen3.conversion import Progress, convert
 SHARD_BYTES = 40_000
 PROGRAM = """
 import os, signal, sys
-import mlx_qwen3.conversion.stream as stream
+import mlx_qwen3.conversion.write.step as stream
 from mlx_qwen3 import convert
 stream.CHUNK_BYTES = 20_000
 def hook(progress):

@@ -14,7 +14,7 @@ import mlx.core as mx
 import pytest
 from tiny_checkpoints import DENSE, published_tensors, save_shards, write_checkpoint
 
-import mlx_qwen3.conversion.writer
+import mlx_qwen3.conversion.write.shard_writer
 from mlx_qwen3 import load_model
 from mlx_qwen3.conversion import Progress, convert
 from mlx_qwen3.errors import CheckpointError, ConversionError
@@ -66,7 +66,7 @@ class TestExistingOutput:
 
     def test_stays_when_its_replacement_fails(self, source, output, monkeypatch):
         convert(source, output)
-        monkeypatch.setattr(mlx_qwen3.conversion.writer.ShardWriter, "write", full_disk)
+        monkeypatch.setattr(mlx_qwen3.conversion.write.shard_writer.ShardWriter, "write", full_disk)
         refuse(source, output, "No space left", bits=8, force=True)
         assert load_model(output).args.quantization.bits == 4
         assert traces(output) == ["out"]
@@ -105,7 +105,7 @@ class TestFailures:
         assert traces(output) == []
 
     def test_a_disk_that_fills_up(self, source, output, monkeypatch):
-        monkeypatch.setattr(mlx_qwen3.conversion.writer.ShardWriter, "write", full_disk)
+        monkeypatch.setattr(mlx_qwen3.conversion.write.shard_writer.ShardWriter, "write", full_disk)
         refuse(source, output, "No space left on device")
         assert traces(output) == []
 
@@ -205,7 +205,7 @@ def in_subprocess(source: Path, output: Path, preparation: str) -> subprocess.Co
     """Convert in a process of its own, which `preparation` may do something to."""
     program = f"""
 import sys
-import mlx_qwen3.conversion.stream as stream
+import mlx_qwen3.conversion.write.step as stream
 from mlx_qwen3 import convert
 stream.CHUNK_BYTES = 20_000
 hook = None

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mlx_qwen3.conversion.stream as stream
 import mlx_qwen3.conversion.workers as workers
+import mlx_qwen3.conversion.write.step as stream
 from mlx_qwen3.backend import blas
 from mlx_qwen3.backend.matmul import dequantize_fp32
-from mlx_qwen3.conversion.stream import row_chunks
 from mlx_qwen3.conversion.workers import dots, in_order
+from mlx_qwen3.conversion.write.step import row_chunks
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from mlx_qwen3 import load_model, load_tokenizer
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import convert, plan, verify
-from mlx_qwen3.conversion.gguf_model import published_name
+from mlx_qwen3.conversion.source.gguf_model import published_name
 from mlx_qwen3.errors import (
     CheckpointError,
     ConfigError,

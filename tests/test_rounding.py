@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_qwen3.conversion.rounding import nearest, pack, quantize_searched, search
+from mlx_qwen3.conversion.quantize.search import nearest, pack, quantize_searched, search
 from mlx_qwen3.model.config import Quantization
 
 DTYPES = [mx.bfloat16, mx.float16, mx.float32]

@@ -17,15 +17,15 @@ from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, MOE, read_tensors, write_checkpoint
 from typer.testing import CliRunner
 
-import mlx_qwen3.conversion.probe
-import mlx_qwen3.conversion.stream
+import mlx_qwen3.conversion.verification.probe
+import mlx_qwen3.conversion.write.step
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import convert, verify
-from mlx_qwen3.conversion.originals import open_folder
-from mlx_qwen3.conversion.probe import predictions, probe, probe_ids
-from mlx_qwen3.conversion.streamed import streamed_model
-from mlx_qwen3.conversion.writer import ShardWriter
+from mlx_qwen3.conversion.source.open import open_folder
+from mlx_qwen3.conversion.verification.probe import predictions, probe, probe_ids
+from mlx_qwen3.conversion.verification.streamed_model import streamed_model
+from mlx_qwen3.conversion.write.shard_writer import ShardWriter
 from mlx_qwen3.errors import CheckpointError, ConversionError
 
 Tensors = dict[str, mx.array]
@@ -38,7 +38,7 @@ KINDS = {"dense": DENSE, "moe": MOE}
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(mlx_qwen3.conversion.stream, "CHUNK_BYTES", 30_000)
+    monkeypatch.setattr(mlx_qwen3.conversion.write.step, "CHUNK_BYTES", 30_000)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ class TestDuringConversion:
         mx.clear_cache()
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        monkeypatch.setattr(mlx_qwen3.conversion.probe, "MAX_TOKENS", 4)
+        monkeypatch.setattr(mlx_qwen3.conversion.verification.probe, "MAX_TOKENS", 4)
         assert convert(tmp_path / "source", tmp_path / "out").num_parameters > 6_000_000
         assert mx.get_peak_memory() - before < 1_000_000
 
@@ -306,7 +306,9 @@ def test_a_model_left_on_the_disk_says_what_one_in_memory_says(converted, kind):
 def test_of_a_large_vocabulary_every_so_many_predictions_are_compared(converted, monkeypatch):
     original, made = open_folder(converted / "dense"), open_folder(converted / "dense-4bit")
     ids = probe_ids(made.path, made.config.vocab_size)
-    monkeypatch.setattr(mlx_qwen3.conversion.probe, "MAX_LOGITS", made.config.vocab_size * len(ids) // 3)
+    monkeypatch.setattr(
+        mlx_qwen3.conversion.verification.probe, "MAX_LOGITS", made.config.vocab_size * len(ids) // 3
+    )
     found = probe(made.sources, original.sources, made.config, made.path)
     p, q = (
         np.array(nn.log_softmax(predictions(side.sources, side.config, ids)), np.float64)[2::3]

@@ -114,7 +114,7 @@ def convert(
 
 def _default_output(source: str, bits: int) -> Path:
     """`Qwen/Qwen3-14B` -> `Qwen3-14B-MLX-4bit`, in the current folder."""
-    from mlx_qwen3.conversion.gguf_file import stem
+    from mlx_qwen3.conversion.source.gguf_file import stem
 
     name = stem(Path(source).expanduser().resolve())
     return Path(f"{name}-MLX-{bits}bit" if bits != UNQUANTIZED else f"{name}-MLX")

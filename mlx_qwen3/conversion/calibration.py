@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlx_qwen3.conversion.originals import Original
+from mlx_qwen3.conversion.source.open import Original
 from mlx_qwen3.errors import ConversionError, Qwen3Error
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from mlx_qwen3.conversion.activations import BLOCK, Activations
 from mlx_qwen3.conversion.calibration import Calibration, batches
 from mlx_qwen3.conversion.planning import Plan, Step
-from mlx_qwen3.conversion.stream import convert_rows, to_bytes
+from mlx_qwen3.conversion.quantize.activations import BLOCK, Activations
 from mlx_qwen3.conversion.workers import WORKERS, in_order
+from mlx_qwen3.conversion.write.step import convert_rows, to_bytes
 
 SAMPLE_ROWS = 256
 

@@ -9,9 +9,9 @@ import mlx.core as mx
 
 from mlx_qwen3.checkpoint.validation import build_model, parameters
 from mlx_qwen3.conversion.calibration import Calibration
-from mlx_qwen3.conversion.originals import Original
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
-from mlx_qwen3.conversion.sources import Source, parts_of
+from mlx_qwen3.conversion.source.open import Original
+from mlx_qwen3.conversion.source.tensors import Source, parts_of
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import ModelConfig, Quantization
 

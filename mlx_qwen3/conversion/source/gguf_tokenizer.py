@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Encoder
 
-from mlx_qwen3.conversion.gguf_file import GgufFile
+from mlx_qwen3.conversion.source.gguf_file import GgufFile
 from mlx_qwen3.errors import TokenizerError
 
 # tokenizer.ggml.pre: names under which llama.cpp cuts text into words the way Qwen2 and later do.

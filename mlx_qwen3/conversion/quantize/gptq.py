@@ -10,7 +10,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.conversion.rounding import nearest, pack, search
+from mlx_qwen3.conversion.quantize.search import nearest, pack, search
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import Quantization
 

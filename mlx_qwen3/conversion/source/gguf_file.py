@@ -16,8 +16,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.checkpoint.safetensors_files import few
-from mlx_qwen3.conversion.gguf_header import TensorInfo, read_header
-from mlx_qwen3.conversion.sources import Source
+from mlx_qwen3.conversion.source.gguf_header import TensorInfo, read_header
+from mlx_qwen3.conversion.source.tensors import Source
 from mlx_qwen3.errors import CheckpointError, ConversionError, ModelNotFoundError
 
 SUFFIX = ".gguf"

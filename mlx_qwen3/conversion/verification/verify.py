@@ -14,12 +14,12 @@ from mlx_qwen3.checkpoint.locate import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import INDEX, few, stored_tensors
 from mlx_qwen3.checkpoint.validation import build_model, parameters
 from mlx_qwen3.conversion.checksums import changed_files
-from mlx_qwen3.conversion.comparison import TensorCheck, compare
-from mlx_qwen3.conversion.originals import Original, open_folder, open_original
-from mlx_qwen3.conversion.probe import Probe, probe
 from mlx_qwen3.conversion.progress import CHECKING, PROBING, Meter, OnProgress
-from mlx_qwen3.conversion.sources import Source, parameter
-from mlx_qwen3.conversion.stream import read_rows
+from mlx_qwen3.conversion.source.open import Original, open_folder, open_original
+from mlx_qwen3.conversion.source.tensors import Source, parameter
+from mlx_qwen3.conversion.verification.compare import TensorCheck, compare
+from mlx_qwen3.conversion.verification.probe import Probe, probe
+from mlx_qwen3.conversion.write.step import read_rows
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import ModelConfig, read_json
 

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from mlx_qwen3.checkpoint.safetensors_files import read_header
-from mlx_qwen3.conversion.activations import Activations
-from mlx_qwen3.conversion.comparison import TensorCheck, compare
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.progress import CHECKING, CONVERTING, Meter, OnProgress
-from mlx_qwen3.conversion.resume import Ledger
-from mlx_qwen3.conversion.sources import Stack, sources_of
-from mlx_qwen3.conversion.staging import sync_one
-from mlx_qwen3.conversion.stream import run_step
-from mlx_qwen3.conversion.writer import ShardWriter
+from mlx_qwen3.conversion.quantize.activations import Activations
+from mlx_qwen3.conversion.source.tensors import Stack, sources_of
+from mlx_qwen3.conversion.verification.compare import TensorCheck, compare
+from mlx_qwen3.conversion.write.ledger import Ledger
+from mlx_qwen3.conversion.write.shard_writer import ShardWriter
+from mlx_qwen3.conversion.write.staging import sync_one
+from mlx_qwen3.conversion.write.step import run_step
 from mlx_qwen3.errors import ConversionError
 
 

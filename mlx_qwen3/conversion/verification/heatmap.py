@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_qwen3.atomic_write import write_atomically
-from mlx_qwen3.conversion.comparison import TensorCheck
-from mlx_qwen3.conversion.verification import Verification
+from mlx_qwen3.conversion.verification.compare import TensorCheck
+from mlx_qwen3.conversion.verification.verify import Verification
 from mlx_qwen3.errors import ConversionError
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.weight")

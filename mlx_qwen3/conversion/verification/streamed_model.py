@@ -14,9 +14,9 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_qwen3.checkpoint.validation import build_model
-from mlx_qwen3.conversion.sources import Source, parameter
-from mlx_qwen3.conversion.stream import PRODUCT_CHUNKS, row_chunks
+from mlx_qwen3.conversion.source.tensors import Source, parameter
 from mlx_qwen3.conversion.workers import in_order
+from mlx_qwen3.conversion.write.step import PRODUCT_CHUNKS, row_chunks
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.mlp import SwitchLinear
 from mlx_qwen3.model.qwen3 import Model

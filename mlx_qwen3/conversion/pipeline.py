@@ -14,18 +14,18 @@ from mlx_qwen3.checkpoint.locate import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.conversion.calibration import read_calibration
 from mlx_qwen3.conversion.checksums import write_sums
-from mlx_qwen3.conversion.comparison import TensorCheck
-from mlx_qwen3.conversion.metadata import write_card, write_config, write_index
-from mlx_qwen3.conversion.originals import Original, open_folder, open_original
 from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, make_plan
 from mlx_qwen3.conversion.progress import OnProgress
+from mlx_qwen3.conversion.quantize.bit_allocation import allot
 from mlx_qwen3.conversion.recipes import check_recipe, quantization_for, recipe_named
-from mlx_qwen3.conversion.resume import LEDGER, Ledger
-from mlx_qwen3.conversion.sensitivity import allot
-from mlx_qwen3.conversion.shards import write_shards
-from mlx_qwen3.conversion.sources import sources_of
-from mlx_qwen3.conversion.staging import LOCK, disposable, staged
-from mlx_qwen3.conversion.verification import Verification, run_probe
+from mlx_qwen3.conversion.source.open import Original, open_folder, open_original
+from mlx_qwen3.conversion.source.tensors import sources_of
+from mlx_qwen3.conversion.verification.compare import TensorCheck
+from mlx_qwen3.conversion.verification.verify import Verification, run_probe
+from mlx_qwen3.conversion.write.ledger import LEDGER, Ledger
+from mlx_qwen3.conversion.write.metadata import write_card, write_config, write_index
+from mlx_qwen3.conversion.write.shards import write_shards
+from mlx_qwen3.conversion.write.staging import LOCK, disposable, staged
 from mlx_qwen3.errors import ConversionError
 
 DISPOSABLE_SHARD_BYTES = 10**9

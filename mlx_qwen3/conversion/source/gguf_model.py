@@ -14,9 +14,9 @@ import numpy as np
 
 from mlx_qwen3.checkpoint.safetensors_files import StoredTensor
 from mlx_qwen3.checkpoint.validation import build_model, check
-from mlx_qwen3.conversion.gguf_file import GgufFile, GgufTensor, read_gguf
-from mlx_qwen3.conversion.gguf_tokenizer import tokenizer_files
-from mlx_qwen3.conversion.originals import Original
+from mlx_qwen3.conversion.source.gguf_file import GgufFile, GgufTensor, read_gguf
+from mlx_qwen3.conversion.source.gguf_tokenizer import tokenizer_files
+from mlx_qwen3.conversion.source.open import Original
 from mlx_qwen3.errors import CheckpointError, ConfigError
 from mlx_qwen3.model.config import ModelConfig
 

@@ -8,10 +8,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.backend.device import is_cpu
-from mlx_qwen3.conversion.compensation import Moments, quantize_compensated
 from mlx_qwen3.conversion.planning import Step
-from mlx_qwen3.conversion.rounding import quantize_searched
-from mlx_qwen3.conversion.sources import BIT_PATTERNS, Source
+from mlx_qwen3.conversion.quantize.gptq import Moments, quantize_compensated
+from mlx_qwen3.conversion.quantize.search import quantize_searched
+from mlx_qwen3.conversion.source.tensors import BIT_PATTERNS, Source
 from mlx_qwen3.conversion.workers import WORKERS, in_order
 from mlx_qwen3.errors import CheckpointError
 

@@ -11,9 +11,9 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.catalog import FAMILY
 from mlx_qwen3.checkpoint.locate import HUB_ID
 from mlx_qwen3.checkpoint.safetensors_files import INDEX
-from mlx_qwen3.conversion.originals import CONFIG
 from mlx_qwen3.conversion.planning import Plan
-from mlx_qwen3.conversion.verification import Verification
+from mlx_qwen3.conversion.source.open import CONFIG
+from mlx_qwen3.conversion.verification.verify import Verification
 from mlx_qwen3.model.config import Quantization
 
 CARD = "README.md"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from mlx_qwen3.checkpoint.locate import HUB_ID, OnDownload, find
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.validation import build_model, check
-from mlx_qwen3.conversion.sources import Source, sources_of
+from mlx_qwen3.conversion.source.tensors import Source, sources_of
 from mlx_qwen3.errors import ModelNotFoundError
 from mlx_qwen3.model.config import ModelConfig, read_json
 
 if TYPE_CHECKING:
-    from mlx_qwen3.conversion.hub_sources import Downloads
+    from mlx_qwen3.conversion.source.hub import Downloads
 
 CONFIG = "config.json"
 GGUF_ON_HUB = re.compile(rf"({HUB_ID.pattern})/(.+\.gguf)")
@@ -59,7 +59,9 @@ def open_original(
     Raises CheckpointError, ConfigError, and for GGUF TokenizerError, ConversionError.
     """
     if str(source).endswith(".gguf"):
-        from mlx_qwen3.conversion.gguf_model import open_gguf  # brings the package, which others do not need
+        from mlx_qwen3.conversion.source.gguf_model import (
+            open_gguf,  # brings the package, which others do not need
+        )
 
         return open_gguf(_gguf_path(str(source), on_download, disposable))
     return find(source, open_folder, lambda repository: open_repository(repository, on_download, disposable))
@@ -85,7 +87,7 @@ def open_repository(
     """The checkpoint in a hub repository. Raises CheckpointError, ConfigError, ModelNotFoundError."""
     # Imported here: huggingface_hub takes half a second, and a folder does not need it.
     from mlx_qwen3.checkpoint.hub import download
-    from mlx_qwen3.conversion.hub_sources import Downloads, HubTensor, remote_tensors
+    from mlx_qwen3.conversion.source.hub import Downloads, HubTensor, remote_tensors
 
     folder = download(repository, weights=False)
     config = ModelConfig.from_file(folder / CONFIG)

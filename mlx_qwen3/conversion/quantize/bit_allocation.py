@@ -17,11 +17,11 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from mlx_qwen3.conversion.activations import embedded, load_block, normalised
 from mlx_qwen3.conversion.calibration import Calibration
 from mlx_qwen3.conversion.planning import Plan, Step
+from mlx_qwen3.conversion.quantize.activations import embedded, load_block, normalised
 from mlx_qwen3.conversion.recipes import ROUTER
-from mlx_qwen3.conversion.stream import row_chunks
+from mlx_qwen3.conversion.write.step import row_chunks
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import QUANTIZATION_MODES
 from mlx_qwen3.model.qwen3 import TransformerBlock

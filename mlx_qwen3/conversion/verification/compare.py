@@ -14,9 +14,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.conversion.sources import QuantizedMatrix, Source
-from mlx_qwen3.conversion.stream import row_chunks, to_bytes
+from mlx_qwen3.conversion.source.tensors import QuantizedMatrix, Source
 from mlx_qwen3.conversion.workers import dots, in_order
+from mlx_qwen3.conversion.write.step import row_chunks, to_bytes
 from mlx_qwen3.model.config import Quantization
 
 # How far beyond plain rounding's a matrix's error and a single row's may be. Rows of one group vary.

@@ -16,10 +16,10 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_qwen3.conversion.calibration import Calibration, batches
-from mlx_qwen3.conversion.compensation import Moments, factorize
 from mlx_qwen3.conversion.planning import Plan, Step
+from mlx_qwen3.conversion.quantize.gptq import Moments, factorize
 from mlx_qwen3.conversion.recipes import LAYER
-from mlx_qwen3.conversion.stream import refuse_not_finite, row_chunks
+from mlx_qwen3.conversion.write.step import refuse_not_finite, row_chunks
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.mlp import SwitchLinear
 from mlx_qwen3.model.prepare import compute_dtype, prepare

@@ -19,7 +19,7 @@ from mlx_qwen3.checkpoint.safetensors_files import (
     read_header,
     read_index,
 )
-from mlx_qwen3.conversion.sources import Source, read_rows_of
+from mlx_qwen3.conversion.source.tensors import Source, read_rows_of
 from mlx_qwen3.errors import CheckpointError
 
 MOMENT = 0.05  # seconds between looks at whether a download is still wanted

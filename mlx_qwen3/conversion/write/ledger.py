@@ -12,8 +12,8 @@ from typing import Any
 
 from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.conversion.checksums import sha256
-from mlx_qwen3.conversion.comparison import TensorCheck
 from mlx_qwen3.conversion.planning import Plan, Step
+from mlx_qwen3.conversion.verification.compare import TensorCheck
 
 LEDGER = "finished"
 # Raised when the same plan comes to other bytes than before.

@@ -1,0 +1,1 @@
+"""Quantization methods: searched scales, GPTQ, mixed bit widths."""

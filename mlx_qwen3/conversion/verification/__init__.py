@@ -1,0 +1,1 @@
+"""Does the converted checkpoint say what the source said? Tensor by tensor and as a whole."""
