@@ -54,7 +54,7 @@ def run(
     work that cannot be done and for a process that fails.
     """
     _check(folder, work, engines)
-    cost, ceilings = cost_of(folder), _process("-m", "mlx_qwen3.bench.ceilings")
+    cost, ceilings = cost_of(folder), _process("-m", "mlx_qwen3.bench.roofline")
     runs: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
     for number in range(work.repeat):
         for engine in engines:
