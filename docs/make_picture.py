@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from mlx_qwen3 import Engine
-from mlx_qwen3.cli.chat.live import LivePrinter
-from mlx_qwen3.cli.chat.loop import DEMO_NOTE
-from mlx_qwen3.cli.chat.markdown import console_theme
+from mlx_qwen3.cli.chat.repl import DEMO_NOTE
+from mlx_qwen3.cli.chat.terminal.live import LivePrinter
+from mlx_qwen3.cli.chat.terminal.markdown import console_theme
 
 WIDTH = 96
 MESSAGES = ["what is 347+285?", "bonjour", "how do I convert a model? /no_think"]

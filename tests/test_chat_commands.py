@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mlx_qwen3.cli import loading
-from mlx_qwen3.cli.chat import choose, command, modes, settings, talk, tools
-from mlx_qwen3.cli.chat.commands import run_command
-from mlx_qwen3.cli.chat.mcp import run_mcp_command
+from mlx_qwen3.cli import open_engine as loading
+from mlx_qwen3.cli.chat import command, modes, settings, talk, tools
+from mlx_qwen3.cli.chat import first_run as choose
+from mlx_qwen3.cli.chat.commands.mcp import run_mcp_command
+from mlx_qwen3.cli.chat.commands.registry import run_command
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.tools import ChatTools
 from mlx_qwen3.engine.conversation import Conversation

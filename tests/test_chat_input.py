@@ -12,7 +12,7 @@ from prompt_toolkit.completion import DummyCompleter
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from mlx_qwen3.cli.chat import input as chat_input
+from mlx_qwen3.cli.chat.terminal import line_editor as chat_input
 
 
 async def signal_to(editor: chat_input.LineEditor) -> None:

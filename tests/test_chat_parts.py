@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mlx_qwen3.cli.chat import settings, waiting
-from mlx_qwen3.cli.chat.input import is_complete, without_quotes
-from mlx_qwen3.cli.chat.markdown import last_code_block
-from mlx_qwen3.cli.chat.region import BEGIN, LiveRegion
-from mlx_qwen3.cli.chat.store import KEPT, Store
+from mlx_qwen3.cli.chat import preferences as settings
+from mlx_qwen3.cli.chat import waiting
+from mlx_qwen3.cli.chat.saved_conversations import KEPT, Store
+from mlx_qwen3.cli.chat.terminal.line_editor import is_complete, without_quotes
+from mlx_qwen3.cli.chat.terminal.markdown import last_code_block
+from mlx_qwen3.cli.chat.terminal.region import BEGIN, LiveRegion
 from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import PromptProgress

@@ -15,7 +15,7 @@ from tiny_checkpoints import DENSE
 
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.checkpoint.context_length import config_for_context, grown
-from mlx_qwen3.cli.chat.render import make_terminal_printer
+from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import ContextGrown, Done, Event
 from mlx_qwen3.model.config import ModelConfig, RopeScaling

@@ -10,7 +10,7 @@ import pytest
 from killed import run_until_killed
 
 from mlx_qwen3.atomic_write import write_atomically
-from mlx_qwen3.cli.chat.store import KEPT, Store
+from mlx_qwen3.cli.chat.saved_conversations import KEPT, Store
 from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import MessageError
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_qwen3.cli.chat.markdown import BlockStream
+from mlx_qwen3.cli.chat.terminal.markdown import BlockStream
 
 ANSWER = """# Title
 

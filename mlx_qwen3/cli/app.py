@@ -10,7 +10,7 @@ import typer
 
 from mlx_qwen3 import __version__
 from mlx_qwen3.cli.bench import bench
-from mlx_qwen3.cli.chat.command import chat
+from mlx_qwen3.cli.chat.main import chat
 from mlx_qwen3.cli.convert import convert
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.models import models

@@ -108,7 +108,7 @@ def _refuse(why: str, *values: object) -> None:
 
 
 def _engine(model: str, context: int | None, kv_bits: int | None, draft_model: str | None) -> Engine:
-    from mlx_qwen3.cli.loading import open_engine
+    from mlx_qwen3.cli.open_engine import open_engine
 
     return open_engine(model, context=context, kv_bits=kv_bits, draft_model=draft_model)
 

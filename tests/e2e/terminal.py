@@ -15,7 +15,7 @@ import pexpect
 import psutil
 import pyte
 
-from mlx_qwen3.cli.chat.region import BEGIN
+from mlx_qwen3.cli.chat.terminal.region import BEGIN
 
 ROOT = Path(__file__).parent.parent.parent
 FRAME = BEGIN.encode()

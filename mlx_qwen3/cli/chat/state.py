@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from mlx_qwen3.cli.chat.render import printable
+from mlx_qwen3.cli.chat.terminal.printers import printable
 from mlx_qwen3.errors import CacheError
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.render import Printer
-    from mlx_qwen3.cli.chat.store import Store
+    from mlx_qwen3.cli.chat.saved_conversations import Store
+    from mlx_qwen3.cli.chat.terminal.printers import Printer
     from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.engine.engine import Engine
     from mlx_qwen3.engine.session import Session

@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.cli.chat.store import data_folder
+from mlx_qwen3.cli.chat.saved_conversations import data_folder
 from mlx_qwen3.tools.approval import Approvals
 from mlx_qwen3.tools.base import Tool, ToolError
 from mlx_qwen3.tools.toolbox import ToolBox

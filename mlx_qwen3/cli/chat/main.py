@@ -64,9 +64,9 @@ def chat(
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
     """Chat with a Qwen3 model."""
-    from mlx_qwen3.cli.chat.store import Store
+    from mlx_qwen3.cli.chat.saved_conversations import Store
+    from mlx_qwen3.cli.chat.terminal.tty import quiet_terminal
     from mlx_qwen3.cli.chat.tools import ChatTools
-    from mlx_qwen3.cli.chat.tty import quiet_terminal
 
     message = _message(prompt)
     form = _form(schema, message)
@@ -99,7 +99,7 @@ def chat(
             _watch_servers(chat_tools)
             _answer_once(session, message, as_json, form, saved)
             return
-        from mlx_qwen3.cli.chat.loop import ChatLoop
+        from mlx_qwen3.cli.chat.repl import ChatLoop
 
         loop = ChatLoop(engine, session, name, chat_tools, saved.stem if saved else "")
         try:
@@ -121,7 +121,7 @@ def _watch_servers(tools: ChatTools) -> None:
 
 def _settings(saved: Path | None) -> dict[str, Any]:
     """What applies where no flag says otherwise: of the conversation resumed, or of the latest /set keep."""
-    from mlx_qwen3.cli.chat.settings import load_settings
+    from mlx_qwen3.cli.chat.preferences import load_settings
 
     return _load(saved)[1] if saved else load_settings()
 
@@ -138,7 +138,7 @@ def _first_model(may_ask: bool) -> str | None:
         return None
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.choose import choose
+    from mlx_qwen3.cli.chat.first_run import choose
 
     return choose(Console())
 
@@ -148,8 +148,8 @@ def _open(model: str, is_remembered: bool, is_chosen: bool, **options: Any) -> E
 
     A choice is remembered once its model runs: the next chat must not start with one that cannot.
     """
-    from mlx_qwen3.cli.chat.settings import remember
-    from mlx_qwen3.cli.loading import open_engine
+    from mlx_qwen3.cli.chat.preferences import remember
+    from mlx_qwen3.cli.open_engine import open_engine
 
     try:
         engine = open_engine(model, **options)
@@ -206,7 +206,7 @@ def _answer_once(
 ) -> None:
     """One turn; added to the conversation `saved`, if it goes on with one."""
     from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
-    from mlx_qwen3.cli.chat.render import make_printer
+    from mlx_qwen3.cli.chat.terminal.printers import make_printer
     from mlx_qwen3.events import AnswerDelta
 
     answer = ""

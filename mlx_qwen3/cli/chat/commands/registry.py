@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 
-from mlx_qwen3.cli.chat import modes, talk
+from mlx_qwen3.cli.chat.commands import settings as modes
+from mlx_qwen3.cli.chat.commands import talk
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.errors import MessageError
 

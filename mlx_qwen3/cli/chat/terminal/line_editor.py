@@ -16,7 +16,7 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 
-from mlx_qwen3.cli.chat.store import data_folder
+from mlx_qwen3.cli.chat.saved_conversations import data_folder
 
 SECONDS_BETWEEN_LOOKS = 0.5  # at what the toolbar shows, which changes while the engine reads ahead
 QUOTES = '"""'

@@ -16,10 +16,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.segment import Segment
 from rich.text import Text
 
-from mlx_qwen3.cli.chat.markdown import BlockStream, render_markdown
-from mlx_qwen3.cli.chat.region import LiveRegion
-from mlx_qwen3.cli.chat.render import grown_note, printable, turn_figures
-from mlx_qwen3.cli.chat.waiting import Waiting
+from mlx_qwen3.cli.chat.terminal.markdown import BlockStream, render_markdown
+from mlx_qwen3.cli.chat.terminal.printers import grown_note, printable, turn_figures
+from mlx_qwen3.cli.chat.terminal.region import LiveRegion
+from mlx_qwen3.cli.chat.terminal.waiting import Waiting
 from mlx_qwen3.events import (
     AnswerDelta,
     ContextGrown,

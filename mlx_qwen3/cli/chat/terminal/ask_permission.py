@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit import prompt
 
-from mlx_qwen3.cli.chat.keys import KeyWatcher
+from mlx_qwen3.cli.chat.terminal.keys import KeyWatcher
 from mlx_qwen3.tools.approval import Answer, Choice, Question, describe, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.render import Printer
+    from mlx_qwen3.cli.chat.terminal.printers import Printer
 
 KEYS = {
     "y": (Choice.ONCE, "yes, once"),

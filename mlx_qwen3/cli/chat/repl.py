@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mlx_qwen3.cli.chat.approve import Approver
-from mlx_qwen3.cli.chat.commands import COMMANDS, choices, is_command, run_command
-from mlx_qwen3.cli.chat.input import ChatCompleter, LineEditor
+from mlx_qwen3.cli.chat.commands.conversation import show_where_we_were
+from mlx_qwen3.cli.chat.commands.registry import COMMANDS, choices, is_command, run_command
 from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
-from mlx_qwen3.cli.chat.keys import KeyWatcher
-from mlx_qwen3.cli.chat.markdown import console_theme
-from mlx_qwen3.cli.chat.render import make_terminal_printer, printable
+from mlx_qwen3.cli.chat.saved_conversations import Store
 from mlx_qwen3.cli.chat.state import ChatState
-from mlx_qwen3.cli.chat.store import Store
-from mlx_qwen3.cli.chat.talk import show_where_we_were
+from mlx_qwen3.cli.chat.terminal.ask_permission import Approver
+from mlx_qwen3.cli.chat.terminal.keys import KeyWatcher
+from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor
+from mlx_qwen3.cli.chat.terminal.markdown import console_theme
+from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer, printable
 from mlx_qwen3.cli.chat.toolbar import toolbar
 from mlx_qwen3.errors import MessageError, Qwen3Error
 

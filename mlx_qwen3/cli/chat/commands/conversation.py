@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cli.chat.markdown import last_code_block, render_markdown
-from mlx_qwen3.cli.chat.render import printable
+from mlx_qwen3.cli.chat.terminal.markdown import last_code_block, render_markdown
+from mlx_qwen3.cli.chat.terminal.printers import printable
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def edit(state: ChatState, _: str) -> None:
 
 def copy_answer(state: ChatState, argument: str) -> None:
     """put the last answer on the clipboard; code: the last block of code in it"""
-    from mlx_qwen3.cli.chat.clipboard import copy
+    from mlx_qwen3.cli.chat.terminal.clipboard import copy
 
     if argument not in ("", "code"):
         raise MessageError("/copy takes nothing, or code")

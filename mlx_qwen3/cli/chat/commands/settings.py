@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cli.chat.render import printable
-from mlx_qwen3.cli.chat.settings import remember
-from mlx_qwen3.cli.loading import open_engine
+from mlx_qwen3.cli.chat.preferences import remember
+from mlx_qwen3.cli.chat.terminal.printers import printable
+from mlx_qwen3.cli.open_engine import open_engine
 from mlx_qwen3.errors import MessageError, SamplingError
 from mlx_qwen3.tokenizer.chat_template import Thinking
 
@@ -145,7 +145,7 @@ def tools(state: ChatState, argument: str) -> None:
 
 def mcp(state: ChatState, argument: str) -> None:
     """alone: the servers; prompts, resources: what they offer; restart, prompt and read NAME ..."""
-    from mlx_qwen3.cli.chat.mcp import run_mcp_command
+    from mlx_qwen3.cli.chat.commands.mcp import run_mcp_command
 
     run_mcp_command(state, argument)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cli.chat.render import printable
+from mlx_qwen3.cli.chat.terminal.printers import printable
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.live import LivePrinter
+    from mlx_qwen3.cli.chat.terminal.live import LivePrinter
 
 # What a model may send to a terminal: text, newlines and tabs, but none of the control characters
 # with which text could move the cursor, set the title or fake the chat's own lines.
@@ -72,7 +72,7 @@ def make_printer(as_json: bool) -> Printer:
         return AnswerPrinter()
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.markdown import console_theme
+    from mlx_qwen3.cli.chat.terminal.markdown import console_theme
 
     return make_terminal_printer(Console(highlight=False, theme=console_theme()))
 
@@ -81,7 +81,7 @@ def make_terminal_printer(console: Console) -> TerminalPrinter | LivePrinter:
     """Live where the terminal can move its cursor; otherwise text as it comes."""
     if console.is_dumb_terminal:
         return TerminalPrinter(console)
-    from mlx_qwen3.cli.chat.live import LivePrinter
+    from mlx_qwen3.cli.chat.terminal.live import LivePrinter
 
     return LivePrinter(console)
 

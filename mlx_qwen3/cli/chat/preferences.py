@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_qwen3.atomic_write import write_atomically
-from mlx_qwen3.cli.chat.store import data_folder
+from mlx_qwen3.cli.chat.saved_conversations import data_folder
 
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (str,),
