@@ -32,7 +32,7 @@ from mlx_qwen3.bench.shapes import SHAPES, make_checkpoint
 from mlx_qwen3.generation.decode import decode
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 from tests.qwen_tokenizer_files import qwen_tokenizer_folder
 from tests.random_schemas import random_schema
 

@@ -19,6 +19,7 @@ from mlx_qwen3.backend.blas import load_blas
 if TYPE_CHECKING:
     from mlx_qwen3.cache.prompt_cache import make_prompt_cache as make_prompt_cache
     from mlx_qwen3.checkpoint import load_model as load_model
+    from mlx_qwen3.checkpoint.tokenizer import load_tokenizer as load_tokenizer
     from mlx_qwen3.conversion import convert as convert
     from mlx_qwen3.engine.batch import BatchRequest as BatchRequest
     from mlx_qwen3.engine.batch import BatchResult as BatchResult
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from mlx_qwen3.engine.session import Session as Session
     from mlx_qwen3.errors import Qwen3Error as Qwen3Error
     from mlx_qwen3.generation.sampling import SamplingParams as SamplingParams
-    from mlx_qwen3.tokenizer.tokenizer import load_tokenizer as load_tokenizer
     from mlx_qwen3.tools import tool as tool
 
 __version__ = "0.1.0"
@@ -36,17 +36,17 @@ BLAS = load_blas()
 """The BLAS library loaded for MLX's CPU backend, or None."""
 
 _MODULES = {
-    "BatchRequest": "batch",
-    "BatchResult": "batch",
-    "Engine": "engine",
+    "BatchRequest": "engine.batch",
+    "BatchResult": "engine.batch",
+    "Engine": "engine.engine",
     "Qwen3Error": "errors",
-    "Reply": "session",
-    "SamplingParams": "sampling",
-    "Session": "session",
+    "Reply": "engine.session",
+    "SamplingParams": "generation.sampling",
+    "Session": "engine.session",
     "convert": "conversion",
     "load_model": "checkpoint",
-    "load_tokenizer": "tokenizer",
-    "make_prompt_cache": "cache.prompt",
+    "load_tokenizer": "checkpoint.tokenizer",
+    "make_prompt_cache": "cache.prompt_cache",
     "tool": "tools",
 }
 

@@ -21,7 +21,7 @@ from mlx_qwen3.checkpoint.memory import Need
 from mlx_qwen3.checkpoint.memory_plan import Plan
 from mlx_qwen3.engine.turn_output import EARLY_END
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 CONTROL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),

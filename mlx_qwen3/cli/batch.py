@@ -14,8 +14,8 @@ from mlx_qwen3.cli.generate import MAX_TOKENS
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
+    from mlx_qwen3.engine import Engine
     from mlx_qwen3.engine.batch import BatchRequest, BatchRun
-    from mlx_qwen3.engine.engine import Engine
 
 
 def run_batch(

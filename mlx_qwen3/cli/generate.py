@@ -13,7 +13,7 @@ import typer
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine.engine import Engine
+    from mlx_qwen3.engine import Engine
 
 # A text has no end of its own, as an answer has.
 MAX_TOKENS = 256

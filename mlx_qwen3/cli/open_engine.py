@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from mlx_qwen3.cli.progress import DownloadBar, progress_bars
 
 if TYPE_CHECKING:
-    from mlx_qwen3.engine.engine import Engine
+    from mlx_qwen3.engine import Engine
 
 SECONDS_BEFORE_SHOWN = 0.5  # a model that loads more quickly needs no sign
 
 
 def open_engine(model: str, **options: Any) -> Engine:
     """Engine(model, **options), with bars on stderr. Raises what Engine raises."""
-    from mlx_qwen3.engine.engine import Engine
+    from mlx_qwen3.engine import Engine
 
     with progress_bars() as bars:
         sign = threading.Timer(SECONDS_BEFORE_SHOWN, lambda: bars.add_task(f"loading {model}", total=None))

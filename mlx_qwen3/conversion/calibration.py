@@ -17,7 +17,7 @@ from mlx_qwen3.conversion.source.open import Original
 from mlx_qwen3.errors import ConversionError, Qwen3Error
 
 if TYPE_CHECKING:
-    from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+    from mlx_qwen3.tokenizer import Tokenizer
 
 WINDOW = 512  # tokens the model sees at once
 MAX_WINDOWS = 64
@@ -58,7 +58,7 @@ def read_calibration(path: str | Path, original: Original) -> Calibration:
 
 
 def _tokenizer(original: Original) -> Tokenizer:
-    from mlx_qwen3.tokenizer.tokenizer import load_tokenizer
+    from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 
     with TemporaryDirectory() as folder:  # not every original is a folder
         original.write_files(Path(folder))

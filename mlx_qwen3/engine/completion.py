@@ -15,7 +15,7 @@ from mlx_qwen3.generation.decode import decode, prefill
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.generation.speculative import Speculation
 from mlx_qwen3.generation.stopping import Ending
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine.engine import Engine

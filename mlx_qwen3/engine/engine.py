@@ -25,6 +25,7 @@ from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
 from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.checkpoint.memory_plan import Plan
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.engine.batch import BatchOptions, BatchRun, Prompt
 from mlx_qwen3.engine.draft_model import AUTO, TEXT, draft_cache_options, load_draft_model
 from mlx_qwen3.engine.job import Job, Sink, Steps
@@ -34,7 +35,7 @@ from mlx_qwen3.generation.sampling import SamplingParams
 from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, TextDrafter
 from mlx_qwen3.grammar import AnswerSchema
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.generation.speculative import Speculation
 from mlx_qwen3.generation.speculative.drafters import Drafter
 from mlx_qwen3.grammar import TurnGrammar
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 # Tokens of `<|im_start|>assistant` and a think block that is empty, and some more.
 LONGEST_HEADER = 16

@@ -13,7 +13,7 @@ from mlx_qwen3.events import AnswerDelta, Event, FinishReason, ThinkingDelta, Th
 from mlx_qwen3.generation.stopping import Ending
 from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.parsing import StreamParser
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 # How Qwen3 was trained to end its thinking early (technical report, https://arxiv.org/abs/2505.09388,
 # section 4.3; blank lines as in its documentation).

@@ -9,8 +9,8 @@ from mlx_qwen3.grammar.answer_schema import AnswerSchema
 from mlx_qwen3.grammar.matcher import is_grammar, is_installed, schema_problem
 from mlx_qwen3.grammar.rules import answer_or_call_rules, answer_rules, call_rules, only
 from mlx_qwen3.grammar.turn_grammar import Phase, TurnGrammar
+from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import Thinking
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer
 
 
 def constrain(

@@ -24,7 +24,7 @@ from mlx_qwen3.grammar.json_completion import OUTSIDE, Endings, both, json_state
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-    from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+    from mlx_qwen3.tokenizer import Tokenizer
 
 Bits = NDArray[np.uint8]
 

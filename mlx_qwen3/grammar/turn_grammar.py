@@ -14,7 +14,7 @@ import numpy as np
 from mlx_qwen3.events import FinishReason
 from mlx_qwen3.grammar.matcher import Matcher, Vocabulary, vocabulary
 from mlx_qwen3.parsing.sections import CodeTracker
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 SPARE_TOKENS = 16  # beyond what the shortest way to the end takes, and took at most
 LOOKS = 4  # after this part of the tokens to spare, it is asked again how many the end takes

@@ -24,25 +24,6 @@ from mlx_qwen3.tokenizer.messages import Message
 from mlx_qwen3.tokenizer.special_tokens import Guard, Piece
 
 
-def load_tokenizer(path_or_hub_id: str | Path) -> Tokenizer:
-    """The tokenizer of a checkpoint: a folder, or any other name that `load_model` takes.
-
-    Reads tokenizer.json, and where they exist tokenizer_config.json, generation_config.json and
-    chat_template.jinja. Raises TokenizerError naming the file that is missing or broken, and
-    ModelNotFoundError for a name that leads nowhere.
-    """
-    folder = Path(path_or_hub_id)
-    if not folder.is_dir():
-        # Imported here: finding a model by name brings MLX in, reading a folder does not need it.
-        from mlx_qwen3.checkpoint import resolve
-
-        folder = resolve(path_or_hub_id)
-    encoder = _load_encoder(folder / "tokenizer.json")
-    config = _read_json(folder / "tokenizer_config.json")
-    generation_config = _read_json(folder / "generation_config.json")
-    return Tokenizer(encoder, config, generation_config, lambda: find_template(folder, config))
-
-
 class Tokenizer:
     """A byte-level BPE tokenizer with its control tokens, stop ids and chat template.
 
@@ -50,6 +31,14 @@ class Tokenizer:
     control_tokens: every added token, spelling -> id.
     eos_token_ids: ids that end a turn, the usual one first.
     """
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer:
+        """The tokenizer whose files are in `folder`. Raises TokenizerError."""
+        encoder = _load_encoder(folder / "tokenizer.json")
+        config = _read_json(folder / "tokenizer_config.json")
+        generation_config = _read_json(folder / "generation_config.json")
+        return cls(encoder, config, generation_config, lambda: find_template(folder, config))
 
     def __init__(
         self,

@@ -18,8 +18,8 @@ from e2e.terminal import ROOT, Terminal
 import mlx_qwen3  # isort: skip  # before mlx.core
 import mlx.core as mx
 
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.cli.chat.commands.registry import COMMANDS
-from mlx_qwen3.tokenizer.tokenizer import load_tokenizer
 
 
 def chat(

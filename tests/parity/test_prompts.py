@@ -11,9 +11,10 @@ import pytest
 from parity.prompts_conversations import random_request
 from qwen_tokenizer_files import DEMO_TEMPLATE, SHARED, official_templates, qwen_tokenizer_folder
 
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import Template
 from mlx_qwen3.tokenizer.jinja_sandbox import Program
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 GOLDEN = json.loads((Path(__file__).parent / "prompts_golden.json").read_text(encoding="utf-8"))
 SPELLINGS = ["<think>", "</think>", "<tool_response>", "</tool_response>", "\n", "a", ""]

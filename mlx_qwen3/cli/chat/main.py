@@ -15,8 +15,8 @@ from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.tools import ChatTools
+    from mlx_qwen3.engine import Engine
     from mlx_qwen3.engine.conversation import Conversation
-    from mlx_qwen3.engine.engine import Engine
     from mlx_qwen3.engine.session import Session
     from mlx_qwen3.grammar import AnswerSchema
 

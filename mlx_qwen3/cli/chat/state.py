@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.saved_conversations import Store
     from mlx_qwen3.cli.chat.terminal.printers import Printer
     from mlx_qwen3.cli.chat.tools import ChatTools
-    from mlx_qwen3.engine.engine import Engine
+    from mlx_qwen3.engine import Engine
     from mlx_qwen3.engine.session import Session
     from mlx_qwen3.events import Event
 

@@ -11,11 +11,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.backend.blas import single_threaded
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.conversion.source.tensors import Source
 from mlx_qwen3.conversion.verification.streamed_model import OnBytes, streamed_model
 from mlx_qwen3.errors import CheckpointError, TokenizerError
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.tokenizer.tokenizer import load_tokenizer
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 

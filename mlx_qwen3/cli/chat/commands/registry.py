@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 
-from mlx_qwen3.cli.chat.commands import settings as modes
-from mlx_qwen3.cli.chat.commands import talk
+from mlx_qwen3.cli.chat.commands import conversation, settings
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.errors import MessageError
 
@@ -29,25 +28,25 @@ def leave(state: ChatState, _: str) -> None:
 # The docstring of each is its line in /help.
 COMMANDS: dict[str, Command] = {
     "/help": show_help,
-    "/think": modes.think,
-    "/no_think": modes.no_think,
-    "/budget": modes.budget,
-    "/thoughts": modes.thoughts,
-    "/system": modes.system,
-    "/set": modes.set_value,
-    "/model": modes.switch_model,
-    "/tools": modes.tools,
-    "/mcp": modes.mcp,
-    "/stats": modes.stats,
-    "/file": talk.attach,
-    "/retry": talk.retry,
-    "/edit": talk.edit,
-    "/copy": talk.copy_answer,
-    "/compact": talk.compact,
-    "/clear": talk.clear,
-    "/save": talk.save,
-    "/load": talk.load,
-    "/sessions": talk.sessions,
+    "/think": settings.think,
+    "/no_think": settings.no_think,
+    "/budget": settings.budget,
+    "/thoughts": settings.thoughts,
+    "/system": settings.system,
+    "/set": settings.set_value,
+    "/model": settings.switch_model,
+    "/tools": settings.tools,
+    "/mcp": settings.mcp,
+    "/stats": settings.stats,
+    "/file": conversation.attach,
+    "/retry": conversation.retry,
+    "/edit": conversation.edit,
+    "/copy": conversation.copy_answer,
+    "/compact": conversation.compact,
+    "/clear": conversation.clear,
+    "/save": conversation.save,
+    "/load": conversation.load,
+    "/sessions": conversation.sessions,
     "/exit": leave,
 }
 # As people type them in other programs.

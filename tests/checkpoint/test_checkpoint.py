@@ -27,7 +27,7 @@ from mlx_qwen3.errors import ConfigError, ModelNotFoundError
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
-PUBLISHED = Path(__file__).resolve().parent.parent.parent / "shared" / "qwen3" / "published"
+PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "qwen3" / "published"
 
 
 def plain_logits(raw: dict, tensors: dict[str, mx.array]) -> np.ndarray:

@@ -8,12 +8,13 @@ import pytest
 from scripted import ScriptedModel, write_byte_tokenizer
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.engine.turn import Turn, TurnRequest
 from mlx_qwen3.engine.turn_output import EARLY_END
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta, ThinkingDone
 from mlx_qwen3.generation.sampling import SamplingParams
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 THOUGHT = "<think>\nseven and five make twelve\n</think>\n\n12"
 

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen_tokenizer_files import CONTROL_TOKENS, qwen_tokenizer_folder
 
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import MessageError
+from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import Template
 from mlx_qwen3.tokenizer.special_tokens import Guard, Piece, choose_sentinel
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Tool calls as elements named after what was supplied, the way Qwen3-Coder spells them.
 XML_TEMPLATE = """

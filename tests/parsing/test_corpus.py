@@ -13,7 +13,7 @@ from mlx_qwen3.parsing import StreamParser, merge
 
 CORPUS = [
     json.loads(line)
-    for line in (Path(__file__).parent / "corpus" / "outputs.jsonl").read_text("utf-8").splitlines()
+    for line in (Path(__file__).parents[1] / "corpus" / "outputs.jsonl").read_text("utf-8").splitlines()
 ]
 IDS = [f"{number}-{line['note']}" for number, line in enumerate(CORPUS)]
 

@@ -9,9 +9,9 @@ import mlx.core as mx
 import pytest
 from scripted import ScriptedModel, write_byte_tokenizer
 
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.generation.decode import LARGEST_CHUNK, SMALLEST_CHUNK, ChunkSizes, decode, prefill
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
-from mlx_qwen3.tokenizer.tokenizer import load_tokenizer
 
 Time = Callable[[int], float]
 

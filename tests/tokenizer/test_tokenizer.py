@@ -15,8 +15,9 @@ from qwen_tokenizer_files import CONTROL_TOKENS, copy_tokenizer, qwen_tokenizer_
 from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Encoder
 
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import TemplateError, TokenizerError
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from mlx_qwen3.tokenizer import Tokenizer
 
 VOCABULARY = 151_669
 # Any id a model can put out: bytes of cut characters, whole words, control tokens, unused rows.
@@ -206,7 +207,7 @@ def test_prompt_text_and_ids_agree(tokenizer: Tokenizer) -> None:
 def test_importing_is_light() -> None:
     heavy = ("transformers", "torch", "mlx.core", "jinja2", "numpy")
     code = (
-        f"import sys, mlx_qwen3.tokenizer.tokenizer; print([name for name in {heavy} if name in sys.modules])"
+        f"import sys, mlx_qwen3.tokenizer; print([name for name in {heavy} if name in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -17,9 +17,9 @@ from scripted import ScriptedModel, loaded, write_byte_tokenizer
 
 import mlx_qwen3.engine.engine
 from mlx_qwen3 import Engine, Session
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import EngineError, MessageError, SamplingError
 from mlx_qwen3.events import AnswerDelta, Done
-from mlx_qwen3.tokenizer.tokenizer import load_tokenizer
 
 # No text that could be taken for a loop.
 LONG = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=3000))

@@ -20,7 +20,7 @@ from mlx_qwen3.events import ToolCall
 from mlx_qwen3.tools import Decision, ToolBox, ToolError, ToolOutput
 from mlx_qwen3.tools.mcp.servers import MCPServers, ServerConfig
 
-SERVERS = Path(__file__).parent / "mcp_servers"
+SERVERS = Path(__file__).parents[1] / "mcp_servers"
 
 
 def friendly(name: str = "friendly", **options) -> ServerConfig:

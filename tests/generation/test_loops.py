@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mlx_qwen3.loops import LoopDetector
+from mlx_qwen3.generation.stopping import LoopDetector
 
 
 def tokens_until_stop(tokens: list[int]) -> int | None:

@@ -20,6 +20,7 @@ from random_schemas import random_schema
 from test_session import engine, script  # noqa: F401  # the fixture
 
 import mlx_qwen3
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.events import ToolCall
 from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
@@ -27,8 +28,8 @@ from mlx_qwen3.grammar.closed_schema import closed
 from mlx_qwen3.grammar.matcher import vocabulary
 from mlx_qwen3.grammar.rules import call_rules, only
 from mlx_qwen3.parsing import parse
+from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
-from mlx_qwen3.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 DEMO = Path(mlx_qwen3.__file__).parent / "demo"
 POINT = {
