@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.cli.generate import MAX_TOKENS
+from mlx_qwen3.cli.flags import MAX_TOKENS
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:

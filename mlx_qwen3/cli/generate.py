@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
+from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MAX_TOKENS, MODEL, draft_setting
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
 
-# A text has no end of its own, as an answer has.
-MAX_TOKENS = 256
 OF_BATCH = ("--out", "--batch-size", "--think", "--thinking-budget", "--schema")
 
 
