@@ -1,27 +1,62 @@
-"""Every error a user can meet, in one tree, caught once at the command line.
+"""The package's exceptions. Each message is one line: what is wrong, where, and what to do about it.
 
     Qwen3Error
-    |- ConfigError          config.json is broken, or asks for something we do not run
-    |- CheckpointError      weights are missing, cut off, misnamed or of the wrong shape
-    |  `- ModelNotFoundError  no such folder, short name or hub repository, or no network
-    |- TokenizerError       tokenizer.json is missing or broken
-    |- TemplateError        the chat template is missing, broken or tried to leave its sandbox
-    |- MessageError         a conversation the template cannot take (roles, missing content)
-    |- SamplingError        a sampling parameter out of its range
-    |- CacheError           a cache asked for what it cannot do, or that does not fit the model
-    |- InsufficientMemoryError  the model, with its cache, needs more memory than there is
-    |- ConversionError      a conversion that cannot start or finish
-    |- ToolError            a tool, a tool server or their configuration cannot be used
-    |- BenchmarkError       a measurement that cannot be made
-    |- SchemaError          a JSON schema that cannot be used, or an answer that its model refuses
-    `- EngineError          the engine was closed, or its thread died
+    |- ConfigError              config.json is broken, or describes a model this package does not run
+    |- CheckpointError          weights are missing, cut off, misnamed or of the wrong shape
+    |  `- ModelNotFoundError    no such folder, short name or hub repository, or no network
+    |- TokenizerError           tokenizer.json is missing or broken
+    |- TemplateError            the chat template is missing, broken or tried to leave its sandbox
+    |- MessageError             a conversation that cannot be a prompt (roles, missing content)
+    |  `- PromptTooLongError    the prompt leaves no room in the context for an answer
+    |- SamplingError            a sampling parameter is out of its range
+    |- CacheError               a cache cannot do what was asked, or does not fit the model
+    |- InsufficientMemoryError  the model and its cache need more memory than is available
+    |- ConversionError          a conversion cannot start or finish
+    |- ToolError                a tool, a tool server or their configuration cannot be used
+    |- BenchmarkError           a measurement cannot be made
+    |- SchemaError              a JSON schema cannot be used, or an answer failed its model's checks
+    `- EngineError              the engine was closed, or its thread died
 
-A message is one line: what was wrong, where, and what to do about it.
+An error that knows a way out carries it as data in `suggestions`. `str(error)` words them as Python
+arguments; another interface words them its own way with `error.line(...)`.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+Suggestion = Mapping[str, object]
+"""Parameters of the call that failed, with values that would work. `...` is a value the user chooses."""
 
 
 class Qwen3Error(Exception):
-    """Base of everything this package raises on purpose. `str(error)` is one line for a person."""
+    """Base of everything this package raises on purpose. `str(error)` is one line for a person.
+
+    Attributes:
+        problem: What is wrong and where, without the suggestions.
+        suggestions: Alternatives, any of which would help; each is a set of parameters to pass together.
+    """
+
+    def __init__(self, problem: str = "", suggestions: Iterable[Suggestion] = ()):
+        super().__init__(problem)
+        self.problem = problem
+        self.suggestions = tuple(suggestions)
+
+    def line(self, words: Callable[[Suggestion], str]) -> str:
+        """The problem and the suggestions in one line; `words` spells a suggestion."""
+        if not self.suggestions:
+            return self.problem
+        *most, last = [words(suggestion) for suggestion in self.suggestions]
+        return f"{self.problem}; try {', '.join(most)}{' or ' if most else ''}{last}"
+
+    def __str__(self) -> str:
+        return self.line(_as_arguments)
+
+
+def _as_arguments(suggestion: Suggestion) -> str:
+    return " with ".join(
+        f"{name}={'...' if value is ... else repr(value)}" for name, value in suggestion.items()
+    )
 
 
 class ConfigError(Qwen3Error):
@@ -48,6 +83,10 @@ class MessageError(Qwen3Error):
     """A message has no role or content, or an unknown role."""
 
 
+class PromptTooLongError(MessageError):
+    """The prompt leaves no room in the context for an answer."""
+
+
 class SamplingError(Qwen3Error):
     """A sampling parameter is out of its range."""
 
@@ -57,11 +96,11 @@ class CacheError(Qwen3Error):
 
 
 class InsufficientMemoryError(Qwen3Error):
-    """A model and its cache need more memory than this machine has for them."""
+    """A model and its cache need more memory than is available."""
 
 
 class ConversionError(Qwen3Error):
-    """A conversion cannot start, or stopped before its output was whole."""
+    """A conversion cannot start, or stopped before its output was complete."""
 
 
 class ToolError(Qwen3Error):
@@ -73,7 +112,7 @@ class BenchmarkError(Qwen3Error):
 
 
 class SchemaError(Qwen3Error):
-    """No grammar can be made of a JSON schema, or a model's own checks refused the answer."""
+    """A JSON schema cannot become a grammar, or an answer failed the checks of its Pydantic model."""
 
 
 class EngineError(Qwen3Error):

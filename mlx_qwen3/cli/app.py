@@ -12,6 +12,7 @@ from mlx_qwen3 import __version__
 from mlx_qwen3.cli.bench import bench
 from mlx_qwen3.cli.chat.main import chat
 from mlx_qwen3.cli.convert import convert
+from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.models import models
 from mlx_qwen3.cli.verify import verify
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except Qwen3Error as error:
-        sys.exit(_say(str(error)))
+        sys.exit(_say(error_line(error)))
     except KeyboardInterrupt:
         # At once: an engine that is still loading cannot be waited for, and must not be torn down.
         sys.stdout.flush()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
@@ -157,7 +158,7 @@ def _open(model: str, is_remembered: bool, is_chosen: bool, **options: Any) -> E
         if not is_remembered:
             raise
         raise type(error)(
-            f"{error}; {model} is the model of an earlier chat, --model names another"
+            f"{error_line(error)}; {model} is the model of an earlier chat, --model names another"
         ) from error
     if is_chosen:
         with suppress(OSError):  # then the next chat asks again

@@ -20,6 +20,7 @@ from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor
 from mlx_qwen3.cli.chat.terminal.markdown import console_theme
 from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer, printable
 from mlx_qwen3.cli.chat.toolbar import toolbar
+from mlx_qwen3.cli.errors import chat_error_line
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class ChatLoop:
             elif text.strip():
                 self._send(text)
         except Qwen3Error as error:
-            state.console.print(f"error: {error}", style="red", markup=False)
+            state.console.print(f"error: {chat_error_line(error)}", style="red", markup=False)
         if text.strip():
             state.console.print()
 

@@ -1,0 +1,49 @@
+"""Errors name Python parameters in the library, and flags on the command line."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from mlx_qwen3.cli import app
+from mlx_qwen3.cli.errors import chat_error_line, error_line
+from mlx_qwen3.errors import InsufficientMemoryError, PromptTooLongError, Qwen3Error
+
+ERROR = InsufficientMemoryError(
+    "14b needs 15.7 GB of memory, and 11.8 GB can be had",
+    [{"kv_bits": 4}, {"kv_bits": 8, "context": 8192}, {"model": "8b"}],
+)
+
+
+def test_suggestions_are_python_arguments_in_the_library() -> None:
+    assert str(ERROR) == f"{ERROR.problem}; try kv_bits=4, kv_bits=8 with context=8192 or model='8b'"
+    assert str(Qwen3Error("a", [{"calibration": ...}])) == "a; try calibration=..."
+    assert str(Qwen3Error("nothing to suggest")) == "nothing to suggest"
+
+
+def test_suggestions_are_flags_on_the_command_line() -> None:
+    assert error_line(ERROR) == f"{ERROR.problem}; try --kv-bits 4, --kv-bits 8 --context 8192 or --model 8b"
+    assert error_line(Qwen3Error("a", [{"force": True}])) == "a; try --force"
+    assert error_line(Qwen3Error("a", [{"calibration": ...}])) == "a; try --calibrate ..."
+
+
+def test_the_chat_names_the_command_that_makes_room() -> None:
+    assert chat_error_line(PromptTooLongError("too long; shorten the message")).endswith("with /clear")
+    assert chat_error_line(ERROR) == error_line(ERROR)
+
+
+def test_the_command_line_prints_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def fail(arguments: object) -> None:
+        raise ERROR
+
+    monkeypatch.setattr(app, "app", fail)
+    with pytest.raises(SystemExit) as exited:
+        app.main([])
+    assert exited.value.code == 1
+    assert capsys.readouterr().err == f"error: {error_line(ERROR)}\n"
+
+
+def test_an_error_survives_another_process() -> None:
+    copy = pickle.loads(pickle.dumps(ERROR))
+    assert (str(copy), copy.suggestions) == (str(ERROR), ERROR.suggestions)
