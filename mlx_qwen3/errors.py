@@ -53,6 +53,16 @@ class Qwen3Error(Exception):
         return self.line(_as_arguments)
 
 
+def one_line(error: object, limit: int | None = None) -> str:
+    """`error`, or any text, as one line of printable characters, cut to `limit` of them.
+
+    An exception without a message gives the name of its type.
+    """
+    printable = "".join(char if char.isprintable() else " " for char in str(error))
+    line = " ".join(printable.split())[:limit]
+    return line or (type(error).__name__ if isinstance(error, BaseException) else "")
+
+
 def _as_arguments(suggestion: Suggestion) -> str:
     return " with ".join(
         f"{name}={'...' if value is ... else repr(value)}" for name, value in suggestion.items()

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import tqdm
 
 from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, few
-from mlx_qwen3.errors import ModelNotFoundError
+from mlx_qwen3.errors import ModelNotFoundError, one_line
 
 if TYPE_CHECKING:
     from mlx_qwen3.checkpoint.locate import OnDownload
@@ -156,7 +156,7 @@ def _reason(repository: str, error: Exception) -> str:
             f"{repository} is not downloaded and the hub cannot be reached: "
             "connect (and unset HF_HUB_OFFLINE), or name a local folder"
         )
-    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    detail = one_line(error, limit=200)
     return f"downloading {repository} failed: {detail}; run the same command again to go on with it"
 
 

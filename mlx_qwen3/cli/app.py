@@ -16,7 +16,7 @@ from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.models import models
 from mlx_qwen3.cli.verify import verify
-from mlx_qwen3.errors import Qwen3Error
+from mlx_qwen3.errors import Qwen3Error, one_line
 
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
@@ -67,6 +67,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _say(message: str) -> int:
-    line = " ".join(message.split())
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {one_line(message)}\n")
     return 1

@@ -23,6 +23,7 @@ from mcp_types import (
 )
 from mcp_types import Tool as ToolEntry
 
+from mlx_qwen3.errors import one_line
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
 from mlx_qwen3.tools.mcp.config import ServerConfig
 from mlx_qwen3.tools.mcp.content import resource_text, to_output, to_text
@@ -232,7 +233,7 @@ class Connection:
         if getattr(error, "code", 0) == CONNECTION_CLOSED and not self.config.url:
             return f"it ended; its log is {self.log_file}"
         refused, self._refused = self._refused, ""
-        return (" ".join(str(error).split())[:500] or type(error).__name__) + refused
+        return one_line(error, limit=500) + refused
 
 
 async def _all_pages(fetch: Callable[..., Awaitable[Any]], items: Callable[[Any], list[Any]]) -> list[Any]:
