@@ -1,1 +1,6 @@
-"""Side by side with mlx-lm on the same checkpoint, made here with random weights."""
+"""Programs that measure: `python -m benchmarks.NAME`, from the top of the repository."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))  # some use the tests' helpers

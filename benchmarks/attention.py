@@ -31,17 +31,17 @@ def ways(queries: int, context: int) -> Ways:
     """What is compared: names and functions that compute the same attention."""
     q = mx.random.normal((1, HEADS, queries, HEAD_DIM))
     k, v = (mx.random.normal((1, KEY_HEADS, context, HEAD_DIM)) for _ in range(2))
-    q8, q4 = ([quantize(rows, Layout(64, bits)) for rows in (k, v)] for bits in (8, 4))
+    (k8, v8), (k4, v4) = ([quantize(rows, Layout(64, bits)) for rows in (k, v)] for bits in (8, 4))
     first = k[:, :, :4] * 1
     mask, rope = ("causal" if queries > 1 else None), RoPE(HEAD_DIM, 1e6)
-    mx.eval(q, k, v, q8, q4, first)
+    mx.eval(q, k, v, k8, v8, k4, v4, first)
     return {
         "plain rows, MLX": lambda: mx.fast.scaled_dot_product_attention(q, k, v, scale=SCALE, mask=mask),
         "plain rows": lambda: attend(q, k, v, SCALE, mask),
-        "8 bits": lambda: attend(q, *q8, SCALE, mask),
-        "4 bits": lambda: attend(q, *q4, SCALE, mask),
+        "8 bits": lambda: attend(q, k8, v8, SCALE, mask),
+        "4 bits": lambda: attend(q, k4, v4, SCALE, mask),
         # Scales its queries in place, so it is given a copy.
-        "8 bits, mlx-lm": lambda: quantized_scaled_dot_product_attention(q * 1, *q8, SCALE, mask, 64, 8),
+        "8 bits, mlx-lm": lambda: quantized_scaled_dot_product_attention(q * 1, k8, v8, SCALE, mask, 64, 8),
         "plain rows, rotated on read": lambda: attend(q, rope(k, 0), v, SCALE, mask),
         "(moving 4 first keys)": lambda: rope.shift(first, 256),
     }

@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-Prompts, Limits = list[list[int]], list[int]
+Prompts = list[list[int]]
+Limits = list[int]
 Generate = Callable[[Prompts, Limits, int], Iterator[list[int]]]  # yields whose tokens came in each step
 
 

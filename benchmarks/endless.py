@@ -14,6 +14,7 @@ import random
 import sysconfig
 import time
 from pathlib import Path
+from typing import Any
 
 import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
 
@@ -98,7 +99,7 @@ def streams(length: int) -> mx.array:
     return mx.array(np.stack([data[i : i + length + 1] for i in starts]).astype(np.int32))
 
 
-def perplexities(model: Model, cache: list, text: mx.array) -> np.ndarray:
+def perplexities(model: Model, cache: list[Any], text: mx.array) -> np.ndarray:
     """Perplexity of each TRAINED bytes of `text` (B, L + 1) read through `cache`."""
     entropies = []
     for start in range(0, text.shape[1] - 1, CHUNK):
@@ -110,9 +111,9 @@ def perplexities(model: Model, cache: list, text: mx.array) -> np.ndarray:
     return np.exp(along.reshape(-1, TRAINED).mean(axis=1))
 
 
-def caches(model: Model) -> dict[str, list]:
+def caches(model: Model) -> dict[str, list[Any]]:
     """What is compared."""
-    left_behind = make_prompt_cache(model, max_size=WINDOW)
+    left_behind: list[Any] = make_prompt_cache(model, max_size=WINDOW)
     for layer in left_behind:
         layer.rotation = None
     return {

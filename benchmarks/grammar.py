@@ -26,6 +26,8 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 import jsonschema  # isort: skip
 import mlx.core as mx
 import numpy as np
+from qwen_tokenizer_files import qwen_tokenizer_folder
+from random_schemas import random_schema
 
 from mlx_qwen3 import Engine, load_model, load_tokenizer, make_prompt_cache
 from mlx_qwen3.bench.shapes import SHAPES, make_checkpoint
@@ -33,8 +35,6 @@ from mlx_qwen3.generation.decode import decode
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
 from mlx_qwen3.tokenizer import Tokenizer
-from tests.qwen_tokenizer_files import qwen_tokenizer_folder
-from tests.random_schemas import random_schema
 
 VOCABULARY = 151_936
 MODELS = Path("models")

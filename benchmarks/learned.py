@@ -59,7 +59,8 @@ def dwq(rate: float, **options: Any) -> Callable[[Path, mx.array, Path], Any]:
     def learn(source: Path, windows: mx.array, work: Path) -> Any:
         mlx_qwen3.convert(source, work / "student", force=True, **options)
         student, teacher = full(work / "student"), full(source)
-        texts = [(window, 0) for window in windows.tolist()]
+        rows: Any = windows.tolist()
+        texts = [(row, 0) for row in rows]
         dwq_quantize(
             student,
             lambda batch, _index, split: teacher(batch),  # noqa: ARG005

@@ -112,10 +112,10 @@ def compare(model: Any, data: list[tuple[Batch, mx.array]]) -> Row:
     for batch, theirs in data:
         ours = logprobs(model, batch)
         targets = mx.array(batch.targets)[:, None]
-        kl += (mx.exp(theirs) * (theirs - ours)).sum().item()
-        loss -= mx.take_along_axis(ours, targets, axis=-1).sum().item()
-        full_loss -= mx.take_along_axis(theirs, targets, axis=-1).sum().item()
-        agree += (mx.argmax(ours, axis=-1) == mx.argmax(theirs, axis=-1)).sum().item()
+        kl += float((mx.exp(theirs) * (theirs - ours)).sum())
+        loss -= float(mx.take_along_axis(ours, targets, axis=-1).sum())
+        full_loss -= float(mx.take_along_axis(theirs, targets, axis=-1).sum())
+        agree += int((mx.argmax(ours, axis=-1) == mx.argmax(theirs, axis=-1)).sum())
         count += targets.size
     return {
         "kl": kl / count,

@@ -122,7 +122,7 @@ class Demo:
         from mlx_lm.sample_utils import make_sampler
 
         def answer(prompt: list[int], params: SamplingParams, count: Count) -> list[int]:
-            mx.random.seed(params.seed)
+            mx.random.seed(params.seed or 0)
             greedy = params.temperature == 0
             sampler = None if greedy else make_sampler(params.temperature, params.top_p, top_k=params.top_k)
             cache = [*self.model.make_cache(), *self.draft.make_cache()]
@@ -183,7 +183,8 @@ def compare_drafts(lengths: Sequence[int]) -> None:
 def compare(
     ways: dict[str, Answer], prompts: list[list[int]], temperature: float
 ) -> tuple[dict[str, Count], dict[str, list[list[int]]]]:
-    counts, said = {name: Count() for name in ways}, {name: [] for name in ways}
+    counts = {name: Count() for name in ways}
+    said: dict[str, list[list[int]]] = {name: [] for name in ways}
     for seed, prompt in enumerate(prompts):
         params = SamplingParams(temperature=temperature, seed=seed)
         for name, answer in ways.items():  # in turn, so that all meet the same machine

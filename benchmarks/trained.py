@@ -79,7 +79,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.run:
-        parameters = tree_unflatten(list(mx.load(str(options.run / "parameters.safetensors")).items()))
+        parameters: Any = mx.load(str(options.run / "parameters.safetensors"))
+        parameters = tree_unflatten(list(parameters.items()))
         stored = read_json(options.run / "checkpoint" / "config.json")
         settings = {key: value for key, value in stored.items() if not key.startswith("quantization")}
         write(parameters, settings, options.run, options.out)

@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--model", default="demo")
     options = parser.parse_args()
-    rng, process, rows = random.Random(0), psutil.Process(), []
+    rng, process = random.Random(0), psutil.Process()
+    rows: list[tuple[float, ...]] = []
     tenth = max(1, options.turns // 10)
     print("| turns | cache | active | resident | peak of a turn | seconds a turn | tokens/s |")
     print("|---|---|---|---|---|---|---|")

@@ -102,7 +102,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=max_tensors)
     add_metadata(writer, raw)
     for key, value in (more or {}).items():
-        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
+        add: Any = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
         add(f"{writer.arch}.{key}", value)
     if tokenizer is not None:
         add_tokenizer(writer, tokenizer, raw["vocab_size"])

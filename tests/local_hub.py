@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(200, json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": []}).encode())
 
-    def entry(self, file: Path) -> dict:
+    def entry(self, file: Path) -> dict[str, object]:
         return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": self.etag(file)}
 
     def etag(self, file: Path) -> str:
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     folder = tmp_path / "repository"
     write_checkpoint(folder, DENSE)
     (folder / "tokenizer.json").write_text("{}")

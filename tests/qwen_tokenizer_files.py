@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -137,7 +138,7 @@ def _merge(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     return parts
 
 
-def _byte_speller():
+def _byte_speller() -> Callable[[bytes], str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {byte: byte for byte in printable} | {byte: 256 + i for i, byte in enumerate(others)}

@@ -96,12 +96,13 @@ class ScriptedModel:
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
         length, held = inputs.shape[1], cache[0].offset
         self.before_step(length)
-        self.fed += inputs[0].tolist()
+        ids: Any = inputs[0].tolist()
+        self.fed += ids
         for layer in cache:
             rows = mx.zeros((1, 1, length, 4))
             layer.update_and_fetch(rows, rows)
             self.between_layers()
-        tokens = mx.array(self._next(id(cache[0]), held, inputs[0].tolist()))
+        tokens = mx.array(self._next(id(cache[0]), held, ids))
         return mx.where(mx.arange(self.args.vocab_size) == tokens[:, None], 100.0, 0.0)[None]
 
     def _next(self, conversation: int, held: int, ids: list[int]) -> list[int]:

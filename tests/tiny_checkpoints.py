@@ -106,7 +106,8 @@ def read_tensors(folder: Path) -> dict[str, mx.array]:
     """Every tensor of a checkpoint's files."""
     tensors: dict[str, mx.array] = {}
     for file in folder.glob("*.safetensors"):
-        tensors |= mx.load(str(file))
+        of_file: Any = mx.load(str(file))
+        tensors |= of_file
     return tensors
 
 

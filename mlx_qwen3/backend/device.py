@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import mlx.core as mx
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from mlx_qwen3.errors import InsufficientMemoryError
 
