@@ -11,8 +11,8 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 import mlx.core as mx  # isort: skip
 import numpy as np
 import pytest
+from conversion.test_search import dequantized, heavy_tailed
 from scripted import write_byte_tokenizer
-from test_rounding import dequantized, heavy_tailed
 from tiny_checkpoints import DENSE, MOE, logits, write_checkpoint
 from typer.testing import CliRunner
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conversion.test_gguf import WIDE, tokenizer  # noqa: F401  # a fixture
 from gguf_files import Kind, gguf_weights, write_gguf
 from local_hub import Hub, hub  # noqa: F401  # a fixture
-from test_gguf import WIDE, tokenizer  # noqa: F401  # a fixture
 
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import main

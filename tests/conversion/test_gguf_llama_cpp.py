@@ -14,8 +14,8 @@ import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
+from conversion.test_gguf import EXPERTS, KINDS, WIDE, tokenizer  # noqa: F401  # a fixture
 from gguf_files import ARCHITECTURES, Kind, gguf_weights, named, write_gguf
-from test_gguf import EXPERTS, KINDS, WIDE, tokenizer  # noqa: F401  # a fixture
 from tiny_checkpoints import read_tensors
 
 import mlx_qwen3
