@@ -1,58 +1,57 @@
-"""Downloads a checkpoint from the hub, or finds it in the hub's cache; nothing pickled is fetched."""
+"""Downloads checkpoints from the hub into its cache. Pickled weights are never fetched.
+
+huggingface_hub is imported inside functions: it takes half a second, and a local folder does not need it.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import logging
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    IncompleteSnapshotError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
-from huggingface_hub.utils.tqdm import tqdm
+from typing import Any
 
 from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, few
 from mlx_qwen3.errors import ModelNotFoundError, one_line
 
-if TYPE_CHECKING:
-    from mlx_qwen3.checkpoint.locate import OnDownload
+OnDownload = Callable[[int, int], None]
+"""Called with the bytes downloaded so far and the total bytes, as far as known."""
 
-# The library logs every broken connection; what comes of it is said in our own errors, once.
-logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-
-# Configs, templates, vocabularies and licences, and weights; what lies in subfolders is other formats.
-BESIDES = ["*.json", "*.jinja", "*.txt", "LICENSE*"]
-WANTED = [*BESIDES, "*.safetensors"]
-UNWANTED = ["*/*"]
+# Configs, templates, vocabularies and licences.
+TEXT_FILES = ["*.json", "*.jinja", "*.txt", "LICENSE*"]
+CHECKPOINT_FILES = [*TEXT_FILES, "*.safetensors"]
+# Subfolders hold the model in other formats.
+SUBFOLDERS = ["*/*"]
 
 
 def download(repository: str, on_download: OnDownload | None = None, weights: bool = True) -> Path:
-    """The folder of hub repository `repository` (`org/name`), complete, or all of it but the weights.
+    """The local folder of hub repository `repository` (`org/name`), downloaded where it is not cached.
 
-    What is already in the cache is not fetched again and a broken download goes on where it stopped;
-    without network (or with HF_HUB_OFFLINE=1) a complete cache is enough. Raises ModelNotFoundError.
+    A broken download resumes. Without network (or with HF_HUB_OFFLINE=1) a complete cache is enough.
+
+    Args:
+        repository: The repository's id.
+        on_download: Told how many bytes have arrived.
+        weights: Whether to download the weights too.
+
+    Raises:
+        ModelNotFoundError: There is no such repository, it is GGUF only, or the hub cannot be reached.
     """
-    try:
+    with _hub_errors(repository):
+        from huggingface_hub import snapshot_download
+
         folder = snapshot_download(
             repository,
-            allow_patterns=WANTED if weights else BESIDES,
-            ignore_patterns=UNWANTED,
-            tqdm_class=_reporter(on_download),
+            allow_patterns=CHECKPOINT_FILES if weights else TEXT_FILES,
+            ignore_patterns=SUBFOLDERS,
+            tqdm_class=_progress_class(on_download),
         )
-    except Exception as error:
-        raise ModelNotFoundError(_reason(repository, error)) from error
     is_ours = any(any(Path(folder).glob(name)) for name in ("*.safetensors", "*.safetensors.index.json"))
-    if not is_ours and (names := gguf_names(repository, without="*.safetensors")):
+    if not is_ours and (names := _gguf_names(repository, without="*.safetensors")):
         raise ModelNotFoundError(
-            f"{repository} holds GGUF files, which have to be converted: mlx-qwen3 convert "
+            f"{repository} holds GGUF files, which must be converted first: mlx-qwen3 convert "
             f"{repository}/{names[0]} (there are {few(names)})"
         )
     return Path(folder)
@@ -61,29 +60,32 @@ def download(repository: str, on_download: OnDownload | None = None, weights: bo
 def download_gguf(
     repository: str, name: str, folder: Path | None = None, on_download: OnDownload | None = None
 ) -> Path:
-    """A GGUF file of a repository, with its other parts if it is one of several; in the cache or in `folder`.
+    """A GGUF file of a repository with its other parts, in the hub's cache or in `folder`.
 
-    Raises ModelNotFoundError, naming the files there are.
+    Raises ModelNotFoundError, which names the GGUF files the repository has.
     """
     parts = re.sub(r"-\d{5}-of-(\d{5})\.gguf$", r"-?????-of-\1.gguf", name)
-    try:
-        found = snapshot_download(
-            repository, allow_patterns=[parts], local_dir=folder, tqdm_class=_reporter(on_download)
+    with _hub_errors(repository):
+        from huggingface_hub import snapshot_download
+
+        snapshot = snapshot_download(
+            repository, allow_patterns=[parts], local_dir=folder, tqdm_class=_progress_class(on_download)
         )
-    except Exception as error:
-        raise ModelNotFoundError(_reason(repository, error)) from error
-    path = Path(found) / name
+    path = Path(snapshot) / name
     if not path.is_file():
-        names = few(gguf_names(repository)) or "none"
+        names = few(_gguf_names(repository)) or "none"
         raise ModelNotFoundError(f"no file {name} in {repository} on the hub; its GGUF files: {names}")
     return path
 
 
-def gguf_names(repository: str, without: str | None = None) -> list[str]:
-    """The GGUF files of a repository; none where the hub cannot be asked, or has files like `without`."""
+def _gguf_names(repository: str, without: str | None = None) -> list[str]:
+    """The GGUF files of a repository; none if it has a file like `without`, or the hub does not answer."""
     try:
-        names = HfApi().list_repo_files(repository)
-    except Exception:  # noqa: BLE001  # they are named to help, whatever went wrong was said
+        with _hub_errors(repository):
+            from huggingface_hub import HfApi
+
+            names = HfApi().list_repo_files(repository)
+    except ModelNotFoundError:  # the names only complete a message
         return []
     if without and fnmatch.filter(names, without):
         return []
@@ -91,79 +93,97 @@ def gguf_names(repository: str, without: str | None = None) -> list[str]:
 
 
 def downloaded(repository: str) -> Path | None:
-    """The folder of a hub repository that is in the cache already, None if it is not. No network."""
+    """The folder of a repository if it is completely in the hub's cache, else None. Uses no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+
     try:
-        return Path(
-            snapshot_download(
-                repository, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True
-            )
+        folder = snapshot_download(
+            repository, allow_patterns=CHECKPOINT_FILES, ignore_patterns=SUBFOLDERS, local_files_only=True
         )
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
         return None
+    return Path(folder)
 
 
 def cached_file(repository: str, name: str, commit: str) -> Path | None:
-    """A file that was downloaded before, or None."""
-    found = try_to_load_from_cache(repository, name, revision=commit)
-    return Path(found) if isinstance(found, str) else None
+    """A file of a repository's `commit` in the hub's cache, or None."""
+    from huggingface_hub import try_to_load_from_cache
 
-
-def remote_header(repository: str, name: str, commit: str) -> list[StoredTensor]:
-    """The tensors of a safetensors file that stays on the hub; offsets are behind its header.
-
-    Raises ModelNotFoundError.
-    """
-    try:
-        header = HfApi().parse_safetensors_file_metadata(repository, name, revision=commit)
-    except Exception as error:
-        raise ModelNotFoundError(_reason(repository, error)) from error
-    file = Path(repository) / name
-    return [
-        StoredTensor(
-            tensor, file, tuple(info.shape), info.dtype, info.data_offsets[0], _length(info.data_offsets)
-        )
-        for tensor, info in header.tensors.items()
-    ]
-
-
-def _length(offsets: tuple[int, int]) -> int:
-    return offsets[1] - offsets[0]
+    path = try_to_load_from_cache(repository, name, revision=commit)
+    return Path(path) if isinstance(path, str) else None
 
 
 def download_file(
     repository: str, name: str, commit: str, folder: Path | None, on_download: OnDownload | None
 ) -> Path:
-    """One file, in the hub's cache, or in `folder`. Raises ModelNotFoundError."""
-    try:
+    """One file, downloaded to the hub's cache or to `folder`. Raises ModelNotFoundError."""
+    with _hub_errors(repository):
+        from huggingface_hub import hf_hub_download
+
         path = hf_hub_download(
-            repository, name, revision=commit, local_dir=folder, tqdm_class=_reporter(on_download)
+            repository, name, revision=commit, local_dir=folder, tqdm_class=_progress_class(on_download)
         )
-    except Exception as error:
-        raise ModelNotFoundError(_reason(repository, error)) from error
     return Path(path)
 
 
+def remote_header(repository: str, name: str, commit: str) -> list[StoredTensor]:
+    """The tensors of a safetensors file that stays on the hub. Their offsets count from the header's end.
+
+    Raises ModelNotFoundError.
+    """
+    with _hub_errors(repository):
+        from huggingface_hub import HfApi
+
+        header = HfApi().parse_safetensors_file_metadata(repository, name, revision=commit)
+    tensors = []
+    for tensor, info in header.tensors.items():
+        start, end = info.data_offsets
+        tensors.append(
+            StoredTensor(tensor, Path(repository) / name, tuple(info.shape), info.dtype, start, end - start)
+        )
+    return tensors
+
+
+@contextmanager
+def _hub_errors(repository: str) -> Iterator[None]:
+    """Turns every failure inside into a ModelNotFoundError of one line, and huggingface_hub's log off.
+
+    It logs each broken connection, which the error reports once.
+    """
+    import huggingface_hub.utils  # noqa: F401  # sets its log level, so before ours
+
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    try:
+        yield
+    except Exception as error:
+        raise ModelNotFoundError(_reason(repository, error)) from error
+
+
 def _reason(repository: str, error: Exception) -> str:
-    """`error` as one line that says what to do."""
-    if isinstance(error, GatedRepoError):
+    """`error` in one line that says what to do."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
         return f"{repository} is gated: accept its terms on its page, then log in with `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return f"no repository {repository} on the hub: check its name; if it is private, `hf auth login`"
-    if isinstance(error, IncompleteSnapshotError):
+    if isinstance(error, errors.IncompleteSnapshotError):
         return f"{repository} is only partly downloaded and the hub cannot be reached: connect and try again"
-    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return (
             f"{repository} is not downloaded and the hub cannot be reached: "
             "connect (and unset HF_HUB_OFFLINE), or name a local folder"
         )
     detail = one_line(error, limit=200)
-    return f"downloading {repository} failed: {detail}; run the same command again to go on with it"
+    return f"downloading {repository} failed: {detail}; run the same command again to resume"
 
 
-def _reporter(on_download: OnDownload | None) -> type[Any]:
-    """A progress bar class for huggingface_hub that shows nothing and calls `on_download`."""
+def _progress_class(on_download: OnDownload | None) -> type[Any]:
+    """A progress bar class for huggingface_hub that draws nothing and calls `on_download`."""
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Reporter(tqdm):
+    class Progress(tqdm):
         def __init__(self, *args: Any, **options: Any):
             self._is_bytes = options.get("unit") == "B"
             super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
@@ -171,10 +191,10 @@ def _reporter(on_download: OnDownload | None) -> type[Any]:
             self.n = options.get("initial") or 0
 
         def update(self, n: float | None = 1) -> None:
-            # A disabled bar does not count, so this one does. Several bars count bytes; they differ
-            # where some of them came from the cache.
+            # A disabled tqdm does not count. Of several bars that count bytes, some leave cached bytes out of
+            # their total, so the total may be smaller than the count.
             self.n += n or 0
             if on_download is not None and self._is_bytes:
                 on_download(int(self.n), max(int(self.total or 0), int(self.n)))
 
-    return Reporter
+    return Progress

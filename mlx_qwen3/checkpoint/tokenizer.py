@@ -21,5 +21,4 @@ def load_tokenizer(path_or_hub_id: str | Path) -> Tokenizer:
         TokenizerError: A file is missing or broken; the message names it.
         ModelNotFoundError: The name leads nowhere.
     """
-    folder = Path(path_or_hub_id)
-    return Tokenizer.from_folder(folder if folder.is_dir() else resolve(path_or_hub_id))
+    return Tokenizer.from_folder(resolve(path_or_hub_id))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.locate import OnDownload
+from mlx_qwen3.checkpoint.hub import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.conversion.calibration import read_calibration
 from mlx_qwen3.conversion.checksums import write_sums

@@ -21,6 +21,7 @@ from mlx_qwen3.checkpoint import (
     expected_tensors,
     load_config,
     load_model,
+    locate,
     resolve,
 )
 from mlx_qwen3.errors import ConfigError, ModelNotFoundError
@@ -115,6 +116,14 @@ class TestResolve:
         assert resolve(tmp_path) == tmp_path
         assert resolve(str(tmp_path)) == tmp_path
 
+    def test_a_path_to_a_folder_named_like_a_model_is_that_folder(self, tmp_path, monkeypatch, hub):
+        write_checkpoint(tmp_path / "14b", DENSE)
+        monkeypatch.chdir(tmp_path)
+        assert resolve("14b") == Path("/hub/Qwen/Qwen3-14B-MLX-4bit")
+        for name in ("./14b", Path("14b")):
+            assert resolve(name) == Path("14b")
+        assert load_config("./14b") == load_model("./14b").args
+
     def test_the_demo_is_in_the_package(self):
         assert (resolve("demo") / "chat_template.jinja").is_file()
 
@@ -161,11 +170,7 @@ class TestResolve:
 @pytest.fixture
 def hub(monkeypatch):
     """A hub that has everything."""
-    import mlx_qwen3.checkpoint.hub
-
-    monkeypatch.setattr(
-        mlx_qwen3.checkpoint.hub, "download", lambda repository, on_download: Path("/hub") / repository
-    )
+    monkeypatch.setattr(locate, "download", lambda repository, on_download: Path("/hub") / repository)
 
 
 class TestContext:

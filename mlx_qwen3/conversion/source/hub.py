@@ -9,8 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.hub import cached_file, download_file, remote_header
-from mlx_qwen3.checkpoint.locate import OnDownload
+from mlx_qwen3.checkpoint.hub import OnDownload, cached_file, download_file, remote_header
 from mlx_qwen3.checkpoint.safetensors_files import (
     DTYPES,
     INDEX,

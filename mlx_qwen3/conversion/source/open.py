@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.checkpoint.locate import HUB_ID, OnDownload, find
+from mlx_qwen3.checkpoint.hub import OnDownload, download, download_gguf
+from mlx_qwen3.checkpoint.locate import HUB_ID, locate, with_folder_hint
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.validation import build_model, check
 from mlx_qwen3.conversion.source.tensors import Source, sources_of
@@ -64,7 +65,13 @@ def open_original(
         )
 
         return open_gguf(_gguf_path(str(source), on_download, disposable))
-    return find(source, open_folder, lambda repository: open_repository(repository, on_download, disposable))
+    place = locate(source)
+    if isinstance(place, Path):
+        return open_folder(place)
+    try:
+        return open_repository(place, on_download, disposable)
+    except ModelNotFoundError as error:
+        raise with_folder_hint(error, source) from error
 
 
 def _gguf_path(source: str, on_download: OnDownload | None, disposable: Path | None) -> Path:
@@ -73,8 +80,6 @@ def _gguf_path(source: str, on_download: OnDownload | None, disposable: Path | N
     on_hub = GGUF_ON_HUB.fullmatch(source)
     if on_hub is None or path.exists():
         return path
-    from mlx_qwen3.checkpoint.hub import download_gguf
-
     try:
         return download_gguf(on_hub[1], on_hub[2], disposable, on_download)
     except ModelNotFoundError as error:  # it may as well have been a file, with a typo
@@ -85,8 +90,6 @@ def open_repository(
     repository: str, on_download: OnDownload | None = None, disposable: Path | None = None
 ) -> Original:
     """The checkpoint in a hub repository. Raises CheckpointError, ConfigError, ModelNotFoundError."""
-    # Imported here: huggingface_hub takes half a second, and a folder does not need it.
-    from mlx_qwen3.checkpoint.hub import download
     from mlx_qwen3.conversion.source.hub import Downloads, HubTensor, remote_tensors
 
     folder = download(repository, weights=False)

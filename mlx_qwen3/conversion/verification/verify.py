@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.locate import OnDownload
+from mlx_qwen3.checkpoint.hub import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import INDEX, few, stored_tensors
 from mlx_qwen3.checkpoint.validation import build_model, parameters
 from mlx_qwen3.conversion.checksums import changed_files
