@@ -16,11 +16,7 @@ PAGES = sorted(
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md"]
     if page.name not in ("log.md", "CHANGELOG.md")  # they name files of their time
 )
-PLACES = [ROOT, ROOT / "mlx_qwen3", ROOT / "tests"]  # where paths in a page start, or beside the page
-    ROOT,
-    ROOT / "mlx_qwen3",
-    ROOT / "tests",
-]  # where a path in a page may start, beside the page's folder
+PLACES = [ROOT, ROOT / "mlx_qwen3", ROOT / "tests"]  # where a path may start, beside the page's folder
 FILE = re.compile(r"`((?:\w[\w.-]*/)*[\w.-]+\.py)(?:::?\w+)?`")
 FOLDER = re.compile(r"`((?:[a-z_0-9]+/)+)`")
 MODULE = re.compile(r"python -m ((?:benchmarks|training|mlx_qwen3)[\w.]*)|`(mlx_qwen3(?:\.[a-z_]+)+)`")
