@@ -50,7 +50,7 @@ class TurnOutput:
         self._tokenizer, self._limit, self._thinking_budget = tokenizer, limit, thinking_budget
         self._is_thinking = _opens_thinking(prompt_ids, tokenizer)
         self._parser = StreamParser(
-            control=tokenizer.control_tokens.keys(),
+            special_tokens=tokenizer.control_tokens.keys(),
             thinking=self._is_thinking,
             tool_format=tokenizer.template.tool_format if tool_schemas else None,
             tool_schemas=tool_schemas or {},
@@ -105,7 +105,7 @@ class TurnOutput:
             else:
                 self.answer_tokens += 1
             return self._parser.push_text(self._text.push(token))
-        events = self._parser.push_text(self._text.finish()) + self._parser.push_control(name)
+        events = self._parser.push_text(self._text.finish()) + self._parser.push_special_token(name)
         if name == "<think>":
             self._is_thinking = True
         elif name == "</think>" and self._is_thinking:
@@ -129,7 +129,7 @@ class TurnOutput:
     def end_thinking(self) -> tuple[list[Event], list[int]]:
         """End the model's thinking for it: the events, and the ids to feed in place of its next token."""
         events = self._parser.push_text(self._text.finish() + EARLY_END)
-        events += self._parser.push_control("</think>")
+        events += self._parser.push_special_token("</think>")
         events += self._thinking_done(events)
         self._collect(events)
         self._ending.forget_loop()

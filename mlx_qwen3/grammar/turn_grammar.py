@@ -177,7 +177,7 @@ class TurnGrammar:
         code = CodeTracker()
         for char in self._tokenizer.decode(reversed(said)):
             code.add(char)
-        return code.at_line_start and not code.inside
+        return code.at_line_start and not code.in_code
 
     def _matcher_bits(self) -> Any:
         matcher = self._current()

@@ -1,9 +1,9 @@
-"""Reads JSON as models misspell it, where only one reading is possible.
+"""Reads JSON with the mistakes that models make, where only one meaning is possible.
 
-Taken beside JSON: single quotes, Python's True, False and None, keys without quotes, trailing commas, a
-comma missing before a quoted key, raw line breaks in strings, escapes JSON does not know, and closing
-brackets missing at the very end (of a text known to be whole). Refused: anything else; a key given twice
-with different values; numbers JSON does not have.
+Accepted beyond JSON: single quotes, Python's True, False and None, keys without quotes, trailing commas, a
+missing comma before a quoted key, raw line breaks in strings, escapes that JSON does not have, and missing
+closing brackets at the end (of a text that was not cut off). Refused: anything else, a key given twice with
+different values, and numbers that JSON does not have.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MAX_DEPTH = 100
 
 
 class LooseJSONError(ValueError):
-    """The text is not JSON and cannot be repaired; says what was expected where."""
+    """The text is not JSON and cannot be repaired. The message says what was expected, and where."""
 
 
 def read(text: str, start: int = 0, *, is_whole: bool = True) -> tuple[Any, int]:
-    """The JSON value at `start`, and the position behind it. Strict JSON is read strictly.
+    """The JSON value at `start`, and the position after it. Valid JSON is read by Python's own decoder.
 
-    is_whole: nothing was cut off the end, so brackets missing there may be closed.
+    is_whole: the text was not cut off, so closing brackets missing at its end may be added.
     Raises LooseJSONError.
     """
     begin = _skip(text, start)
@@ -72,7 +72,7 @@ _STRICT = json.JSONDecoder(
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Half of a surrogate pair cannot be written as UTF-8: it becomes U+FFFD."""
+    """Replaces halves of surrogate pairs, which have no UTF-8, by U+FFFD."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
@@ -83,7 +83,7 @@ def _without_surrogates(value: Any) -> Any:
 
 
 class _Reader:
-    """Recursive descent. `end` is the position behind the last value read."""
+    """A recursive descent parser. `end` is the position after the last value read."""
 
     def __init__(self, text: str, is_whole: bool):
         self.text, self.is_whole = text, is_whole
@@ -121,6 +121,7 @@ class _Reader:
         return items
 
     def _closed(self, position: int, bracket: str) -> bool:
+        """Whether `bracket` comes next, or is missing at the end of a whole text."""
         position = _skip(self.text, position)
         if position == len(self.text):
             if not self.is_whole:
@@ -131,6 +132,7 @@ class _Reader:
         return self.text[position] == bracket
 
     def _after_item(self, bracket: str, next_may_lack_comma: bool) -> int:
+        """The position of the next item, or of the closing bracket."""
         position = _skip(self.text, self.end)
         following = self.text[position : position + 1]
         if following == ",":
@@ -171,7 +173,7 @@ class _Reader:
         return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _escape(self, at: int) -> tuple[str, int]:
-        """One escape; one that JSON does not know stands for itself, backslash included."""
+        """The character that an escape stands for, and the position after it. Unknown: the backslash."""
         following = self.text[at + 1 : at + 2]
         if following in _ESCAPES:
             return _ESCAPES[following], at + 2
@@ -179,5 +181,7 @@ class _Reader:
         return (chr(int(digits[1], 16)), at + 6) if digits else ("\\", at + 1)
 
     def _fail(self, position: int, expected: str) -> NoReturn:
-        found = self.text[position : position + 20]
-        raise LooseJSONError(f"expected {expected} at {found!r}" if found else f"it ends before {expected}")
+        following = self.text[position : position + 20]
+        if following:
+            raise LooseJSONError(f"expected {expected} at {following!r}")
+        raise LooseJSONError(f"it ends before {expected}")

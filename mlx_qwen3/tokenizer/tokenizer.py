@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Encoder
@@ -130,6 +130,21 @@ class Tokenizer:
     def tool_call_end_id(self) -> int | None:
         """The id of `</tool_call>`."""
         return self.control_tokens.get("</tool_call>")
+
+    def think_block(self, prompt_ids: Sequence[int]) -> Literal["open", "closed"] | None:
+        """State of the last think block in the turn that a prompt ends with; None if it has no block.
+
+        Templates of always-thinking models leave the block open. With `enable_thinking=False`, templates
+        of hybrid models write an empty, closed one.
+        """
+        for token_id in reversed(prompt_ids):
+            if token_id == self.think_start_id:
+                return "open"
+            if token_id == self.think_end_id:
+                return "closed"
+            if token_id == self.control_tokens.get("<|im_start|>"):
+                break
+        return None
 
     # What mlx-lm asks of a tokenizer, so that `mlx_lm.stream_generate(model, tokenizer, ids)` takes this one.
 

@@ -32,7 +32,7 @@ def ours(line: dict[str, Any]) -> tuple[Calls, int]:
     parser = StreamParser(None, line["thinking"], line["format"], tool_schemas=schemas)
     events = []
     for piece in line["stream"]:
-        events += parser.push_control(piece[0]) if isinstance(piece, list) else parser.push_text(piece)
+        events += parser.push_special_token(piece[0]) if isinstance(piece, list) else parser.push_text(piece)
     calls = [event for event in events + parser.finish() if isinstance(event, ToolCall)]
     good = [[call.name, call.arguments] for call in calls if call.error is None]
     return good, len(calls) - len(good)

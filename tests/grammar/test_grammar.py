@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parse_text import parse_text
 from qwen_tokenizer_files import qwen_tokenizer_folder
 from random_schemas import random_schema
-from test_session import engine, script  # noqa: F401  # the fixture
 
 import mlx_qwen3
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
@@ -27,7 +27,6 @@ from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
 from mlx_qwen3.grammar.closed_schema import closed
 from mlx_qwen3.grammar.matcher import vocabulary
 from mlx_qwen3.grammar.rules import call_rules, only
-from mlx_qwen3.parsing import parse
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
@@ -242,7 +241,9 @@ def test_calls_drawn_at_random_are_read_without_repair(
             continue  # free text has no end that could be hurried to
         [call] = [
             event
-            for event in parse(demo_tokenizer.decode(said), tool_format=tool_format, tool_schemas=schemas)
+            for event in parse_text(
+                demo_tokenizer.decode(said), tool_format=tool_format, tool_schemas=schemas
+            )
             if isinstance(event, ToolCall)
         ]
         assert call.error is None, call

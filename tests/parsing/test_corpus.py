@@ -1,4 +1,4 @@
-"""Outputs right, broken and hostile (tests/corpus/make.py says what a line holds)."""
+"""Right, broken and hostile outputs of models. tests/corpus/make.py describes a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_qwen3.events import AnswerDelta, Event, ThinkingDelta, ToolCall, ToolCallDelta, ToolCallStart
-from mlx_qwen3.parsing import StreamParser, merge
+from mlx_qwen3.parsing import StreamParser, merge_deltas
 
 CORPUS = [
     json.loads(line)
@@ -18,11 +18,11 @@ CORPUS = [
 IDS = [f"{number}-{line['note']}" for number, line in enumerate(CORPUS)]
 
 
-def make_parser(line: dict[str, Any], control: tuple[str, ...] | None) -> StreamParser:
+def make_parser(line: dict[str, Any], special_tokens: tuple[str, ...] | None) -> StreamParser:
     schemas = None
     if line["tools"] is not None:
         schemas = {name: {"type": "object", "properties": tool} for name, tool in line["tools"].items()}
-    return StreamParser(control, line["thinking"], line["format"], tool_schemas=schemas)
+    return StreamParser(special_tokens, line["thinking"], line["format"], tool_schemas=schemas)
 
 
 def run(line: dict[str, Any], size: int, spelled: bool = False) -> list[Event]:
@@ -32,11 +32,11 @@ def run(line: dict[str, Any], size: int, spelled: bool = False) -> list[Event]:
     events: list[Event] = []
     for piece in stream:
         if isinstance(piece, list):
-            events += parser.push_control(piece[0])
+            events += parser.push_special_token(piece[0])
         else:
             for start in range(0, len(piece), size):
                 events += parser.push_text(piece[start : start + size])
-    return merge(events + parser.finish())
+    return merge_deltas(events + parser.finish())
 
 
 def summarize(events: list[Event]) -> list[list[Any]]:

@@ -204,6 +204,21 @@ def test_prompt_text_and_ids_agree(tokenizer: Tokenizer) -> None:
         )
 
 
+def test_a_prompt_tells_whether_it_opened_thinking(tokenizer: Tokenizer) -> None:
+    def state(text: str) -> str | None:
+        return tokenizer.think_block(tokenizer.encode(text, control_tokens=True))
+
+    assert state("<|im_start|>assistant\n<think>\n") == "open"
+    assert state("<|im_start|>assistant\n<think>\n\n</think>\n\n") == "closed"
+    assert state("<|im_start|>assistant\n<think>a</think>b<|im_end|>\n<|im_start|>assistant\n") is None
+    assert state("") is None
+
+
+def test_a_tokenizer_without_think_tokens_has_no_think_block(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(small_checkpoint(tmp_path))
+    assert tokenizer.think_block([0, 1, 2]) is None
+
+
 def test_importing_is_light() -> None:
     heavy = ("transformers", "torch", "mlx.core", "jinja2", "numpy")
     code = (
