@@ -141,14 +141,9 @@ def table(runs: dict[str, list[dict[str, dict[str, float]]]], sizes: list[int]) 
 
 def checkpoint(options: argparse.Namespace) -> Path:
     """A random checkpoint of the shape, with fewer layers if asked for."""
-    from mlx_qwen3.bench import shapes
+    from mlx_qwen3.bench import make_checkpoint
 
-    name = options.shape
-    if options.layers:
-        name = f"{options.shape}-{options.layers}-layers"
-        hidden, _, *rest = shapes.SHAPES[options.shape]
-        shapes.SHAPES[name] = (hidden, options.layers, *rest)
-    return shapes.make_checkpoint(name, options.bits, Path("models"))
+    return make_checkpoint(options.shape, options.bits, Path("models"), layers=options.layers)
 
 
 def main() -> None:

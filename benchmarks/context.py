@@ -20,8 +20,8 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 import mlx.core as mx  # isort: skip
 import numpy as np
 
-from mlx_qwen3.bench.shapes import family_config
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
+from mlx_qwen3.checkpoint import FAMILY
 from mlx_qwen3.generation.decode import decode
 from mlx_qwen3.generation.sampling import Sampler, SamplingParams
 from mlx_qwen3.model.config import ModelConfig
@@ -34,7 +34,7 @@ WARM_UP = 3
 
 def small_model(layers: int) -> Model:
     """0.6B's layers, a few of them, and hardly any vocabulary."""
-    raw = {**family_config("0.6b"), "num_hidden_layers": layers, "vocab_size": 1024}
+    raw = {**FAMILY["0.6b"].shape.config_json(), "num_hidden_layers": layers, "vocab_size": 1024}
     model = Model(ModelConfig.from_dict(raw))
     model.set_dtype(compute_dtype(mx.bfloat16))
     mx.eval(model.parameters())

@@ -11,7 +11,7 @@ import pytest
 from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE
 
-from mlx_qwen3.bench.shapes import family_config
+from mlx_qwen3.bench.shapes import SHAPES
 from mlx_qwen3.errors import ConfigError
 from mlx_qwen3.model.config import ModelConfig, Quantization, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
@@ -32,7 +32,7 @@ ACTIVE = {"14b": 14_768_307_200, "30b-a3b": 3_353_032_704, "235b-a22b": 22_190_7
 
 @pytest.mark.parametrize("shape", FAMILY)
 def test_every_member_of_the_family_builds_with_its_parameters(shape: str) -> None:
-    config = ModelConfig.from_dict(family_config(shape))
+    config = ModelConfig.from_dict(SHAPES[shape].config_json())
     before = mx.get_active_memory()
     tree = tree_flatten(Model(config).parameters())  # lazy: 235B in no time and no memory
     assert sum(value.size for _, value in tree) == FAMILY[shape]
@@ -42,7 +42,7 @@ def test_every_member_of_the_family_builds_with_its_parameters(shape: str) -> No
 
 @pytest.mark.parametrize("shape", ACTIVE)
 def test_active_parameters(shape: str) -> None:
-    assert ModelConfig.from_dict(family_config(shape)).num_active_parameters == ACTIVE[shape]
+    assert ModelConfig.from_dict(SHAPES[shape].config_json()).num_active_parameters == ACTIVE[shape]
 
 
 def old_spelling(raw: dict[str, Any]) -> dict[str, Any]:
