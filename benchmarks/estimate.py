@@ -42,12 +42,11 @@ def measure(folder: Path, case: Case) -> dict[str, Any]:
     import mlx.core as mx
 
     from benchmarks.memory import feed, fill
+    from mlx_qwen3.cache.config import CacheConfig
     from mlx_qwen3.checkpoint.load import load
-    from mlx_qwen3.checkpoint.memory import CacheKind
 
     *_, context, window, bits = case
-    kind = CacheKind(window, bits)
-    loaded = load(folder, context, kind)
+    loaded = load(folder, context, CacheConfig(max_size=window, bits=bits))
     cache = make_prompt_cache(loaded.model, max_size=window, bits=bits)
     fill(loaded.model, cache, context - CHUNK - 1)
     feed(loaded.model, cache, CHUNK)

@@ -1,198 +1,69 @@
-"""BatchKVCache: several texts of different lengths, decoded together.
+"""SequenceCaches: one layer's KV caches of several sequences that are decoded together.
 
-Row b of the batch fills its own places from 0 to lengths[b]; what lies behind them is never looked
-at. So a text stands at the same places as it would alone, a row that joins or leaves moves no other,
-and prompts can be read together, padded at their ends, with nothing hidden but the future. (mlx-lm
-pads at the front, and copies every row whenever one comes or goes.)
+Each sequence keeps the cache it has alone: full or window, plain or quantized. A sequence that joins or
+leaves a batch copies nothing, nothing is padded, and it reads exactly the rows it would read alone.
+All else of a layer (projections, norms, feed-forward) is computed for all tokens at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
-from mlx_qwen3.cache.kv import KVCache, StoredCache
-from mlx_qwen3.cache.rows import Rows, each, length_of
-from mlx_qwen3.errors import CacheError
+from mlx_qwen3.cache.base import Cache
 
 
-class BatchKVCache(StoredCache):
-    """The keys and values of one layer for the texts of a batch, plain or quantized.
+class SequenceCaches:
+    """What attention is given in place of a cache where the new tokens belong to several sequences.
 
-    bits, group_size: as of QuantizedKVCache; None stores rows as they come. Starts without rows:
-    `extend` takes them in.
+    The tokens are rows of a batch, (T, 1, ...): those of the first sequence, then those of the second,
+    and so on.
     """
 
-    # The unit that room for tokens is rounded to.
-    step = 256
+    def __init__(self, caches: Sequence[Cache], lengths: Sequence[int], shared: SequenceCaches | None = None):
+        """caches: a layer's, one for each sequence. lengths: new tokens of each. shared: another layer's
+        whose positions are the same, so that they are made once."""
+        self.caches, self.lengths = caches, lengths
+        bounds = [0]
+        for length in lengths:
+            bounds.append(bounds[-1] + length)
+        self.parts = [slice(start, stop) for start, stop in pairwise(bounds)]
+        self._offset = shared._offset if shared is not None else None
 
-    def __init__(self, bits: int | None = None, group_size: int = 64) -> None:
-        self._keys, self._values = (
-            DenseBuffer() if bits is None else QuantizedBuffer(group_size, bits) for _ in range(2)
+    @property
+    def offset(self) -> mx.array:
+        """The position of each new token, (T,)."""
+        if self._offset is None:
+            starts = zip(self.caches, self.lengths, strict=True)
+            # Offsets of single sequences are Python numbers.
+            self._offset = mx.array([int(cache.offset) + i for cache, n in starts for i in range(n)])  # type: ignore[arg-type]
+        return self._offset
+
+    def make_mask(self, length: int, return_array: bool, window_size: int | None) -> list[Any]:
+        """The mask of each sequence's new tokens, as its own cache makes it."""
+        del length  # of each sequence on its own
+        masks = zip(self.caches, self.lengths, strict=True)
+        return [cache.make_mask(count, return_array, window_size) for cache, count in masks]
+
+    def split(self, *arrays: mx.array) -> Iterator[tuple[Cache, tuple[mx.array, ...]]]:
+        """Each sequence's cache, and its own rows of arrays (T, H, 1, D) as (1, H, L, D)."""
+        for cache, part in zip(self.caches, self.parts, strict=True):
+            yield cache, tuple(array[part].transpose(2, 1, 0, 3) for array in arrays)
+
+
+def batched_layers(sequences: Sequence[Sequence[Cache]], lengths: Sequence[int]) -> list[Any]:
+    """The layers' caches for a pass over new tokens of several sequences.
+
+    sequences: each sequence's caches, one a layer. lengths: new tokens of each.
+    """
+    layers: list[SequenceCaches] = []
+    for caches in zip(*sequences, strict=True):
+        previous = layers[-1] if layers else None
+        agree = previous is not None and all(
+            cache.offset == before.offset for cache, before in zip(caches, previous.caches, strict=True)
         )
-        self.lengths: list[int] = []
-        """Tokens held of each text."""
-
-    @property
-    def offset(self) -> mx.array:  # type: ignore[override]  # one for each text
-        """The position of each text's next token, (B,)."""
-        return mx.array(self.lengths)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the longest text."""
-        return max(self.lengths, default=0)
-
-    def extend(self, other: KVCache, lengths: Sequence[int]) -> None:
-        """Take in the rows of `other`, which stores in the same format: of row i the first lengths[i] tokens.
-
-        `other` is not changed, and shares no memory with this cache afterwards.
-        """
-        held, longest = len(self.lengths), max(lengths)
-        for buffer, rows in ((self._keys, other.keys), (self._values, other.values)):
-            assert rows is not None
-            new = _cut(rows, longest)
-            if buffer.rows is None:
-                buffer.rows = each(lambda array: array[:0], new)
-            self._fit(buffer, held + len(lengths), max(self.tokens, longest))
-            _put(buffer, new, held)
-        self.lengths = [*self.lengths, *lengths]
-
-    def filter(self, keep: Sequence[int]) -> None:
-        """Keep the rows of these numbers, in this order. One that stays in its place is not copied."""
-        for buffer in self._both:
-            moved = {to: self._copy(buffer, row) for to, row in enumerate(keep) if to != row}
-            # Now: a room that is still to be read from could not be written in place.
-            mx.eval(list(moved.values()))
-            for to, rows in moved.items():
-                _put(buffer, rows, to)
-        self.lengths = [self.lengths[row] for row in keep]
-        for buffer in self._both if keep else ():
-            self._fit(buffer, len(keep), self.tokens)
-
-    def _copy(self, buffer: Buffer, row: int) -> Rows:
-        # Multiplied to be a copy: a view would hold on to the whole room.
-        return each(lambda room: room[row : row + 1, :, : self.lengths[row]] * 1, _room(buffer))
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
-        """Append keys and values (B, H, L, D) to all texts; return all, (B, H, S + L, D) for S the longest.
-
-        Raises CacheError unless B is the number of texts held.
-        """
-        count, _, length, _ = keys.shape
-        if count != len(self.lengths):
-            raise CacheError(f"the cache holds a batch of {len(self.lengths)} texts, not {count}")
-        places = (self.offset[:, None] + mx.arange(length))[:, None, :, None]  # (B, 1, L, 1)
-        for buffer, rows in zip(self._both, (keys, values), strict=True):
-            self._fit(buffer, count, self.tokens + length)
-            buffer.rows = each(_writer(places), _room(buffer), buffer.encode(rows))
-        self.lengths = [held + length for held in self.lengths]
-        return self._held(self._keys), self._held(self._values)
-
-    def _held(self, buffer: Buffer) -> Rows:
-        return each(lambda room: room[: len(self.lengths), :, : self.tokens], _room(buffer))
-
-    def _fit(self, buffer: Buffer, count: int, tokens: int) -> None:
-        """Make room for `count` texts of `tokens` tokens, and give back most of what is far too much."""
-        height, capacity = _size(buffer)
-        if tokens > capacity:  # by a quarter more, as KVCache
-            capacity = -(-max(tokens, capacity + capacity // 4) // self.step) * self.step
-        elif 2 * tokens + self.step < capacity:
-            capacity = -(-tokens // self.step) * self.step
-        if not count <= height < 2 * count:
-            height = count
-        if (height, capacity) == _size(buffer):
-            return
-        held, longest = min(len(self.lengths), count), min(self.tokens, tokens)
-
-        def resize(room: mx.array) -> mx.array:
-            return mx.pad(
-                room[:held, :, :longest], [(0, height - held), (0, 0), (0, capacity - longest), (0, 0)]
-            )
-
-        buffer.rows = each(resize, _room(buffer))
-
-    def make_mask(
-        self, length: int, return_array: bool = False, window_size: int | None = None
-    ) -> mx.array | str | None:
-        """Who may look where, (B, L, S + L), of `length` new tokens of each text."""
-        if window_size is None and len(set(self.lengths)) == 1:
-            if length == 1:
-                return None
-            if not return_array:
-                return "causal"
-        queries = (self.offset[:, None] + mx.arange(length))[:, :, None]
-        keys = mx.arange(self.tokens + length)
-        mask = queries >= keys
-        return mask if window_size is None else mask & (queries < keys + window_size)
-
-    @property
-    def state(self) -> tuple[Any, ...]:
-        """Keys and values held, (B, H, S, D) with S the longest text's, or None; the lengths."""
-        held = (None, None) if self.empty() else (self._held(self._keys), self._held(self._values))
-        return (*held, list(self.lengths))
-
-    @state.setter
-    def state(self, value: tuple[Any, ...]) -> None:
-        keys, values, self.lengths = value
-        self._keys.hold(keys)
-        self._values.hold(values)
-
-    def is_trimmable(self) -> bool:
-        return True
-
-    def keep_undo(self, rows: int) -> int:
-        """Nothing to do: every token can be taken back."""
-        return rows
-
-    def undoable(self) -> int:
-        return min(self.lengths, default=0)
-
-    def trim(self, n: int) -> int:
-        """Forget the latest tokens of every text, as many of each; return how many."""
-        n = max(0, min(n, self.undoable()))
-        self.lengths = [held - n for held in self.lengths]
-        return n
-
-    @property
-    def _both(self) -> tuple[Buffer, Buffer]:
-        return self._keys, self._values
-
-
-def _room(buffer: Buffer) -> Rows:
-    assert buffer.rows is not None
-    return buffer.rows
-
-
-def _size(buffer: Buffer) -> tuple[int, int]:
-    """Texts and tokens that there is room for."""
-    rows = _room(buffer)
-    return (rows if isinstance(rows, mx.array) else rows[0]).shape[0], length_of(rows)
-
-
-def _cut(rows: Rows, length: int) -> Rows:
-    return each(lambda array: array[:, :, :length], rows)
-
-
-def _put(buffer: Buffer, rows: Rows, start: int) -> None:
-    """Write rows (B, H, L, D), from the room's row `start` on."""
-
-    def put(room: mx.array, new: mx.array) -> mx.array:
-        room[start : start + new.shape[0], :, : new.shape[2]] = new
-        return room
-
-    each(put, _room(buffer), rows)
-
-
-def _writer(places: mx.array) -> Callable[[mx.array, mx.array], mx.array]:
-    """Writes row b's new tokens at places[b], (B, 1, L, 1): in place where nothing else holds the memory."""
-
-    def write(room: mx.array, new: mx.array) -> mx.array:
-        # Room without a text takes what it is given: it means nothing.
-        spare = [(0, room.shape[0] - new.shape[0]), (0, 0), (0, 0), (0, 0)]
-        return mx.put_along_axis(room, mx.pad(places, spare), mx.pad(new, spare), axis=2)
-
-    return write
+        layers.append(SequenceCaches(caches, lengths, previous if agree else None))
+    return layers

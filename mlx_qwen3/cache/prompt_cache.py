@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.serialization import load_prompt_cache, read_metadata, save_prompt_cache
 from mlx_qwen3.cache.snapshots import Mark, MarkRoom
@@ -37,15 +39,19 @@ def make_prompt_cache(
     bits: 4 or 8 quantizes keys and values, `group_size` (32, 64, 128) of them sharing a scale.
     Raises CacheError for a window, bits or group size that cannot be.
     """
-    if max_size is None and bits is None:
-        return list(model.make_cache())
-    return list(model.make_cache(max_size=max_size, keep=keep, bits=bits, group_size=group_size))
+    return make_layer_caches(model, CacheConfig(max_size, keep, bits, group_size))
 
 
-def make_layer_cache(
-    max_size: int | None, keep: int, bits: int | None, group_size: int, rotation: Rotation
-) -> KVCache | RotatingKVCache:
-    """One layer's cache; see `make_prompt_cache`. rotation: the layer's rotary embedding."""
+def make_layer_caches(model: MakesCache, config: CacheConfig) -> list[Cache]:
+    """As `make_prompt_cache`."""
+    if config.max_size is None and config.bits is None:
+        return list(model.make_cache())  # which every model of mlx-lm's protocol has
+    return list(model.make_cache(**asdict(config)))
+
+
+def make_layer_cache(config: CacheConfig, rotation: Rotation) -> KVCache | RotatingKVCache:
+    """One layer's empty cache. rotation: the layer's rotary embedding."""
+    max_size, keep, bits, group_size = config.max_size, config.keep, config.bits, config.group_size
     if max_size is None:
         return KVCache() if bits is None else QuantizedKVCache(group_size, bits)
     if bits is None:
@@ -62,29 +68,21 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 class PromptCache:
     """A model's cache together with the ids it stands for, so that a new prompt pays only for what is new.
 
-    marks: the memory there is for `mark`, None for as much as it takes. options: max_size, keep, bits,
-    group_size of `make_prompt_cache`.
+    marks: the memory there is for `mark`, None for as much as it takes.
     """
 
-    def __init__(self, model: MakesCache, *, marks: MarkRoom | None = None, **options: Any):
-        self._model, self._marks, self._options = model, marks, options
-        self.layers = make_prompt_cache(model, **options)
+    def __init__(
+        self, model: MakesCache, config: CacheConfig | None = None, *, marks: MarkRoom | None = None
+    ):
+        self._model, self._marks, self.config = model, marks, config or CacheConfig()
+        self._keep = self.config.keep
+        self.layers = make_layer_caches(model, self.config)
         self.ids: list[int] = []
         """The ids that were fed and not taken back."""
         self._skipped: list[int] = []
         """The ids never fed, because they would have left the window: their place is after `keep`."""
         self._mark: Mark | None = None
         self._was_cut = False  # since the mark was made
-
-    @property
-    def max_size(self) -> int | None:
-        """Tokens held at most; None where all are."""
-        size: int | None = self._options.get("max_size")
-        return size
-
-    @property
-    def _keep(self) -> int:
-        return int(self._options.get("keep", 4))
 
     def begin(self, ids: Sequence[int]) -> list[int]:
         """Cut the cache back to what the prompt `ids` can use of it; return the ids to feed, one at least.
@@ -98,11 +96,11 @@ class PromptCache:
         held = self._cut(self._usable(ids))
         skipped = self._skipped if held > self._keep else []
         feed = list(ids[held + len(skipped) :])
-        if self.max_size is not None and len(feed) > self.max_size - self._keep:
+        if self.config.max_size is not None and len(feed) > self.config.max_size - self._keep:
             held, skipped = self._cut(min(held, self._keep)), []
-            room = self.max_size - held
+            room = self.config.max_size - held
             if len(ids) - held > room:
-                first, last = list(ids[held : self._keep]), self.max_size - self._keep
+                first, last = list(ids[held : self._keep]), self.config.max_size - self._keep
                 skipped, feed = list(ids[self._keep : -last]), first + list(ids[-last:])
         self._skipped = skipped
         return feed
@@ -114,7 +112,7 @@ class PromptCache:
         what had been fed and more, the mark stays where it is, for that may happen again: the calls of
         tools, with the thinking between them, are all dropped after the answer.
         """
-        if self.max_size is None or (self._mark is not None and not self._was_cut):
+        if self.config.max_size is None or (self._mark is not None and not self._was_cut):
             return
         self.drop_mark()
         if self._marks is None or self._marks.admit(self, self.nbytes):
@@ -134,10 +132,10 @@ class PromptCache:
 
     def fork(self, ids: Sequence[int]) -> PromptCache:
         """Another cache, in memory of its own, that holds what the prompt `ids` shares with this one."""
-        twin = PromptCache(self._model, marks=self._marks, **self._options)
+        twin = PromptCache(self._model, self.config, marks=self._marks)
         twin.layers, twin._mark = [layer.copy() for layer in self.layers], self._mark  # type: ignore[attr-defined]
         twin.ids, twin._skipped = list(self.ids), list(self._skipped)
-        if twin._cut(twin.shared(ids)) <= twin._keep:
+        if twin._cut(twin.shared(ids)) <= self._keep:
             twin._skipped = []
         twin.layers, twin._mark = _copies(twin.layers), None
         return twin
@@ -152,7 +150,7 @@ class PromptCache:
             "ids": json.dumps(self.ids),
             "skipped": json.dumps(self._skipped),
             "tokens": str(self.layers[0].tokens),
-            "cache": json.dumps(self._options, sort_keys=True),
+            "cache": json.dumps(self.config.changes(), sort_keys=True),
         }
         save_prompt_cache(path, self.layers, {**fingerprint, **own})
 
@@ -162,18 +160,19 @@ class PromptCache:
         model: MakesCache,
         path: str | Path,
         fingerprint: Mapping[str, str],
+        config: CacheConfig | None = None,
         *,
         marks: MarkRoom | None = None,
-        **options: Any,
     ) -> PromptCache:
-        """The cache saved at `path`, for `model` and caches of `options`.
+        """The cache saved at `path`, for `model` and caches of `config`.
 
         Raises CacheError if the file cannot be used, or was made with something else.
         """
-        cache, made_with = cls(model, marks=marks, **options), read_metadata(path)
+        cache, made_with = cls(model, config, marks=marks), read_metadata(path)
         if made_with.get("format") != FORMAT:
             raise CacheError(f"{path} is no saved cache of a conversation")
-        for name, value in {**fingerprint, "cache": json.dumps(options, sort_keys=True)}.items():
+        layout = json.dumps(cache.config.changes(), sort_keys=True)
+        for name, value in {**fingerprint, "cache": layout}.items():
             if made_with.get(name) != value:
                 raise CacheError(f"{path} was made with another {name}; the conversation has to be read anew")
         layers, saved = load_prompt_cache(path)
@@ -192,7 +191,7 @@ class PromptCache:
 
     def _usable(self, ids: Sequence[int]) -> int:
         """How many of the ids fed are also the prompt's; at least one of the prompt is left over."""
-        whole = self.ids[: self._keep] + self._skipped + self.ids[self._keep :] if self._skipped else self.ids
+        whole = self.ids[: self._keep] + self._skipped + self.ids[self._keep :]
         shared = min(common_prefix(whole, ids), len(ids) - 1)
         behind_gap = shared - len(self._skipped)
         return behind_gap if behind_gap > self._keep else min(shared, self._keep if self._skipped else shared)
@@ -212,7 +211,7 @@ class PromptCache:
         else:
             count = self._restart() if count >= self._keep > 0 else 0
             if count == 0:
-                self.layers = make_prompt_cache(self._model, **self._options)
+                self.layers = make_layer_caches(self._model, self.config)
         self.ids = self.ids[:count]
         return count
 

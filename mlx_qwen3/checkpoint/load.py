@@ -9,9 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_qwen3.backend.device import keep_resident
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.context_length import config_for_context
 from mlx_qwen3.checkpoint.locate import resolve
-from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.checkpoint.memory_plan import Demand, Plan, make_plan
 from mlx_qwen3.checkpoint.safetensors_files import DTYPES, StoredTensor, stored_tensors
 from mlx_qwen3.checkpoint.validation import build_model, check
@@ -49,11 +49,11 @@ def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
 def load(
     folder: Path,
     context: int | None = None,
-    kind: CacheKind | None = None,
+    cache_config: CacheConfig | None = None,
     name: str | None = None,
     beside: Plan | None = None,
 ) -> Loaded:
-    """As `load_model`, planned for conversations in caches of `kind`, and returned with the plan.
+    """As `load_model`, planned for conversations in caches of `cache_config`, and returned with the plan.
 
     name: what the user calls the model, for messages. beside: the plan of another model, which is to
     read the same conversations with what it leaves of the memory.
@@ -62,7 +62,7 @@ def load(
     stored = stored_tensors(folder)
     model = build_model(config, stored)
     check(folder, model, stored)
-    demand = _demand(name or folder.name, model, stored, context, kind or CacheKind())
+    demand = _demand(name or folder.name, model, stored, context, cache_config or CacheConfig())
     plan = make_plan(demand) if beside is None else make_plan(demand, beside.left, beside.context)
     _load_weights(model, sorted({tensor.file for tensor in stored.values()}))
     model.eval()
@@ -72,7 +72,11 @@ def load(
 
 
 def _demand(
-    name: str, model: Model, stored: Mapping[str, StoredTensor], context: int | None, kind: CacheKind
+    name: str,
+    model: Model,
+    stored: Mapping[str, StoredTensor],
+    context: int | None,
+    cache_config: CacheConfig,
 ) -> Demand:
     needed = [tensor for tensor in stored.values() if tensor.name != "lm_head.weight" or "lm_head" in model]
     dtype = DTYPES[stored["model.norm.weight"].dtype]
@@ -81,7 +85,7 @@ def _demand(
         config=model.args,
         weights=sum(tensor.num_bytes for tensor in needed),
         itemsize=compute_dtype(dtype).size,
-        kind=kind,
+        cache_config=cache_config,
         context=context,
         copies=wanted_copies(model, dtype.size),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_qwen3.backend.device import is_cpu
-from mlx_qwen3.cache.kv import room_for
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.model.attention_kernels import TILE_KEYS, TILE_QUERIES, TILE_SCORES
 from mlx_qwen3.model.config import ModelConfig
 
@@ -27,27 +27,6 @@ LOGIT_ROWS = 6
 
 
 @dataclass(frozen=True)
-class CacheKind:
-    """Which cache is meant; see `make_prompt_cache`."""
-
-    max_size: int | None = None
-    bits: int | None = None
-    group_size: int = 64
-
-    def nbytes(self, config: ModelConfig, tokens: int, itemsize: int) -> int:
-        """Bytes of a whole model's cache that holds `tokens`; itemsize: bytes of a number it computes in."""
-        rows = room_for(tokens) if self.max_size is None else self.max_size
-        heads = config.num_hidden_layers * config.num_key_value_heads
-        return 2 * heads * rows * self.row_bytes(config.head_dim, itemsize)
-
-    def row_bytes(self, head_dim: int, itemsize: int) -> int:
-        """Bytes of one head's key or value of one token."""
-        if self.bits is None:
-            return head_dim * itemsize
-        return head_dim * self.bits // 8 + 2 * itemsize * head_dim // self.group_size
-
-
-@dataclass(frozen=True)
 class Need:
     """Bytes that running a model takes."""
 
@@ -60,11 +39,18 @@ class Need:
         return self.weights + self.cache + self.workspace
 
 
+def cache_nbytes(config: ModelConfig, cache_config: CacheConfig, tokens: int, itemsize: int) -> int:
+    """Bytes of a whole model's cache of `tokens`. itemsize: bytes of a number of the model's dtype."""
+    heads = config.num_hidden_layers * config.num_key_value_heads
+    rows = cache_config.capacity(tokens)
+    return 2 * heads * rows * cache_config.row_nbytes(config.head_dim, itemsize)
+
+
 def needed(
     config: ModelConfig,
     weights: int,
     tokens: int,
-    kind: CacheKind | None = None,
+    cache_config: CacheConfig | None = None,
     itemsize: int = 2,
     chunk: int | None = None,
 ) -> Need:
@@ -73,14 +59,14 @@ def needed(
     weights: bytes of weights in memory. itemsize: bytes of the numbers computed with. chunk: tokens
     of a prompt fed at once; None is what `prefill` comes to.
     """
-    kind = kind or CacheKind()
-    cache = kind.nbytes(config, tokens, itemsize)
+    cache_config = cache_config or CacheConfig()
+    cache = cache_nbytes(config, cache_config, tokens, itemsize)
     chunk = min(chunk or (CPU_CHUNK if is_cpu() else GPU_CHUNK), tokens)
-    return Need(weights, cache, workspace(config, tokens, cache, kind, itemsize, chunk))
+    return Need(weights, cache, workspace(config, tokens, cache, cache_config, itemsize, chunk))
 
 
 def workspace(
-    config: ModelConfig, tokens: int, cache: int, kind: CacheKind, itemsize: int, chunk: int
+    config: ModelConfig, tokens: int, cache: int, cache_config: CacheConfig, itemsize: int, chunk: int
 ) -> int:
     """Bytes taken beyond weights and cache while a chunk of a prompt is fed, or a token decoded."""
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
@@ -90,17 +76,17 @@ def workspace(
     mlp = MLP_ARRAYS * width
     of_chunk = chunk * itemsize * (hidden + max(attention, mlp) if is_cpu() else hidden + attention + mlp)
     # While a full cache grows, a layer's old buffers are there beside the new ones.
-    growth = cache // config.num_hidden_layers if kind.max_size is None else 0
+    growth = cache // config.num_hidden_layers if cache_config.max_size is None else 0
     logits = 4 * LOGIT_ROWS * config.vocab_size
-    return int(of_chunk + max(_scores(config, tokens, kind, itemsize, chunk), growth, logits))
+    return int(of_chunk + max(_scores(config, tokens, cache_config, itemsize, chunk), growth, logits))
 
 
-def _scores(config: ModelConfig, tokens: int, kind: CacheKind, itemsize: int, chunk: int) -> float:
+def _scores(config: ModelConfig, tokens: int, cache_config: CacheConfig, itemsize: int, chunk: int) -> float:
     """What attention takes for scores on the CPU, and for rows unpacked on a GPU."""
     if not is_cpu():
-        return 0 if kind.bits is None else 4 * tokens * config.head_dim * itemsize
+        return 0 if cache_config.bits is None else 4 * tokens * config.head_dim * itemsize
     across = config.num_attention_heads * min(chunk, TILE_QUERIES)
     rows = min(tokens, max(TILE_KEYS, TILE_SCORES // across))
     scores = SCORE_TILES * 4 * across * rows
     unpacked = UNPACKED_TILES * 4 * rows * config.num_key_value_heads * config.head_dim
-    return scores + (0 if kind.bits is None else unpacked)
+    return scores + (0 if cache_config.bits is None else unpacked)

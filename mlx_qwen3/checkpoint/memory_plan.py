@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from mlx_qwen3.backend.device import available_memory
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import room_for
 from mlx_qwen3.checkpoint.catalog import FAMILY, FamilyMember
 from mlx_qwen3.checkpoint.context_length import MAX_FACTOR, native_context
-from mlx_qwen3.checkpoint.memory import CacheKind, Need, needed
+from mlx_qwen3.checkpoint.memory import Need, needed
 from mlx_qwen3.errors import InsufficientMemoryError
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import DENSE_SHARE, compute_dtype
@@ -32,19 +33,19 @@ class Demand:
     config: ModelConfig
     weights: int
     itemsize: int = 2
-    kind: CacheKind = field(default_factory=CacheKind)
+    cache_config: CacheConfig = field(default_factory=CacheConfig)
     context: int | None = None
     copies: int = 0
 
     def need(self, tokens: int) -> Need:
         """Bytes that a conversation of `tokens` takes."""
-        return needed(self.config, self.weights, tokens, self.kind, self.itemsize)
+        return needed(self.config, self.weights, tokens, self.cache_config, self.itemsize)
 
     def longest(self, room: int) -> int:
         """The longest conversation that `room` bytes hold, at most what YaRN was validated for; or 0."""
         most = max(int(native_context(self.config) * MAX_FACTOR), self.config.context_length)
-        if self.kind.max_size is not None:
-            return most if self.need(self.kind.max_size).total <= room else 0
+        if self.cache_config.max_size is not None:
+            return most if self.need(self.cache_config.max_size).total <= room else 0
         fits = 0
         while (rows := min(room_for(fits + 1), most)) > fits and self.need(rows).total <= room:
             fits = rows
@@ -81,7 +82,7 @@ def make_plan(demand: Demand, room: int | None = None, least: int = LEAST_CONTEX
     """
     room = available_memory() if room is None else room
     natural = demand.config.context_length
-    asked = demand.context or demand.kind.max_size
+    asked = demand.context or demand.cache_config.max_size
     least = asked or min(natural, least)
     if demand.need(least).total > room:
         raise InsufficientMemoryError(_refusal(demand, least, room))
@@ -101,16 +102,16 @@ def fitting(room: int | None = None) -> list[FamilyMember]:
     return [member for member in members if family_demand(member).need(USUAL_CONTEXT).total <= room]
 
 
-def family_demand(member: FamilyMember, kind: CacheKind | None = None) -> Demand:
+def family_demand(member: FamilyMember, cache_config: CacheConfig | None = None) -> Demand:
     """What running a member of the family takes on this device, whether or not it is downloaded."""
     import mlx.core as mx
 
     itemsize = compute_dtype(mx.bfloat16).size
-    return Demand(member.name, member.config, member.num_bytes, itemsize, kind or CacheKind())
+    return Demand(member.name, member.config, member.num_bytes, itemsize, cache_config or CacheConfig())
 
 
 def _refusal(demand: Demand, tokens: int, room: int) -> str:
-    what = "a window" if demand.kind.max_size else "a context"
+    what = "a window" if demand.cache_config.max_size else "a context"
     needs = f"{demand.name} with {what} of {tokens:,} tokens needs {_gb(demand.need(tokens).total)}"
     ways = _ways_out(demand, tokens, room)
     hint = f"try {_either(ways)}" if ways else "no Qwen3 model fits; close other programs"
@@ -121,34 +122,34 @@ def _ways_out(demand: Demand, tokens: int, room: int) -> list[str]:
     """What to ask for instead, each of which fits."""
     ways, bits = [], _first(_fewer_bits(demand), lambda d: d.need(tokens).total <= room)
     if bits is not None:
-        ways.append(f"--kv-bits {bits.kind.bits}")
+        ways.append(f"--kv-bits {bits.cache_config.bits}")
     if shorter := _shorter(demand, room):
         ways.append(shorter)
     elif bits is None and (both := _first(_fewer_bits(demand), lambda d: bool(_shorter(d, room)))):
-        ways.append(f"--kv-bits {both.kind.bits} {_shorter(both, room)}")
+        ways.append(f"--kv-bits {both.cache_config.bits} {_shorter(both, room)}")
     smaller = [member for member in FAMILY.values() if member.num_bytes < demand.weights]
     for member in sorted(smaller, key=lambda member: -member.num_bytes):
-        if family_demand(member, demand.kind).need(tokens).total <= room:
+        if family_demand(member, demand.cache_config).need(tokens).total <= room:
             return [*ways, f"--model {member.name}"]
     return ways
 
 
 def _fewer_bits(demand: Demand) -> list[Demand]:
     return [
-        replace(demand, kind=replace(demand.kind, bits=bits))
+        replace(demand, cache_config=replace(demand.cache_config, bits=bits))
         for bits in (8, 4)
-        if demand.kind.bits is None or bits < demand.kind.bits
+        if demand.cache_config.bits is None or bits < demand.cache_config.bits
     ]
 
 
 def _shorter(demand: Demand, room: int) -> str:
     """The option that asks for the longest context, or window, that fits; none if that is too short."""
-    if (size := demand.kind.max_size) is None:
+    if (size := demand.cache_config.max_size) is None:
         fits = min(demand.longest(room), demand.context or demand.config.context_length)
         return f"--context {_rounded(fits)}" if fits >= LEAST_CONTEXT else ""
     while size > LEAST_CONTEXT:
         size //= 2
-        if replace(demand, kind=replace(demand.kind, max_size=size)).need(size).total <= room:
+        if replace(demand, cache_config=replace(demand.cache_config, max_size=size)).need(size).total <= room:
             return f"--max-kv-size {size}"
     return ""
 

@@ -1,4 +1,4 @@
-"""`mlx-qwen3 models`: the family, what is downloaded, what fits this machine and how far it reads there."""
+"""`mlx-qwen3 models`: lists the family: sizes, what is downloaded, what fits this machine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def models() -> None:
     from mlx_qwen3.backend.device import available_memory
     from mlx_qwen3.checkpoint import FAMILY
 
-    room = available_memory()
+    memory = available_memory()
     table = Table(box=None, pad_edge=False)
     titles = ("model", "size", "active", "weights", "on disk", "fits", "context")
     for column in (*titles, "8-bit KV", "4-bit KV"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for member in FAMILY.values():
-        contexts = [longest_context(member, bits, room) for bits in KV_BITS]
+        contexts = [longest_context(member, bits, memory) for bits in KV_BITS]
         table.add_row(
             member.name,
             f"{member.num_parameters / 1e9:.1f}B",
@@ -36,16 +36,23 @@ def models() -> None:
         )
     console = Console()
     console.print(table)
-    note = f"\n4-bit weights; context: the longest that {room / 1e9:.1f} GB of memory hold beside the weights"
-    console.print(f"{note} (beyond 32,768 with YaRN)", style="dim", highlight=False)
+    console.print(
+        f"\n4-bit weights; context: the most tokens that {memory / 1e9:.1f} GB of memory hold beside the "
+        "weights (beyond 32,768 with YaRN)",
+        style="dim",
+        highlight=False,
+    )
 
 
-def longest_context(member: FamilyMember, bits: int | None, room: int) -> int:
-    """Tokens that fit `room` bytes beside the weights with such a cache; 0 if too few for a conversation."""
-    from mlx_qwen3.checkpoint.memory import CacheKind
+def longest_context(member: FamilyMember, bits: int | None, memory: int) -> int:
+    """The most tokens that fit beside the weights in `memory` bytes, with a KV cache of so many `bits`.
+
+    0 if they are too few for a conversation.
+    """
+    from mlx_qwen3.cache.config import CacheConfig
     from mlx_qwen3.checkpoint.memory_plan import LEAST_CONTEXT, family_demand
 
-    longest = family_demand(member, CacheKind(bits=bits)).longest(room)
+    longest = family_demand(member, CacheConfig(bits=bits)).longest(memory)
     return longest if longest >= LEAST_CONTEXT else 0
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.backend.device import available_memory, is_cpu
-from mlx_qwen3.checkpoint.memory import CacheKind
+from mlx_qwen3.checkpoint.memory import cache_nbytes
 from mlx_qwen3.engine.completion import CompletionOutput, check_prompt
 from mlx_qwen3.engine.job import Job, Sink, Steps
 from mlx_qwen3.engine.streams import listen
@@ -120,7 +120,7 @@ class BatchRun:
         if isinstance(prompts, str):
             raise MessageError("a batch is a list of prompts, not one text")
         prompts = list(prompts)
-        if engine.cache_options.get("max_size") is not None:
+        if engine.is_endless:
             raise CacheError("texts of a batch keep all their tokens; make an Engine without max_kv_size")
         if options.batch_size is not None and options.batch_size < 1:
             raise CacheError(f"a batch has one text at least, not {options.batch_size}")
@@ -164,9 +164,8 @@ class BatchRun:
         longest_first = sorted(self._tasks, key=lambda task: -len(task.ids))
         size = self._options.batch_size or (CPU_BATCH if is_cpu() else GPU_BATCH)
         rows = (task.row(self._engine) for task in longest_first)
-        decoder = BatchDecoder(
-            self._engine.model, rows, size, _room(self._engine), **self._engine.cache_options
-        )
+        bits = self._engine.cache_config.bits
+        decoder = BatchDecoder(self._engine.model, rows, size, _room(self._engine), bits)
         for tokens in decoder.run():
             if job.is_cancelled():
                 return
@@ -267,8 +266,7 @@ def _parsed(form: AnswerSchema | None, answer: str) -> dict[str, Any]:
 
 def _room(engine: Engine) -> int:
     """Tokens that the caches of a batch may hold together: one text's whole context at least."""
-    kind = CacheKind(**engine.cache_options)
     itemsize = engine.model.model.norm.weight.dtype.size
-    bytes_of_one = kind.nbytes(engine.model.args, MANY_TOKENS, itemsize) / MANY_TOKENS
+    bytes_of_many = cache_nbytes(engine.model.args, engine.cache_config, MANY_TOKENS, itemsize)
     free = available_memory() - engine.plan.need.workspace
-    return max(engine.context, int(free * CACHE_SHARE * ROOM_SHARE / bytes_of_one))
+    return max(engine.context, int(free * CACHE_SHARE * ROOM_SHARE * MANY_TOKENS / bytes_of_many))

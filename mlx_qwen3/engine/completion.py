@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cache.prompt_cache import make_prompt_cache
+from mlx_qwen3.cache.prompt_cache import make_layer_caches
 from mlx_qwen3.engine.job import Job, Steps
 from mlx_qwen3.engine.streams import listen
 from mlx_qwen3.errors import MessageError
@@ -41,7 +41,7 @@ def check_prompt(ids: Sequence[int], context: int) -> None:
 
 def _steps(job: Job, engine: Engine, ids: list[int], params: SamplingParams) -> Steps:
     """On the engine's thread: prefill, then a token a step."""
-    cache, drafter = make_prompt_cache(engine.model, **engine.cache_options), engine.drafter()
+    cache, drafter = make_layer_caches(engine.model, engine.cache_config), engine.drafter()
     for _ in chain(prefill(engine.model, ids[:-1], cache), drafter.begin(ids[:-1]) if drafter else ()):
         yield []
         if job.is_cancelled():

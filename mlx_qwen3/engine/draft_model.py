@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlx_qwen3.backend.device import keep_resident
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
 from mlx_qwen3.checkpoint.load import Loaded, load, load_config
-from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, Qwen3Error
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
@@ -18,25 +18,28 @@ from mlx_qwen3.model.qwen3 import Model
 AUTO, TEXT = "auto", "text"
 """Settings that name no model: choose; or draft from the text itself."""
 SMALLEST = "0.6b"
-GROUP_SIZE = 64  # of a quantized cache, as an engine makes it
 # A draft of four tokens must cost less than half a pass of the model, or it gains little.
 WORTH_A_DRAFT = 10
 
 
 def load_draft_model(
-    setting: str | None, target: Loaded, kind: CacheKind, context: int | None, on_download: OnDownload | None
+    setting: str | None,
+    target: Loaded,
+    cache_config: CacheConfig,
+    context: int | None,
+    on_download: OnDownload | None,
 ) -> Loaded | None:
     """The model that drafts for `target`, None where none does.
 
     setting: a model as `load_model` takes it. `auto`: the smallest of the family for a model that reads
     ten times as much for a token, if it was downloaded already and fits beside it. None, `text`: no model.
-    kind: of the target's caches. Raises what loading raises, CheckpointError if the vocabularies differ,
-    and InsufficientMemoryError if the target leaves no room for as long a conversation.
+    cache_config: of the target's caches. Raises what loading raises, CheckpointError if the vocabularies
+    differ, and InsufficientMemoryError if the target leaves no room for as long a conversation.
     """
     if setting is None or setting == TEXT:
         return None
     if setting == AUTO:
-        return _load_automatically(target, kind, context)
+        return _load_automatically(target, cache_config, context)
     folder = resolve(setting, on_download)
     same_size = load_config(folder).vocab_size == target.model.args.vocab_size
     if not same_size or not same_vocabulary(folder, target.folder):
@@ -45,7 +48,7 @@ def load_draft_model(
             "same family, or `text`"
         )
     try:
-        draft = load(folder, context, kind, setting, beside=target.plan)
+        draft = load(folder, context, cache_config, setting, beside=target.plan)
     except InsufficientMemoryError as error:
         raise InsufficientMemoryError(
             f"{setting} cannot draft for {target.folder.name}, which leaves it "
@@ -56,7 +59,7 @@ def load_draft_model(
     return draft
 
 
-def _load_automatically(target: Loaded, kind: CacheKind, context: int | None) -> Loaded | None:
+def _load_automatically(target: Loaded, cache_config: CacheConfig, context: int | None) -> Loaded | None:
     if bytes_read(target.model.args, target.folder) < WORTH_A_DRAFT * FAMILY[SMALLEST].num_bytes:
         return None
     from mlx_qwen3.checkpoint.hub import downloaded
@@ -64,18 +67,15 @@ def _load_automatically(target: Loaded, kind: CacheKind, context: int | None) ->
     if (folder := downloaded(FAMILY[SMALLEST].repository)) is None:
         return None
     try:
-        return load_draft_model(str(folder), target, kind, context, None)
+        return load_draft_model(str(folder), target, cache_config, context, None)
     except Qwen3Error:  # no room, another vocabulary, a download that is not whole: nobody asked for it
         return None
 
 
-def draft_cache_options(draft: Model, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the cache of `draft` is made with, where the model's is made with `options`.
-
-    The same, but that heads too small for a quantization group are kept as they are.
-    """
-    is_divided = draft.args.head_dim % GROUP_SIZE == 0
-    return {name: value for name, value in options.items() if is_divided or name != "bits"}
+def draft_cache_config(draft: Model, cache_config: CacheConfig) -> CacheConfig:
+    """The cache of `draft`: as the target's, but not quantized where a group does not divide its heads."""
+    is_divided = draft.args.head_dim % cache_config.group_size == 0
+    return cache_config if is_divided else replace(cache_config, bits=None)
 
 
 def bytes_read(config: ModelConfig, folder: Path) -> int:

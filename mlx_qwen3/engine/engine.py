@@ -17,17 +17,17 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.snapshots import MarkRoom
 from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.fingerprint import fingerprint
 from mlx_qwen3.checkpoint.load import Loaded, load
-from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.checkpoint.memory_plan import Plan
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.engine.batch import BatchOptions, BatchRun, Prompt
-from mlx_qwen3.engine.draft_model import AUTO, TEXT, draft_cache_options, load_draft_model
+from mlx_qwen3.engine.draft_model import AUTO, TEXT, draft_cache_config, load_draft_model
 from mlx_qwen3.engine.job import Job, Sink, Steps
 from mlx_qwen3.engine.session import Session
 from mlx_qwen3.errors import CacheError, EngineError
@@ -81,8 +81,7 @@ class Engine:
             "draft_model": draft_model,
         }
         """What it was made with, to make another like it."""
-        cache_options = {"max_size": max_kv_size, "bits": kv_bits}
-        self.cache_options = {name: value for name, value in cache_options.items() if value is not None}
+        self.cache_config = CacheConfig(max_size=max_kv_size, bits=kv_bits)
         """What each session's PromptCache is made with."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
@@ -132,7 +131,7 @@ class Engine:
     @property
     def is_endless(self) -> bool:
         """Whether caches are windows."""
-        return "max_size" in self.cache_options
+        return self.cache_config.max_size is not None
 
     def fingerprint(self, config: ModelConfig) -> dict[str, str]:
         """What caches of conversations belong to, filled with positions scaled as in `config`."""
@@ -151,13 +150,13 @@ class Engine:
     def drafter(self) -> Drafter | None:
         """Who guesses ahead in one conversation, if anybody does. For the engine's thread."""
         if self.draft_model is not None:
-            options = draft_cache_options(self.draft_model, self.cache_options)
-            return ModelDrafter(self.draft_model, marks=self.marks, **options)
+            config = draft_cache_config(self.draft_model, self.cache_config)
+            return ModelDrafter(self.draft_model, cache_config=config, marks=self.marks)
         return TextDrafter() if self._draft_setting in (AUTO, TEXT) else None
 
     def prompt_cache(self) -> PromptCache:
         """An empty cache for one conversation. For the engine's thread."""
-        return PromptCache(self.model, marks=self.marks, **self.cache_options)
+        return PromptCache(self.model, self.cache_config, marks=self.marks)
 
     def session(self, **options: Any) -> Session:
         """A new conversation; see Session for the options."""
@@ -236,10 +235,9 @@ class Engine:
     ) -> None:
         try:
             folder = resolve(name, on_download)
-            kind = CacheKind(**self.cache_options)
-            loaded = load(folder, context, kind, name)
+            loaded = load(folder, context, self.cache_config, name)
             tokenizer = load_tokenizer(folder)
-            draft = load_draft_model(self._draft_setting, loaded, kind, context, on_download)
+            draft = load_draft_model(self._draft_setting, loaded, self.cache_config, context, on_download)
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)
         else:

@@ -123,7 +123,7 @@ class Slot:
         engine.model.scale_positions(config.rope_scaling)
         fingerprint = self._fingerprint(config)
         self.cache = PromptCache.load(
-            engine.model, path, fingerprint, marks=engine.marks, **engine.cache_options
+            engine.model, path, fingerprint, engine.cache_config, marks=engine.marks
         )
         self.config = config
         self._drafter = None

@@ -110,7 +110,7 @@ class Turn(TurnOutput):
         With a window it is the header of the answer, in which the template leaves out an empty think
         block later: the window can be brought back to what it was before.
         """
-        if self._cache.max_size is None:
+        if self._cache.config.max_size is None:
             return 1
         start = self._tokenizer.control_tokens["<|im_start|>"]
         header = feed[: -LONGEST_HEADER - 1 : -1]  # backwards

@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.batch import BatchKVCache
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.rows import each
@@ -79,7 +80,7 @@ class BatchDecoder(Generic[AnyRow]):
         group_size: int = 64,
     ):
         self._model, self._size, self._room = model, size, room
-        self._prefix = PromptCache(model, bits=bits, group_size=group_size)
+        self._prefix = PromptCache(model, CacheConfig(bits=bits, group_size=group_size))
         self._layers = [BatchKVCache(bits, group_size) for _ in self._prefix.layers]
         self._chunks = ChunkSizes()
         self._rows: list[AnyRow] = []

@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt_cache import make_layer_cache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
@@ -108,9 +109,8 @@ class Model(nn.Module):
         self, max_size: int | None = None, keep: int = 4, bits: int | None = None, group_size: int = 64
     ) -> list[KVCache | RotatingKVCache]:
         """An empty cache, one entry a layer; see `make_prompt_cache`."""
-        return [
-            make_layer_cache(max_size, keep, bits, group_size, layer.self_attn.rope) for layer in self.layers
-        ]
+        config = CacheConfig(max_size, keep, bits, group_size)
+        return [make_layer_cache(config, layer.self_attn.rope) for layer in self.layers]
 
     def scale_positions(self, scaling: RopeScaling | None) -> None:
         """Rotate positions by `scaling` from now on. A cache filled otherwise does not go with that."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+from mlx_qwen3.cache.config import CacheConfig
 
 import mlx.core as mx  # isort: skip
 import mlx.nn as nn
@@ -194,13 +195,13 @@ def feed(model: Model, cache: PromptCache, ids: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
 def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Model, kind: str) -> None:
-    cache = PromptCache(model, **CACHES[kind])
+    cache = PromptCache(model, CacheConfig(**CACHES[kind]))
     assert feed(model, cache, PROMPT) == [*PROMPT[:2], *PROMPT[-10:]]
     longer = [*PROMPT, 11, 12]
     assert feed(model, cache, longer) == [11, 12]  # only more: the window goes on
     changed = [*PROMPT[:15], 13, 14, 15]
     assert feed(model, cache, changed) == changed[-10:]  # the first two are still held
-    fresh = PromptCache(model, **CACHES[kind])
+    fresh = PromptCache(model, CacheConfig(**CACHES[kind]))
     feed(model, fresh, changed)
     following = [model(mx.array([[6]]), held.layers) for held in (cache, fresh)]
     assert mx.abs(following[0] - following[1]).max().item() < 1e-4
@@ -215,7 +216,7 @@ def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Mo
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str, steps: int) -> None:
     said, prompts = PROMPT, [PROMPT, [*PROMPT, 90, 91, 92, 93, 94, 95, 96, 97, 98]]
-    cache, twin = PromptCache(model, **CACHES[kind]), PromptCache(model, **CACHES[kind])
+    cache, twin = (PromptCache(model, CacheConfig(**CACHES[kind])) for _ in range(2))
     for prompt in prompts:  # the second goes on from the first's end, not from what was answered
         for held in (cache, twin):
             assert len(feed(model, held, prompt)) <= 12
@@ -236,10 +237,10 @@ def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str
 
 
 def test_marks_of_many_caches_stay_within_their_room(model: Model) -> None:
-    size = PromptCache(model, **CACHES["rotating"])
+    size = PromptCache(model, CacheConfig(**CACHES["rotating"]))
     feed(model, size, PROMPT)
     room = MarkRoom(2 * size.nbytes)
-    caches = [PromptCache(model, marks=room, **CACHES["rotating"]) for _ in range(4)]
+    caches = [PromptCache(model, CacheConfig(**CACHES["rotating"]), marks=room) for _ in range(4)]
     for cache in caches:
         feed(model, cache, PROMPT)
         cache.mark()
@@ -247,7 +248,7 @@ def test_marks_of_many_caches_stay_within_their_room(model: Model) -> None:
     del caches[2], cache
     caches[0].mark()
     assert [bool(cache.mark_nbytes) for cache in caches] == [True, False, True]
-    none = PromptCache(model, marks=MarkRoom(size.nbytes - 1), **CACHES["rotating"])
+    none = PromptCache(model, CacheConfig(**CACHES["rotating"]), marks=MarkRoom(size.nbytes - 1))
     feed(model, none, PROMPT)
     none.mark()
     assert none.mark_nbytes == 0
@@ -258,7 +259,7 @@ def test_marks_of_many_caches_stay_within_their_room(model: Model) -> None:
 
 
 def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
-    cache = PromptCache(model, **CACHES["rotating"])
+    cache = PromptCache(model, CacheConfig(**CACHES["rotating"]))
     feed(model, cache, PROMPT)
     cache.mark()
     assert cache.mark_nbytes == cache.nbytes
@@ -267,11 +268,11 @@ def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
 
 
 def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_only(model: Model) -> None:
-    cache = PromptCache(model, max_size=12, keep=2)
+    cache = PromptCache(model, CacheConfig(max_size=12, keep=2))
     feed(model, cache, PROMPT)  # 2 first, 8 left out, 10 last
     changed = [*PROMPT[:9], 50, 51]
     assert feed(model, cache, changed) == changed[2:]
-    fresh = PromptCache(model, max_size=12, keep=2)
+    fresh = PromptCache(model, CacheConfig(max_size=12, keep=2))
     feed(model, fresh, changed)
     following = [model(mx.array([[6]]), held.layers) for held in (cache, fresh)]
     assert mx.abs(following[0] - following[1]).max().item() < 1e-4

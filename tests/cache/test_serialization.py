@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+from mlx_qwen3.cache.config import CacheConfig
 
 import mlx.core as mx  # isort: skip
 import pytest
@@ -17,7 +17,6 @@ from killed import run_until_killed
 from tiny_checkpoints import CACHES, DENSE, random_model, write_checkpoint
 
 from mlx_qwen3 import Engine, Session
-from mlx_qwen3.cache.folder import CacheFolder
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.serialization import load_prompt_cache, save_prompt_cache
@@ -49,10 +48,10 @@ def following(model: Model, cache: PromptCache) -> mx.array:
 
 @pytest.mark.parametrize("kind", CACHES)
 def test_a_saved_cache_goes_on_where_it_was(model: Model, kind: str, tmp_path: Path) -> None:
-    cache = PromptCache(model, **CACHES[kind])
+    cache = PromptCache(model, CacheConfig(**CACHES[kind]))
     feed(model, cache, list(range(20)))
     cache.save(tmp_path / "a.safetensors", MADE_WITH)
-    loaded = PromptCache.load(model, tmp_path / "a.safetensors", MADE_WITH, **CACHES[kind])
+    loaded = PromptCache.load(model, tmp_path / "a.safetensors", MADE_WITH, CacheConfig(**CACHES[kind]))
     assert (loaded.ids, loaded._skipped) == (cache.ids, cache._skipped)
     assert mx.array_equal(following(model, cache), following(model, loaded))
     longer = [*range(20), 50, 51]
@@ -68,7 +67,7 @@ def test_what_was_made_with_something_else_is_refused_by_name(model: Model, tmp_
         with pytest.raises(CacheError, match=f"made with another {name}; the conversation has to be read"):
             PromptCache.load(model, path, {**MADE_WITH, name: "other"})
     with pytest.raises(CacheError, match="another cache"):
-        PromptCache.load(model, path, MADE_WITH, bits=8)
+        PromptCache.load(model, path, MADE_WITH, CacheConfig(bits=8))
 
 
 def test_files_that_cannot_be_used_are_refused(model: Model, tmp_path: Path) -> None:
@@ -129,19 +128,6 @@ def test_fingerprints_tell_models_templates_and_ropes_apart(tmp_path: Path) -> N
     mx.save_safetensors(str(tmp_path / "b" / "model.safetensors"), tensors, {"format": "pt"})
     tuned = fingerprint(tmp_path / "b", config, "template")
     assert {name for name in one if one[name] != tuned[name]} == {"model"}
-
-
-def test_the_least_recently_used_caches_make_room(tmp_path: Path) -> None:
-    folder = CacheFolder(tmp_path, limit=250)
-    for age, name in enumerate("abc"):
-        folder.path(name).write_bytes(b"x" * 100)
-        os.utime(folder.path(name), (1e9 - age, 1e9 - age))  # c is the oldest
-    assert folder.use("c") == folder.path("c")
-    folder.make_room()
-    assert sorted(file.stem for file in tmp_path.iterdir()) == ["a", "c"]
-    assert folder.use("b") is None
-    with pytest.raises(CacheError, match="cannot be a name"):
-        folder.path("../x")
 
 
 SYSTEM = "You add numbers. " * 30

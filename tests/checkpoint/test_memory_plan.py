@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import DENSE, write_checkpoint
 
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.checkpoint import FAMILY, load_model
+from mlx_qwen3.checkpoint import FAMILY, load_model, memory
 from mlx_qwen3.checkpoint import load as load_module
 from mlx_qwen3.checkpoint.load import load
-from mlx_qwen3.checkpoint.memory import CacheKind
+from mlx_qwen3.checkpoint.memory import cache_nbytes
 from mlx_qwen3.checkpoint.memory_plan import Demand, family_demand, fitting, make_plan
 from mlx_qwen3.errors import InsufficientMemoryError
-from mlx_qwen3.model import decode, memory
+from mlx_qwen3.generation import decode
 from mlx_qwen3.model import prepare as backend
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
@@ -51,8 +52,8 @@ def refused(asked: Demand, room: int) -> str:
 def test_a_cache_of_14b_takes_160_kib_a_token() -> None:
     config = FAMILY["14b"].config
     for bits, per_value in ((None, 16), (8, 8.5), (4, 4.5)):
-        kind = CacheKind(max_size=1024, bits=bits)
-        assert kind.nbytes(config, 0, 2) == 1024 * 160 * 1024 * per_value / 16
+        cache_config = CacheConfig(max_size=1024, bits=bits)
+        assert cache_nbytes(config, cache_config, 0, 2) == 1024 * 160 * 1024 * per_value / 16
 
 
 def test_what_does_not_fit_is_refused_with_ways_out_that_do(on_metal: None) -> None:
@@ -64,8 +65,8 @@ def test_what_does_not_fit_is_refused_with_ways_out_that_do(on_metal: None) -> N
     assert model == "8b"
     assert "--kv-bits 4" in said
     assert make_plan(demand("14b", context=context), MAC_16GB).context == context
-    make_plan(demand("14b", context=40960, kind=CacheKind(bits=4)), MAC_16GB)
-    make_plan(demand("8b", context=40960, kind=CacheKind(bits=8)), MAC_16GB)
+    make_plan(demand("14b", context=40960, cache_config=CacheConfig(bits=4)), MAC_16GB)
+    make_plan(demand("8b", context=40960, cache_config=CacheConfig(bits=8)), MAC_16GB)
 
 
 def test_without_a_context_asked_for_what_fits_is_what_one_gets(on_metal: None) -> None:
@@ -74,7 +75,7 @@ def test_without_a_context_asked_for_what_fits_is_what_one_gets(on_metal: None) 
     assert plan.need.total <= MAC_16GB
     large = make_plan(demand("14b"), 64 * GB)
     assert (large.context, large.longest) == (40_960, 131_072)
-    window = make_plan(demand("14b", kind=CacheKind(max_size=4096)), MAC_16GB)
+    window = make_plan(demand("14b", cache_config=CacheConfig(max_size=4096)), MAC_16GB)
     assert window.context == 40_960
 
 
@@ -82,7 +83,7 @@ def test_weights_that_do_not_fit_leave_a_smaller_model(on_metal: None) -> None:
     said = refused(demand("32b"), MAC_16GB)
     assert said.endswith("can be had; try --model 14b")
     assert "close other programs" in refused(demand("0.6b"), GB // 10)
-    window = refused(demand("14b", kind=CacheKind(max_size=32768)), MAC_16GB)
+    window = refused(demand("14b", cache_config=CacheConfig(max_size=32768)), MAC_16GB)
     assert "a window of 32,768" in window
     assert "--max-kv-size 16384" in window
 
@@ -107,14 +108,14 @@ def test_copies_for_the_cpu_get_what_a_conversation_leaves() -> None:
 def test_a_plan_never_exceeds_the_room_and_ways_out_hold(
     name: str, context: int | None, bits: int | None, room: int
 ) -> None:
-    asked = replace(family_demand(FAMILY[name], CacheKind(bits=bits)), context=context, copies=5 * GB)
+    asked = replace(family_demand(FAMILY[name], CacheConfig(bits=bits)), context=context, copies=5 * GB)
     try:
         plan = make_plan(asked, room)
     except InsufficientMemoryError as error:
         assert (context is None and asked.need(2048).total > room) or asked.need(context or 2048).total > room
         if found := re.search(r"(?:--kv-bits (\d) )?--context (\d+)", str(error)):
             fewer = int(found[1]) if found[1] else bits
-            make_plan(replace(asked, kind=CacheKind(bits=fewer), context=int(found[2])), room)
+            make_plan(replace(asked, cache_config=CacheConfig(bits=fewer), context=int(found[2])), room)
         return
     assert plan.need.total + plan.copies <= room
     assert plan.context <= plan.longest
@@ -133,8 +134,8 @@ def test_the_caches_size_is_exact(bits: int | None, max_size: int | None, tokens
     cache = make_prompt_cache(model, max_size=max_size, bits=bits, group_size=32)
     for start in range(0, tokens, 173):
         model(mx.zeros((1, min(173, tokens - start)), mx.int32), cache)
-    kind = CacheKind(max_size, bits, 32)
-    assert sum(layer.nbytes for layer in cache) == kind.nbytes(model.args, tokens, 4)
+    cache_config = CacheConfig(max_size=max_size, bits=bits, group_size=32)
+    assert sum(layer.nbytes for layer in cache) == cache_nbytes(model.args, cache_config, tokens, 4)
 
 
 def test_a_model_that_does_not_fit_is_refused_before_a_weight_is_read(
@@ -166,7 +167,7 @@ def test_the_estimate_is_within_a_tenth_of_what_is_taken(
     mx.clear_cache()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    loaded = load(tmp_path, tokens, CacheKind(bits=bits))
+    loaded = load(tmp_path, tokens, CacheConfig(bits=bits))
     cache = make_prompt_cache(loaded.model, bits=bits)
     for layer in cache * 16:  # a long prompt, all but its last chunks
         layer.update_and_fetch(rows, rows)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli.test_cli import run as run_command
 from scripted import write_byte_tokenizer
-from test_cli import run as run_command
 from tiny_checkpoints import DENSE, write_checkpoint
 
 from mlx_qwen3 import Engine
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.load import load
 from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
-from mlx_qwen3.checkpoint.memory import CacheKind
 from mlx_qwen3.engine import draft_model as draft_model
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, ModelNotFoundError
 from mlx_qwen3.generation.speculative.drafters import ModelDrafter, TextDrafter
@@ -69,15 +69,15 @@ def test_another_vocabulary_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_draft_model_must_fit_beside_the_model_it_drafts_for() -> None:
     target = load(DEMO_FOLDER)
     full = replace(target, plan=replace(target.plan, room=target.plan.need.total, copies=0))
-    assert draft_model.load_draft_model("demo-draft", target, CacheKind(), None, None) is not None
+    assert draft_model.load_draft_model("demo-draft", target, CacheConfig(), None, None) is not None
     message = r"demo-draft cannot draft for demo, which leaves it 0\.0 GB of memory; try --draft-model text"
     with pytest.raises(InsufficientMemoryError, match=message):
-        draft_model.load_draft_model("demo-draft", full, CacheKind(), None, None)
+        draft_model.load_draft_model("demo-draft", full, CacheConfig(), None, None)
     # Weights alone would fit, but not as long a conversation as the model may have.
     short = target.plan.need.total + weight_bytes(DEMO_FOLDER / "draft") + 10**5
     beside = replace(target, plan=replace(target.plan, room=short, copies=0))
     with pytest.raises(InsufficientMemoryError):
-        draft_model.load_draft_model("demo-draft", beside, CacheKind(), None, None)
+        draft_model.load_draft_model("demo-draft", beside, CacheConfig(), None, None)
 
 
 def weight_bytes(folder: Path) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
+from mlx_qwen3.cache.config import CacheConfig
 
 import mlx.core as mx  # isort: skip
 import pytest
@@ -72,7 +73,11 @@ def small(model: Model) -> Model:
 
 
 def make_drafter(kind: str, small: Model, lengths: Sequence[int], **options: Any) -> Drafter:
-    drafter = TextDrafter(shortest=2) if kind == "text" else ModelDrafter(small, **options)
+    drafter = (
+        TextDrafter(shortest=2)
+        if kind == "text"
+        else ModelDrafter(small, cache_config=CacheConfig(**options))
+    )
     drafter.pace = Lengths(lengths)
     return drafter
 

@@ -1,4 +1,4 @@
-"""What a chat at the terminal consists of, for its commands to act on."""
+"""The state of a chat at the terminal, which the slash commands act on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from mlx_qwen3.cli.chat.terminal.printers import printable
+from mlx_qwen3.cli.chat.terminal.text import printable
 from mlx_qwen3.errors import CacheError
 
 if TYPE_CHECKING:
@@ -17,23 +17,27 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.saved_conversations import Store
-    from mlx_qwen3.cli.chat.terminal.printers import Printer
+    from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
+    from mlx_qwen3.cli.chat.terminal.text import Printer
     from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.engine import Engine
     from mlx_qwen3.engine.session import Session
     from mlx_qwen3.events import Event
 
-
-WORTH_SAVING = 256  # tokens; fewer are read again in no time
+MIN_TOKENS_TO_SAVE = 256  # a shorter conversation is prefilled again in no time
 
 
 @dataclass
 class ChatState:
-    """play: shows a turn. name: what the conversation is saved under; empty until it is saved.
+    """One chat at the terminal.
 
-    draft: what the next prompt starts with. attachments: texts that go before the next message.
-    is_editing: whether the next message takes the place of the latest.
+    Attributes:
+        show_turn: Prints the events of a turn as they arrive.
+        name: The name the conversation is saved under; empty until it is saved.
+        draft: The text that the next input line starts with.
+        attachments: Texts put before the next message.
+        is_editing: Whether the next message replaces the latest.
+        is_over: Whether the user leaves the chat.
     """
 
     engine: Engine
@@ -41,9 +45,9 @@ class ChatState:
     model: str
     console: Console
     printer: Printer
-    store: Store
+    store: ConversationStore
     tools: ChatTools
-    play: Callable[[Iterator[Event]], None]
+    show_turn: Callable[[Iterator[Event]], None]
     name: str = ""
     draft: str = ""
     attachments: list[str] = field(default_factory=list)
@@ -52,28 +56,28 @@ class ChatState:
 
     @property
     def window(self) -> int | None:
-        """The most tokens the cache holds, the first and the latest; None where it holds all."""
-        return self.engine.cache_options.get("max_size")
+        """The size of the sliding window in tokens; None without a window."""
+        return self.engine.cache_config.max_size
 
     @property
-    def tokens(self) -> int:
-        """Tokens of the conversation that are in the cache."""
+    def cached_tokens(self) -> int:
+        """Tokens of the conversation in the KV cache."""
         return min(self.session.tokens, self.window or self.session.tokens)
 
     @property
-    def room_shown(self) -> str:
-        """What the model can hold of a conversation, for a person."""
+    def context_label(self) -> str:
+        """The size of the window, or of the context, for a person."""
         if self.window:
             return f"window {self.window:,}"
         limit = " that there is memory for; --kv-bits 8 holds more" if self.engine.plan.is_limited else ""
         return f"context {self.engine.context:,}{limit}"
 
-    def say(self, text: str) -> None:
-        """Print a line of the chat's own."""
+    def print_line(self, text: str) -> None:
+        """Print a line from the chat itself, dimmed."""
         self.console.print(text, style="dim", markup=False, highlight=False)
 
-    def say_rows(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """Print rows in columns; the last column wraps, or is cut where the others leave it no room."""
+    def print_rows(self, rows: Iterable[tuple[str, ...]]) -> None:
+        """Print rows in aligned columns. The last wraps, or is cut if the others leave no room."""
         table = Table.grid(padding=(0, 2), pad_edge=False)
         for row in rows:
             table.add_row("", *(Text(printable(cell)) for cell in row), style="dim")
@@ -82,7 +86,7 @@ class ChatState:
         self.console.print(table)
 
     def take_draft(self) -> str:
-        """What the input line starts with, once."""
+        """Return the draft and clear it."""
         draft, self.draft = self.draft, ""
         return draft
 
@@ -90,32 +94,32 @@ class ChatState:
         """Save the conversation. Raises MessageError if that fails."""
         self.name = self.name or self.store.new_name()
         self.session.save(self.store.path(self.name))
-        self.store.make_room()
+        self.store.delete_oldest()
 
-    def park(self) -> None:
-        """Save what the model has read of a long conversation, which is left now."""
+    def save_cache(self) -> None:
+        """Save the KV cache of a long conversation before the user leaves it."""
         caches = self.store.caches
         is_small = self.session.saved_cache_bytes <= caches.limit
-        if self.name and self.session.tokens >= WORTH_SAVING and is_small:
+        if self.name and self.session.tokens >= MIN_TOKENS_TO_SAVE and is_small:
             try:
                 self.session.save_cache(caches.path(self.name))
             except CacheError as error:
-                self.say(f"what was read is not saved: {error}")
-            caches.make_room()
+                self.print_line(f"the KV cache is not saved: {error}")
+            caches.evict()
 
-    def resume(self) -> None:
-        """Take what was saved so."""
+    def load_cache(self) -> None:
+        """Load the KV cache that was saved with the conversation, if there is one."""
         try:
-            if path := self.store.caches.use(self.name):
+            if path := self.store.caches.find(self.name):
                 self.session.load_cache(path)
         except CacheError as error:
-            self.say(str(error))
+            self.print_line(str(error))
 
-    def use(self, engine: Engine) -> None:
-        """Go on with the conversation on another engine."""
+    def switch_engine(self, engine: Engine) -> None:
+        """Continue the conversation on another engine."""
         self.session = self.session.move_to(engine)
         self.engine = engine
 
-    def prepare(self) -> None:
-        """Have the engine read what the next message starts with, while its rest is typed."""
+    def prefill_ahead(self) -> None:
+        """Prefill the certain start of the next message while the user types the rest."""
         self.session.prepare("".join(f"{text}\n\n" for text in self.attachments))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.snapshots import MarkRoom
 from mlx_qwen3.cache.window.undo import take_back
@@ -126,15 +127,19 @@ class ModelDrafter:
     """A smaller model of the same vocabulary, with a cache of its own.
 
     It draws with the noise that the target draws with, so they mostly agree even where both are unsure.
-    marks, cache_options: as of PromptCache.
+    cache_config, marks: as of PromptCache.
     """
 
     def __init__(
-        self, model: DraftModel, longest: int = 8, marks: MarkRoom | None = None, **cache_options: Any
+        self,
+        model: DraftModel,
+        longest: int = 8,
+        cache_config: CacheConfig | None = None,
+        marks: MarkRoom | None = None,
     ):
         self.pace = Pace(longest)
         self._model = model
-        self._cache = PromptCache(model, marks=marks, **cache_options)
+        self._cache = PromptCache(model, cache_config, marks=marks)
         self._fed: list[int] = []  # since `begin`, and said
         self._unfed: list[int] = []  # said, and not fed yet
         self._guesses = NOTHING  # fed, and not said yet
