@@ -1,4 +1,4 @@
-"""Tools the model may call: Python functions, and what MCP servers offer.
+"""Tools the model may call: Python functions and the tools of MCP servers.
 
     from mlx_qwen3.tools import ToolBox, tool
 
@@ -8,7 +8,7 @@
 
     box = ToolBox([get_weather])
 
-Importing this is light: pydantic comes with the first `@tool`, the MCP SDK with the first server.
+Importing this is light: pydantic is imported with the first `@tool`, the MCP SDK with `tools.mcp.MCPServers`.
 """
 
 from mlx_qwen3.tools.approval import Answer, ApprovalRequest, Approvals, Choice, Decision, Question

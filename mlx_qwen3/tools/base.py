@@ -1,4 +1,4 @@
-"""What every tool is to the rest of the package, wherever it comes from."""
+"""The interface of a tool and of its result, for Python functions and MCP tools alike."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MAX_RESULT_CHARACTERS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
-    """What a tool gives back, as the model will read it. `is_error`: it failed, and `text` says how."""
+    """The result of a tool as the model reads it. `is_error`: the tool failed, and `text` says why."""
 
     text: str
     is_error: bool = False
 
     def cut(self, limit: int) -> ToolOutput:
-        """The same output in at most `limit` characters, and a note of how many are missing."""
+        """The same output with at most `limit` characters of its text, and a note of how many are missing."""
         missing = len(self.text) - limit
         if missing <= 0:
             return self
@@ -29,12 +29,16 @@ class ToolOutput:
 
 @dataclass
 class Tool(ABC):
-    """Something the model may call.
+    """A tool the model may call.
 
-    name: as the model calls it. description: what it does, for the model. parameters: JSON schema of
-    an object. server: the MCP server it belongs to, None for a function. origin: where that server
-    comes from (its command or address). annotations: what the tool claims about itself; shown to the
-    person who approves, and never decides anything.
+    Args:
+        name: The name the model calls it by.
+        description: What the tool does, for the model.
+        parameters: JSON schema of an object: the arguments.
+        server: The name of the MCP server that offers the tool; None for a Python function.
+        origin: The command or address of that server.
+        annotations: What the tool claims about itself (MCP's `readOnlyHint` and such). They are shown to
+            the person who approves a call, and decide nothing.
     """
 
     name: str
@@ -46,11 +50,11 @@ class Tool(ABC):
 
     @property
     def key(self) -> str:
-        """The tool's name among all tools there are: `server.name`, or `name` for a function."""
+        """The name used for permissions: `server.name`, or `name` for a function."""
         return f"{self.server}.{self.name}" if self.server else self.name
 
     def definition(self, name: str | None = None) -> dict[str, Any]:
-        """What the chat template gets: the tool under `name`, by default its own."""
+        """The tool as the chat template takes it, under `name` or its own name."""
         function = {
             "name": name or self.name,
             "description": self.description,
@@ -60,4 +64,4 @@ class Tool(ABC):
 
     @abstractmethod
     async def call(self, arguments: dict[str, Any]) -> ToolOutput:
-        """Run the tool. What goes wrong inside it is in the output; only cancelling raises."""
+        """Run the tool. A failure is an output with `is_error`; only cancellation raises."""

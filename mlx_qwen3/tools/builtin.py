@@ -1,4 +1,4 @@
-"""The tools of the demo: harmless, quick, and without network."""
+"""The built-in tools, get_time and calculator: quick, without side effects and network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo, available_timezones
 
-from mlx_qwen3.tools.function import FunctionTool, tool
+from mlx_qwen3.tools.function import tool
 
 Number = int | float
 
-# Cities that give their name to no time zone.
+# Cities that no time zone is named after.
 _MORE_CITIES = {
     "America/Chicago": "houston|dallas",
     "America/Los_Angeles": "san francisco|seattle|las vegas|san diego",
@@ -50,16 +50,16 @@ def get_time(city: str) -> str:
 
 
 def _find_zone(place: str) -> ZoneInfo | None:
-    """The zone of a city or a zone's name; None, local time, for no place."""
-    wanted = place.split(",")[0].strip().casefold()
-    if not wanted:
+    """The time zone of a city, or of a zone's name. None, which is local time, for an empty place."""
+    city = place.split(",")[0].strip().casefold()
+    if not city:
         return None
-    if wanted in _CITIES:
-        return ZoneInfo(_CITIES[wanted])
+    if city in _CITIES:
+        return ZoneInfo(_CITIES[city])
     names = sorted(available_timezones())
-    spelled = wanted.replace(" ", "_")
+    zone_city = city.replace(" ", "_")
     for name in names:
-        if name.casefold() == place.strip().casefold() or name.rpartition("/")[2].casefold() == spelled:
+        if name.casefold() == place.strip().casefold() or name.rpartition("/")[2].casefold() == zone_city:
             return ZoneInfo(name)
     raise ValueError(
         f'no time zone known for "{place}"; try a larger city nearby, or a name such as Europe/Paris'
@@ -114,7 +114,7 @@ def calculator(expression: str) -> str:
 
 
 def _evaluate(node: ast.expr) -> Number:
-    """The value of a syntax tree of numbers, operators and a few functions; nothing else is looked at."""
+    """The value of a syntax tree of numbers, operators and a few functions. All else is a ValueError."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return _checked(value)
@@ -132,7 +132,7 @@ def _evaluate(node: ast.expr) -> Number:
 
 
 def _power(base: Number, exponent: Number) -> Number:
-    """Without computing what would take for ever."""
+    """base**exponent, refused before computing it if the result would be too large."""
     if abs(base) > 1 and abs(exponent) * math.log10(abs(base)) > MAX_DIGITS:
         raise ValueError("the result has too many digits")
     return _checked(base**exponent)
@@ -144,6 +144,3 @@ def _checked(value: Number | complex) -> Number:
     if isinstance(value, int) and value.bit_length() > 4 * MAX_DIGITS:
         raise ValueError("the result has too many digits")
     return value
-
-
-DEMO_TOOLS: tuple[FunctionTool, ...] = (get_time, calculator)

@@ -1,4 +1,4 @@
-"""From a Python function's signature and docstring to the JSON schema the model is shown."""
+"""The JSON schema and the descriptions of a tool, from a Python function's signature and docstring."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ENTRY = re.compile(r"(?::param )?\s*(\w+)\s*(?:\([^)]*\))?:\s*(.*)")
 
 
 def read_docstring(text: str, names: set[str]) -> tuple[str, dict[str, str]]:
-    """What a docstring says of the function, and of each parameter.
+    """The function's description, and the description of each parameter in `names`.
 
-    A parameter is described by a line `name: text`, `name (type): text` or `:param name: text`, and by
-    the lines indented below it.
+    A line `name: text`, `name (type): text` or `:param name: text` describes a parameter, with the lines
+    indented below it.
     """
-    about: list[str] = []
+    description: list[str] = []
     entries: dict[str, list[str]] = {}
     current: tuple[str, int] | None = None
     for line in inspect.cleandoc(text).splitlines():
@@ -38,14 +38,16 @@ def read_docstring(text: str, names: set[str]) -> tuple[str, dict[str, str]]:
             entries[current[0]].append(stripped)
         elif not _HEADING.match(stripped):
             current = None
-            about.append(line)
-    return "\n".join(about).strip(), {name: " ".join(lines).strip() for name, lines in entries.items()}
+            description.append(line)
+    parameters = {name: " ".join(lines).strip() for name, lines in entries.items()}
+    return "\n".join(description).strip(), parameters
 
 
 def arguments_model(function: Callable[..., Any], docs: dict[str, str]) -> type[BaseModel]:
-    """A pydantic model of the function's arguments, each field under its parameter's name as alias.
+    """A pydantic model of the function's arguments. The alias of a field is the parameter's name.
 
-    Raises ToolError for a parameter without a type, or that cannot be given by name.
+    Fields are numbered: pydantic refuses names that a parameter may have (`_private`, `model_config`).
+    Raises ToolError for a parameter without a type, or one that cannot be passed by name.
     """
     from pydantic import ConfigDict, Field, create_model
     from pydantic.errors import PydanticUserError
@@ -54,7 +56,7 @@ def arguments_model(function: Callable[..., Any], docs: dict[str, str]) -> type[
     fields: dict[str, Any] = {}
     for number, (parameter, annotation) in enumerate(_parameters(function, name)):
         default = ... if parameter.default is parameter.empty else parameter.default
-        annotation, description = _described(annotation, docs.get(parameter.name))
+        annotation, description = _split_annotated(annotation, docs.get(parameter.name))
         fields[f"argument_{number}"] = (
             annotation,
             Field(default, alias=parameter.name, description=description),
@@ -70,18 +72,18 @@ def _parameters(function: Callable[..., Any], name: str) -> list[tuple[inspect.P
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError) as error:
         raise ToolError(f"tool {name}: a type cannot be read: {error}") from error
-    found = []
+    parameters = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ToolError(f"tool {name}: parameter {parameter} cannot be given by name")
         if parameter.name not in hints:
             raise ToolError(f"tool {name}: parameter {parameter.name} has no type")
-        found.append((parameter, hints[parameter.name]))
-    return found
+        parameters.append((parameter, hints[parameter.name]))
+    return parameters
 
 
-def _described(annotation: Any, description: str | None) -> tuple[Any, str | None]:
-    """`Annotated[type, "text"]` describes a parameter too."""
+def _split_annotated(annotation: Any, description: str | None) -> tuple[Any, str | None]:
+    """The type and the description of a parameter. The text of `Annotated[type, "text"]` goes first."""
     if get_origin(annotation) is Annotated:
         texts = [extra for extra in get_args(annotation)[1:] if isinstance(extra, str)]
         description = texts[0] if texts else description
@@ -89,7 +91,7 @@ def _described(annotation: Any, description: str | None) -> tuple[Any, str | Non
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's JSON schema without the titles pydantic adds and, where possible, without references."""
+    """The JSON schema without pydantic's titles, and without references to types that are not recursive."""
     from pydantic.errors import PydanticInvalidForJsonSchema
 
     try:
@@ -100,12 +102,12 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     plain: dict[str, Any] = _inlined(schema, definitions, ())
     if "#/$defs/" in str(plain):
         plain["$defs"] = {name: _inlined(entry, {}, ()) for name, entry in definitions.items()}
-    plain.pop("additionalProperties")  # checked all the same, and the model need not read it
+    plain.pop("additionalProperties")  # arguments are checked against it, but it would only cost tokens
     return {"type": "object", "properties": plain.pop("properties", {})} | plain
 
 
 def _inlined(schema: Any, definitions: dict[str, Any], inside: tuple[str, ...]) -> Any:
-    """`schema` with each reference replaced by what it names, but for a type that contains itself."""
+    """`schema` with each reference replaced by its definition, except inside that definition."""
     if isinstance(schema, list):
         return [_inlined(item, definitions, inside) for item in schema]
     if not isinstance(schema, dict):
@@ -114,9 +116,9 @@ def _inlined(schema: Any, definitions: dict[str, Any], inside: tuple[str, ...]) 
     if name in definitions and name not in inside:
         rest = {key: value for key, value in schema.items() if key != "$ref"}
         return _inlined(definitions[name] | rest, definitions, (*inside, name))
-    plain = {"type": schema["type"]} if "type" in schema else {}  # comes first, as people write it
+    plain = {"type": schema["type"]} if "type" in schema else {}  # first, as in schemas written by hand
     for key, value in schema.items():
-        if key == "properties":  # where `title` would be a parameter's name
+        if key == "properties":  # here "title" is the name of a parameter
             plain[key] = {name: _inlined(entry, definitions, inside) for name, entry in value.items()}
         elif key != "title" or not isinstance(value, str):
             plain[key] = _inlined(value, definitions, inside)

@@ -1,4 +1,4 @@
-"""The tools of a conversation, and the running of the calls the model makes."""
+"""The tools of a conversation: their names for the model, and running the model's calls."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from mlx_qwen3.tools.base import MAX_RESULT_CHARACTERS, Tool, ToolError, ToolOut
 from mlx_qwen3.tools.function import tool as function_tool
 
 Approve = Callable[[ApprovalRequest], Decision | Awaitable[Decision]]
-OnStart = Callable[[ToolCall], None]
-OnResult = Callable[[ToolResult], None]
 
 _POLL_SECONDS = 0.05
-_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 class ToolSource(Protocol):
-    """Whatever offers tools that may change, such as MCP servers."""
+    """Something whose tools may change at any time, such as MCPServers."""
 
     @property
     def tools(self) -> Sequence[Tool]:
@@ -31,13 +29,18 @@ class ToolSource(Protocol):
 
 
 class ToolBox:
-    """Tools by the names the model calls them by, and the running of calls.
+    """Offers tools to the model under unique names, and runs the calls it makes.
 
-    tools: tools, functions made tools by `@tool`, or plain typed functions. sources: what offers tools
-    that change. limit: the most characters of a result.
+    Tools of different servers with the same name get the server's name in front. A tool keeps the name it
+    was first offered under.
 
-    Equal names of several servers are told apart by the server's name in front; a name, once given,
-    stays. Raises ToolError if two functions share a name.
+    Args:
+        tools: Tools, functions decorated with `@tool`, or plain functions whose parameters have types.
+        sources: Objects whose `tools` may change, such as `MCPServers`.
+        limit: The most characters of a result; the rest is cut off.
+
+    Raises:
+        ToolError: Two of `tools` have the same name, or one of them cannot be a tool.
     """
 
     def __init__(
@@ -46,18 +49,22 @@ class ToolBox:
         sources: Iterable[ToolSource] = (),
         limit: int = MAX_RESULT_CHARACTERS,
     ):
-        own = [tool if isinstance(tool, Tool) else function_tool(tool) for tool in tools]
-        names = [tool.name for tool in own]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ToolError(f"two tools have the name {sorted(twice)[0]}; give one another with name=")
-        self._own, self._sources, self._limit = own, list(sources), limit
-        self._names: dict[str, str] = {}  # tool.key -> the model's name for it
+        if not isinstance(tools, Iterable) or not isinstance(sources, Iterable):
+            raise ToolError("tools and sources must be lists")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise ToolError(f"limit must be a number of characters, not {limit!r}")
+        self._fixed = [tool if isinstance(tool, Tool) else function_tool(tool) for tool in tools]
+        names = [tool.name for tool in self._fixed]
+        if duplicates := sorted(name for name in names if names.count(name) > 1):
+            raise ToolError(f"two tools have the name {duplicates[0]}; give one another with name=")
+        self._sources, self._limit = list(sources), limit
+        self._names: dict[str, str] = {}  # tool.key -> the name the model calls it by
 
     @property
     def tools(self) -> dict[str, Tool]:
-        """The tools offered now, by the model's name for them."""
-        offered = [*self._own, *(tool for source in self._sources for tool in source.tools)]
-        self._name(offered)
+        """The tools offered now, by the names the model calls them by."""
+        offered = [*self._fixed, *(tool for source in self._sources for tool in source.tools)]
+        self._assign_names(offered)
         return {self._names[tool.key]: tool for tool in offered}
 
     @property
@@ -67,112 +74,101 @@ class ToolBox:
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """Each tool's parameters, by the model's name for it: what the stream parser types values by."""
+        """Name -> JSON schema of the parameters. The parser converts the values of calls by it."""
         return {name: tool.parameters for name, tool in self.tools.items()}
 
     def definitions(self) -> list[dict[str, Any]]:
-        """What the chat template shows the model."""
+        """The tools as the chat template takes them."""
         return [tool.definition(name) for name, tool in self.tools.items()]
 
-    def _name(self, offered: Sequence[Tool]) -> None:
-        """Name the tools that have no name yet. Plain names go to those who share them with nobody."""
-        plain = [_UNSAFE.sub("_", tool.name) for tool in offered]
-        for tool, name in zip(offered, plain, strict=True):
-            taken = {given for key, given in self._names.items() if key != tool.key}
-            if tool.key not in self._names:
-                shared = tool.server and (plain.count(name) > 1 or name in taken)
-                wanted = _UNSAFE.sub("_", f"{tool.server}_{tool.name}") if shared else name
-                self._names[tool.key] = _unused(wanted, taken)
+    def _assign_names(self, offered: Sequence[Tool]) -> None:
+        """Name the tools that have no name yet. A name that several tools want gets the server in front."""
+        plain_names = [_NOT_IN_NAMES.sub("_", tool.name) for tool in offered]
+        for tool, name in zip(offered, plain_names, strict=True):
+            if tool.key in self._names:
+                continue
+            taken = set(self._names.values())
+            if tool.server and (plain_names.count(name) > 1 or name in taken):
+                name = _NOT_IN_NAMES.sub("_", f"{tool.server}_{tool.name}")
+            self._names[tool.key] = _unused(name, taken)
 
     def run(
         self,
         calls: Sequence[ToolCall],
         approve: Approve,
         *,
-        on_start: OnStart | None = None,
-        on_result: OnResult | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> list[ToolResult]:
-        """`arun` for callers without an event loop; everything but the tools runs on this thread."""
-        return asyncio.run(
-            self.arun(calls, approve, on_start=on_start, on_result=on_result, is_cancelled=is_cancelled)
-        )
+        """`arun` on an event loop of its own, for callers that have none."""
+        return asyncio.run(self.arun(calls, approve, is_cancelled=is_cancelled))
 
     async def arun(
         self,
         calls: Sequence[ToolCall],
         approve: Approve,
         *,
-        on_start: OnStart | None = None,
-        on_result: OnResult | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> list[ToolResult]:
-        """Ask for each call in turn, run those allowed side by side, return the results in order.
+        """Ask about each call in turn, then run the allowed ones concurrently.
 
-        approve: asked for each call that can run; may be async. on_start, on_result: told of each call
-        as it begins and ends. is_cancelled: looked at all along; what still runs then is stopped.
-        Calls the parser could not read, or nobody allowed, give results that say so.
+        Args:
+            calls: The calls of one model turn.
+            approve: Asked about each call that can run. It may be async.
+            is_cancelled: Polled while tools run. Once it is true, tools that still run are stopped.
+
+        Returns:
+            A result for each call, in the order of `calls`. The result of a call that the parser could not
+            read, that was not allowed, or that was cancelled, says so.
         """
         tools = self.tools
         decisions = [await self._decide(tools, call, approve, is_cancelled) for call in calls]
-        work = [
-            asyncio.ensure_future(self._run_one(tools, call, decision, on_start, on_result))
+        tasks = [
+            asyncio.ensure_future(self._run_call(tools, call, decision))
             for call, decision in zip(calls, decisions, strict=True)
         ]
         try:
-            while work and not is_cancelled():
-                _, waiting = await asyncio.wait(work, timeout=_POLL_SECONDS)
-                if not waiting:
+            while tasks and not is_cancelled():
+                _, running = await asyncio.wait(tasks, timeout=_POLL_SECONDS)
+                if not running:
                     break
         finally:
-            for task in work:
+            for task in tasks:
                 task.cancel()
-            ended = await asyncio.gather(*work, return_exceptions=True)
-        return [_result_of(end, call) for end, call in zip(ended, calls, strict=True)]
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        return [_result(outcome, call) for outcome, call in zip(outcomes, calls, strict=True)]
 
     async def _decide(
         self, tools: dict[str, Tool], call: ToolCall, approve: Approve, is_cancelled: Callable[[], bool]
     ) -> Decision:
-        """Whether a call may run; the reason is what the model is told if it may not."""
+        """Whether a call may run, and what the model is told if it may not."""
         if call.arguments is None:
             return Decision(False, call.error or "The call could not be read.")
         if call.name not in tools:
             return Decision(False, f'There is no tool "{call.name}".')
         if is_cancelled():
             return Decision(False, "Cancelled.")
-        request = ApprovalRequest(tools[call.name], call.arguments, tuple(tools.values()))
-        answer = approve(request)
-        return await answer if inspect.isawaitable(answer) else answer
+        decision = approve(ApprovalRequest(tools[call.name], call.arguments, tuple(tools.values())))
+        return await decision if inspect.isawaitable(decision) else decision
 
-    async def _run_one(
-        self,
-        tools: dict[str, Tool],
-        call: ToolCall,
-        decision: Decision,
-        on_start: OnStart | None,
-        on_result: OnResult | None,
-    ) -> ToolResult:
-        begin, output = time.perf_counter(), ToolOutput(decision.reason, is_error=True)
+    async def _run_call(self, tools: dict[str, Tool], call: ToolCall, decision: Decision) -> ToolResult:
+        start, output = time.perf_counter(), ToolOutput(decision.reason, is_error=True)
         if decision.allowed and call.arguments is not None:
-            if on_start:
-                on_start(call)
             output = await tools[call.name].call(call.arguments)
         output = output.cut(self._limit)
-        seconds = time.perf_counter() - begin
-        result = ToolResult(call.index, call.name, output.text, output.is_error, seconds)
-        if on_result:
-            on_result(result)
-        return result
+        return ToolResult(call.index, call.name, output.text, output.is_error, time.perf_counter() - start)
 
 
-def _unused(wanted: str, taken: set[str]) -> str:
-    names = [wanted, *(f"{wanted}_{number}" for number in range(2, len(taken) + 3))]
-    return next(name for name in names if name not in taken)
+def _unused(name: str, taken: set[str]) -> str:
+    """`name`, with a number behind it if it is taken."""
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate
 
 
-def _result_of(end: ToolResult | BaseException, call: ToolCall) -> ToolResult:
-    if isinstance(end, ToolResult):
-        return end
-    if isinstance(end, asyncio.CancelledError):
+def _result(outcome: ToolResult | BaseException, call: ToolCall) -> ToolResult:
+    if isinstance(outcome, ToolResult):
+        return outcome
+    if isinstance(outcome, asyncio.CancelledError):
         return ToolResult(call.index, call.name, "Cancelled by the user.", is_error=True, seconds=0.0)
-    raise end
+    raise outcome

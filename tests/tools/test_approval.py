@@ -113,11 +113,11 @@ def test_permissions_hold_for_their_scope(tmp_path):
 
 
 def test_nobody_to_ask(tmp_path):
-    lines = []
-    approvals = Approvals(allow={"disk.write"}, tell=lines.append)
+    denied = []
+    approvals = Approvals(allow={"disk.write"}, on_denied=denied.append)
     assert decide(approvals, READ) == Decision(False, DENIED)
     assert decide(approvals, WRITE) == Decision(True)
-    assert lines == ["disk.read was denied: nobody is here to ask; allow it with --allow disk.read"]
+    assert denied == [READ]
 
 
 def test_permissions_can_be_taken_back(tmp_path):
@@ -168,3 +168,13 @@ def test_a_description_cannot_hide_anything():
 def test_ordinary_text_stays_as_it_is():
     text = "Zürich 北京 שלום 🦜\n\tok"
     assert visible(text) == text
+
+
+def test_the_file_may_be_given_as_text(tmp_path):
+    assert decide(Approvals(str(tmp_path / "a.json"), ask=Person(Choice.TOOL)), READ).allowed
+    assert Approvals(str(tmp_path / "a.json")).allowed() == ["disk.read"]
+
+
+def test_one_key_in_place_of_a_list_is_refused():
+    with pytest.raises(ToolError, match="list of tools' keys"):
+        Approvals(allow="disk.read")

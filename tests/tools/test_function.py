@@ -217,6 +217,15 @@ def test_what_cannot_be_a_tool_is_refused_in_one_line(function, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "options", [{"name": 5}, {"name": ""}, {"timeout": "5"}, {"timeout": 0}, {"timeout": True}]
+)
+def test_wrong_options_are_one_clear_line(options):
+    with pytest.raises(ToolError) as caught:
+        tool(**options)
+    assert next(iter(options)) in str(caught.value)
+
+
 def test_results_are_cut_with_a_note():
     assert ToolOutput("x" * 30).cut(30) == ToolOutput("x" * 30)
     assert ToolOutput("x" * 2030, True).cut(30).text == "x" * 30 + "\n[cut here: 2,000 more characters]"

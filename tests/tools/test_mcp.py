@@ -18,7 +18,7 @@ pytest.importorskip("mcp", reason="needs the extra mcp")
 
 from mlx_qwen3.events import ToolCall
 from mlx_qwen3.tools import Decision, ToolBox, ToolError, ToolOutput
-from mlx_qwen3.tools.mcp.servers import MCPServers, ServerConfig
+from mlx_qwen3.tools.mcp import MCPServers, ServerConfig
 
 SERVERS = Path(__file__).parents[1] / "mcp_servers"
 
@@ -321,7 +321,33 @@ def test_calls_after_closing_say_so(one):
     assert asyncio.run(tool.call({})) == ToolOutput("The MCP server good was stopped.", is_error=True)
 
 
-def test_without_the_sdk_one_line_says_what_to_install():
-    code = "import sys; sys.modules['mcp'] = None; import mlx_qwen3.tools.mcp.servers"
+@pytest.mark.parametrize("name", ["MCPServers", "ServerStatus", "PromptInfo", "ResourceInfo"])
+def test_without_the_sdk_one_line_says_what_to_install(name):
+    code = f"import sys; sys.modules['mcp'] = None; from mlx_qwen3.tools.mcp import {name}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert 'ToolError: MCP servers need the extra "mcp": pip install "mlx-qwen3[mcp]"' in done.stderr
+
+
+def test_without_the_sdk_a_configuration_can_be_read(tmp_path):
+    file = tmp_path / "mcp.json"
+    file.write_text('{"mcpServers": {"a": {"command": "x"}}}')
+    code = (
+        "import sys; sys.modules['mcp'] = None\n"
+        "from mlx_qwen3.tools import mcp\n"
+        "from mlx_qwen3.tools.mcp import ServerConfig, load_config\n"
+        f"assert load_config({str(file)!r}) == [ServerConfig('a', 'x')]\n"
+        "assert 'MCPServers' in dir(mcp) and not hasattr(mcp, 'nothing')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.stderr == ""
+
+
+def test_importing_the_package_does_not_import_the_sdk():
+    code = "import sys, mlx_qwen3.tools.mcp; sys.exit('mcp' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("configs", [5, ["files"], ServerConfig("a", "x"), None])
+def test_what_is_no_configuration_is_refused(configs):
+    with pytest.raises(ToolError, match="as load_config returns them"):
+        MCPServers(configs)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("pydantic")
 
 from mlx_qwen3.tools import ToolError
-from mlx_qwen3.tools.mcp.config import ServerConfig, load_config
+from mlx_qwen3.tools.mcp import ServerConfig, load_config
 
 ENVIRONMENT = {"HOME": "/home/me", "TOKEN": "s3cret", "EMPTY": ""}
 

@@ -21,7 +21,7 @@ pytest.importorskip("mcp", reason="needs the extra mcp")
 
 from mlx_qwen3.events import ToolCall
 from mlx_qwen3.tools import Decision, ToolBox
-from mlx_qwen3.tools.mcp.servers import MCPServers, load_config
+from mlx_qwen3.tools.mcp import MCPServers, load_config
 
 # One on the SDK's first version, as many published servers still are, and one on whichever is current.
 SERVERS = {"time": ["mcp-server-time", "mcp<2"], "git": ["mcp-server-git"]}

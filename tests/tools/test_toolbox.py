@@ -170,3 +170,12 @@ def test_an_error_of_the_program_is_not_hidden():
 
     with pytest.raises(ZeroDivisionError):
         ToolBox([wait]).run(calls(("wait", {"seconds": 0})), broken)
+
+
+@pytest.mark.parametrize(
+    "options", [{"tools": 5}, {"sources": 5}, {"limit": "many"}, {"limit": -1}, {"tools": [5]}]
+)
+def test_wrong_arguments_are_one_clear_line(options):
+    with pytest.raises(ToolError) as caught:
+        ToolBox(**options)
+    assert "\n" not in str(caught.value)

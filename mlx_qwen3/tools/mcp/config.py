@@ -1,10 +1,10 @@
-"""Reads the `mcpServers` file people already have for Claude Desktop, Cursor or LM Studio.
+"""Reads the `mcpServers` file of Claude Desktop, Cursor or LM Studio.
 
     {"mcpServers": {"files": {"command": "npx", "args": ["-y", "a-server", "${HOME}/notes"], "env": {}},
                     "web": {"url": "https://example.com/mcp", "headers": {"X-Key": "${KEY}"}}}}
 
-`${VAR}` and `${VAR:-default}` are filled in from the environment, `${env:VAR}` too. A server with
-`"disabled": true` is left out. Keys unknown here are ignored, above all those that grant permission.
+`${VAR}`, `${VAR:-default}` and `${env:VAR}` are replaced by environment variables. A server with
+`"disabled": true` is left out. Unknown keys are ignored, above all those that grant permission.
 """
 
 from __future__ import annotations
@@ -24,11 +24,20 @@ _VARIABLE = re.compile(r"\$\{(?:env:)?(\w+)(?::-([^}]*))?\}")
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """One server: a command to run, or the address of one that runs.
+    """One server: a command to run, or the address of a running server.
 
-    timeout: the seconds a call may take; start_timeout: those until the server is ready. origin: where
-    it comes from, as the file spells it, so that no secret filled in is ever shown; by default the
-    address or the command line.
+    Args:
+        name: The server's name, unique in its file.
+        command: The program to run as a child process, which speaks MCP on stdin and stdout.
+        args: Its arguments.
+        env: Environment variables for it, beside a few safe ones of our own (PATH, HOME and such).
+        cwd: Its working directory.
+        url: The http(s) address of a server that runs already, in place of `command`.
+        headers: HTTP headers of every request to `url`.
+        timeout: The seconds a call may take.
+        start_timeout: The seconds until the server must be ready.
+        origin: The address or command line as the file has it, before variables are filled in, so that no
+            secret is shown. The default is `url`, or `command` with `args`.
     """
 
     name: str
@@ -48,7 +57,20 @@ class ServerConfig:
 
 
 def load_config(file: str | Path, environment: Mapping[str, str] | None = None) -> list[ServerConfig]:
-    """The servers of a configuration file. Raises ToolError, in one line, for what is wrong in it."""
+    """Read a configuration file.
+
+    Args:
+        file: Path of a JSON file with an `mcpServers` object.
+        environment: Variables to fill in; None for the environment of this process.
+
+    Returns:
+        The servers that are not disabled, in the order of the file.
+
+    Raises:
+        ToolError: The file cannot be read, or an entry is wrong.
+    """
+    if not isinstance(file, str | Path):
+        raise ToolError(f"the configuration of MCP servers is a path, not {type(file).__name__}")
     path = Path(file).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -61,8 +83,7 @@ def load_config(file: str | Path, environment: Mapping[str, str] | None = None) 
     servers = content.get("mcpServers") if isinstance(content, dict) else None
     if not isinstance(servers, dict):
         raise ToolError(f'{path} has no "mcpServers" object')
-    variables = os.environ if environment is None else environment
-    reader = _Reader(path, variables)
+    reader = _EntryReader(path, os.environ if environment is None else environment)
     return [reader.server(name, entry) for name, entry in servers.items() if not _is_disabled(entry)]
 
 
@@ -71,7 +92,9 @@ def _is_disabled(entry: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _EntryReader:
+    """Reads the entries of the file at `path`. `variables`: the values of `${VAR}`."""
+
     path: Path
     variables: Mapping[str, str]
 
@@ -111,7 +134,7 @@ class _Reader:
         return {item: self._expand(name, f"{key}.{item}", value) for item, value in values.items()}
 
     def _seconds(self, name: str, entry: dict[str, Any], key: str, default: float) -> float:
-        """Some programs write milliseconds: nobody waits a thousand seconds."""
+        """A number of seconds. 1000 and more are taken as milliseconds, which some programs write."""
         value = entry.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise self._error(name, f'"{key}" is not a number of seconds')
@@ -123,15 +146,16 @@ class _Reader:
         if not isinstance(value, str):
             raise self._error(name, f'"{key}" is not text')
 
-        def variable(match: re.Match[str]) -> str:
-            found = self.variables.get(match[1]) or match[2]
-            if found is None:
+        def fill_in(match: re.Match[str]) -> str:
+            value = self.variables.get(match[1]) or match[2]
+            if value is None:
                 raise self._error(
                     name, f'"{key}" needs the environment variable {match[1]}, which is not set'
                 )
-            return found
+            return value
 
-        return _VARIABLE.sub(variable, value)
+        return _VARIABLE.sub(fill_in, value)
 
     def _error(self, name: str, problem: str) -> ToolError:
-        return ToolError(f'{self.path}: server "{name}" {problem}'.replace(f'"{name}" "', f'"{name}": "'))
+        colon = ":" if problem.startswith('"') else ""  # before a key
+        return ToolError(f'{self.path}: server "{name}"{colon} {problem}')

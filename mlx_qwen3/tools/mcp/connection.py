@@ -1,4 +1,4 @@
-"""One MCP server: connecting, its tools, calls, changes, its end. Lives on the event loop of `mcp.py`."""
+"""The connection to one MCP server: start, tools, calls, end. Runs on the event loop of `servers.py`."""
 
 from __future__ import annotations
 
@@ -41,113 +41,123 @@ SECONDS_BETWEEN_REFRESHES = 0.2
 
 @dataclass
 class MCPTool(Tool):
-    """A tool of a server. `caller` brings a call to the servers' event loop."""
+    """A tool of a server. `caller` runs a call on the servers' event loop."""
 
     connection: Connection = field(kw_only=True, repr=False)
     caller: Caller = field(kw_only=True, repr=False)
 
     async def call(self, arguments: dict[str, Any]) -> ToolOutput:
-        """Let the server run the tool."""
+        """Call the tool on its server."""
         return await self.caller(self.connection, self.name, arguments)
 
 
 class Connection:
-    """A server, from `run` to `stop`.
+    """The connection to a server, from `run` to `stop`.
 
-    state, problem: how it is, and what went wrong. tools: what it offers now.
-    tell: gets a line for a person when the server is ready, changes its tools, fails or ends.
+    Args:
+        config: How to reach the server.
+        log_file: Where its stderr is written.
+        caller: Runs a tool call on the event loop of this connection.
+        on_change: Called with a line when the server is ready, changes its tools, fails or ends.
+
+    Attributes:
+        state, problem: The server's state, and why it failed.
+        tools: The tools it offers now.
+        settled: Set once it is ready or has failed.
     """
 
-    def __init__(self, config: ServerConfig, log_file: Path, caller: Caller, tell: Callable[[str], None]):
+    def __init__(
+        self, config: ServerConfig, log_file: Path, caller: Caller, on_change: Callable[[str], None]
+    ):
         self.config, self.log_file = config, log_file
         self.state: State = "starting"
         self.problem = ""
         self.tools: tuple[MCPTool, ...] = ()
-        self.settled = asyncio.Event()  # it is ready, or failed
-        self._caller, self._tell = caller, tell
-        self._refused = ""
+        self.settled = asyncio.Event()
+        self._caller, self._on_change = caller, on_change
+        self._http_error = ""
         self._client: Client | None = None
         self._stopping, self._ended, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        """Connect, and stay until the server ends or `stop` is called."""
+        """Connect, and serve until the server ends or `stop` is called."""
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self.config.start_timeout):
                     client = await stack.enter_async_context(self._make_client())
                     self._client = client
                     self.tools = await self._list_tools(client)
-                self._enter("ready")
-                await self._stay(client)
-        except Exception as error:  # noqa: BLE001  no server may take the program down
-            self._enter("failed", self._explain(error))
+                self._set_state("ready")
+                await self._serve(client)
+        except Exception as error:  # noqa: BLE001  a server must not end the program
+            self._set_state("failed", self._describe(error))
         else:
-            self._end()
+            self._record_end()
         finally:
             self._client, self.tools = None, ()
             self.state = "stopped" if self.state == "starting" else self.state
             self.settled.set()
 
     def stop(self) -> None:
-        """Ask the server to end."""
+        """Disconnect and stop the server."""
         self._stopping.set()
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolOutput:
-        """Call a tool; whatever goes wrong is in the output."""
+        """Call a tool. A failure is in the output."""
         try:
-            async with self._guarded() as client:
+            async with self._request() as client:
                 return to_output(await client.call_tool(name, arguments))
         except ToolError as error:
             return ToolOutput(str(error), is_error=True)
 
     async def prompts(self) -> list[Prompt]:
-        """The prompts it offers. Raises ToolError."""
-        async with self._guarded() as client:
+        """The prompts the server offers. Raises ToolError."""
+        async with self._request() as client:
             if client.server_capabilities.prompts is None:
                 return []
             return await _all_pages(client.list_prompts, lambda page: page.prompts)
 
     async def prompt(self, name: str, arguments: dict[str, str]) -> list[dict[str, str]]:
         """The messages of a prompt. Raises ToolError."""
-        async with self._guarded() as client:
+        async with self._request() as client:
             result = await client.get_prompt(name, arguments)
         return [{"role": entry.role, "content": to_text([entry.content])} for entry in result.messages]
 
     async def resources(self) -> list[Resource]:
-        """The resources it offers. Raises ToolError."""
-        async with self._guarded() as client:
+        """The resources the server offers. Raises ToolError."""
+        async with self._request() as client:
             if client.server_capabilities.resources is None:
                 return []
             return await _all_pages(client.list_resources, lambda page: page.resources)
 
     async def read(self, uri: str) -> str:
         """A resource as text. Raises ToolError."""
-        async with self._guarded() as client:
+        async with self._request() as client:
             result = await client.read_resource(uri)
         return "\n".join(map(resource_text, result.contents))
 
     def _make_client(self) -> Client:
         if self.config.url:
-            transport = http_transport(self.config, self._on_refusal)
+            transport = http_transport(self.config, self._on_http_error)
         else:
             transport = stdio_transport(self.config, Log(self.log_file), self._ended)
         return Client(
             transport,
-            client_info=Implementation(name="mlx-qwen3", version=_own_version()),
+            client_info=Implementation(name="mlx-qwen3", version=_package_version()),
             read_timeout_seconds=self.config.timeout,
             message_handler=self._on_message,
             cache=None,
         )
 
-    def _on_refusal(self, status: int) -> None:
-        self._refused = f" (HTTP {status})"
+    def _on_http_error(self, status: int) -> None:
+        self._http_error = f" (HTTP {status})"
 
     async def _on_message(self, message: object) -> None:
         if isinstance(message, ToolListChangedNotification):
             self._changed.set()
 
-    async def _stay(self, client: Client) -> None:
-        """Follow changes until the end."""
+    async def _serve(self, client: Client) -> None:
+        """Follow changes of the tools until the server ends or is stopped."""
         ends = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._ended)]
         watchers = [asyncio.ensure_future(watch(client)) for watch in (self._refresh, self._listen)]
         try:
@@ -158,18 +168,18 @@ class Connection:
             await asyncio.gather(*ends, *watchers, return_exceptions=True)
 
     async def _refresh(self, client: Client) -> None:
-        """List the tools again after each notice, though not for each of a flood of them."""
+        """List the tools again after notifications of a change, at most every SECONDS_BETWEEN_REFRESHES."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            with contextlib.suppress(Exception):  # the old list stands; the next call will tell
+            with contextlib.suppress(Exception):  # keep the old list; the next call reports the error
                 before, self.tools = self.tools, await self._list_tools(client)
                 if [tool.definition() for tool in before] != [tool.definition() for tool in self.tools]:
-                    self._tell(f"MCP server {self.config.name} changed its tools: {len(self.tools)} now")
+                    self._on_change(f"MCP server {self.config.name} changed its tools: {len(self.tools)} now")
             await asyncio.sleep(SECONDS_BETWEEN_REFRESHES)
 
     async def _listen(self, client: Client) -> None:
-        """Newer servers tell of changes only to who listens."""
+        """Subscribe to changes of the tools, which servers of protocol 2026-07-28 require."""
         with contextlib.suppress(ListenNotSupportedError, SubscriptionLost, MCPError, TimeoutError):
             async with client.listen(tools_list_changed=True) as changes:
                 async for _ in changes:
@@ -199,32 +209,32 @@ class Connection:
         )
 
     @asynccontextmanager
-    async def _guarded(self) -> AsyncIterator[Client]:
-        """The client, for one request that can fail only with ToolError."""
+    async def _request(self) -> AsyncIterator[Client]:
+        """The client for one request, with the time limit. All failures become ToolError."""
         if self._client is None:
             raise ToolError(f"The MCP server {self.config.name} is not running. {self.problem}".strip())
-        self._refused = ""
+        self._http_error = ""
         try:
             async with asyncio.timeout(self.config.timeout):
                 yield self._client
         except ToolError:
             raise
         except Exception as error:
-            raise ToolError(f"The MCP server {self.config.name} failed: {self._explain(error)}") from error
+            raise ToolError(f"The MCP server {self.config.name} failed: {self._describe(error)}") from error
 
-    def _enter(self, state: State, problem: str = "") -> None:
+    def _set_state(self, state: State, problem: str = "") -> None:
         self.state, self.problem = state, problem
-        self._tell(f"MCP server {self.config.name} {state}: {problem or f'{len(self.tools)} tools'}")
+        self._on_change(f"MCP server {self.config.name} {state}: {problem or f'{len(self.tools)} tools'}")
         self.settled.set()
 
-    def _end(self) -> None:
+    def _record_end(self) -> None:
         if self._stopping.is_set():
             self.state = "stopped"
         else:
-            self._enter("failed", f"it ended; its log is {self.log_file}")
+            self._set_state("failed", f"it ended; its log is {self.log_file}")
 
-    def _explain(self, error: BaseException) -> str:
-        """One line on what went wrong."""
+    def _describe(self, error: BaseException) -> str:
+        """What went wrong, in one line."""
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         if isinstance(error, TimeoutError) or getattr(error, "code", 0) == REQUEST_TIMEOUT:
@@ -232,24 +242,24 @@ class Connection:
             return f"it did not answer within {limit:g} seconds"
         if getattr(error, "code", 0) == CONNECTION_CLOSED and not self.config.url:
             return f"it ended; its log is {self.log_file}"
-        refused, self._refused = self._refused, ""
-        return one_line(error, limit=500) + refused
+        http_error, self._http_error = self._http_error, ""
+        return one_line(error, limit=500) + http_error
 
 
 async def _all_pages(fetch: Callable[..., Awaitable[Any]], items: Callable[[Any], list[Any]]) -> list[Any]:
-    """Every page's items. A server that never comes to an end is left after MAX_PAGES."""
-    found: list[Any] = []
+    """The items of all pages, of MAX_PAGES at most."""
+    collected: list[Any] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):
         page = await fetch(cursor=cursor)
-        found += items(page)
+        collected += items(page)
         if not page.next_cursor or page.next_cursor == cursor:
             break
         cursor = page.next_cursor
-    return found
+    return collected
 
 
-def _own_version() -> str:
+def _package_version() -> str:
     try:
         return version("mlx-qwen3")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What servers send, as text for a model that reads text only: everything else is named, not shown."""
+"""MCP content as text. The model reads text only, so images, sound and files are named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlx_qwen3.tools.base import ToolOutput
 
 
 def to_output(result: CallToolResult) -> ToolOutput:
-    """A call's result; its structured form where there is no other."""
+    """The result of a call: its content, or its structured content as JSON if that is all there is."""
     text = to_text(result.content)
     if not text.strip() and result.structured_content is not None:
         text = json.dumps(result.structured_content, ensure_ascii=False)
@@ -31,7 +31,7 @@ def to_output(result: CallToolResult) -> ToolOutput:
 
 
 def to_text(blocks: Iterable[ContentBlock]) -> str:
-    """The blocks one below the other."""
+    """The text of content blocks, one below the other."""
     return "\n".join(map(_block_text, blocks))
 
 
@@ -42,14 +42,14 @@ def _block_text(block: ContentBlock) -> str:
         case ImageContent() | AudioContent():
             return f"[{block.type}, {block.mime_type}, {_bytes_of(block.data)}: cannot be shown here]"
         case ResourceLink():
-            about = [block.title or block.name, block.mime_type or "", block.description or ""]
-            return f"[resource {block.uri}: {', '.join(filter(None, about))}]"
+            details = [block.title or block.name, block.mime_type or "", block.description or ""]
+            return f"[resource {block.uri}: {', '.join(filter(None, details))}]"
         case EmbeddedResource():
             return resource_text(block.resource)
 
 
 def resource_text(resource: TextResourceContents | BlobResourceContents) -> str:
-    """A resource under its address."""
+    """The text of a resource below its address."""
     if isinstance(resource, TextResourceContents):
         return f"[resource {resource.uri}]\n{resource.text}"
     kind = resource.mime_type or "of unknown type"

@@ -1,4 +1,4 @@
-"""A server at an address: the SDK's streamable HTTP, with headers and a bound on what is read."""
+"""A server at an address: the SDK's streamable HTTP transport, with headers and a size limit."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CONNECT_SECONDS = 10.0
 
 @asynccontextmanager
 async def http_transport(config: ServerConfig, on_refusal: Callable[[int], None]) -> AsyncIterator[Any]:
-    """Yields the streams the SDK wants. `on_refusal` gets each HTTP status that says no."""
-    # A compressed body could unpack to any size: ask for none.
+    """Yields the streams the SDK wants. `on_refusal` gets each HTTP status of 400 and above."""
+    # Refuse compression: a small body could unpack to any size.
     headers = {"Accept-Encoding": "identity", **config.headers}
     timeout = httpx2.Timeout(CONNECT_SECONDS, read=max(config.timeout, 300.0))
     async with (
@@ -33,7 +33,7 @@ async def http_transport(config: ServerConfig, on_refusal: Callable[[int], None]
 
 
 class _BoundedTransport(httpx2.AsyncHTTPTransport):
-    """Ends a response that is not a stream of events when it is larger than a message may be."""
+    """Fails a response larger than MAX_MESSAGE_BYTES. Event streams are left to the SDK's limit per event."""
 
     def __init__(self, on_refusal: Callable[[int], None]):
         super().__init__()
@@ -58,7 +58,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         async for chunk in self._stream:
             size += len(chunk)
             if size > MAX_MESSAGE_BYTES:
-                # Of the errors there are, the one that fails this request and not the connection.
+                # The SDK fails the request for this error, and the connection for others.
                 raise httpx2.StreamError(f"the server's answer is larger than {MAX_MESSAGE_BYTES >> 20} MB")
             yield chunk
 

@@ -1,4 +1,4 @@
-"""The bytes of a server's stdout -> JSON-RPC messages, however many bytes and whatever is in them."""
+"""Splits a server's stdout into JSON-RPC messages, with a size limit and tolerance for invalid lines."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _ID = re.compile(
 
 
 class NotAServerError(Exception):
-    """What the program prints is not the protocol."""
+    """The program prints many lines that are not JSON-RPC messages."""
 
 
 class MessageReader:
-    """Takes chunks of bytes, gives messages, one a line.
+    """Turns chunks of bytes into messages, one a line.
 
-    A line that is no message is passed to `on_garbage`. Where it names the request it answers, that
-    request gets an error at once, and so does one whose answer is larger than `limit` bytes, of which
-    no more than that is ever held. Raises NotAServerError when garbage is all that comes.
+    An invalid line goes to `on_invalid`. If it names the request it answers, that request gets an error at
+    once. So does a request whose answer has more than `limit` bytes; no more than that is held in memory.
+    Raises NotAServerError after MAX_INVALID_LINES.
     """
 
-    def __init__(self, on_garbage: Callable[[bytes], None], limit: int = MAX_MESSAGE_BYTES):
-        self._on_garbage, self._limit = on_garbage, limit
+    def __init__(self, on_invalid: Callable[[bytes], None], limit: int = MAX_MESSAGE_BYTES):
+        self._on_invalid, self._limit = on_invalid, limit
         self._parts: list[bytes] = []
         self._size = 0
         self._invalid = 0
@@ -53,7 +53,7 @@ class MessageReader:
             self._parts.append(part[:1000])
             head = b"".join(self._parts)[:1000]
             self._parts = []
-            self._on_garbage(b"(a message of more than %d bytes) " % self._limit + head[:200])
+            self._on_invalid(b"(a message of more than %d bytes) " % self._limit + head[:200])
             yield from _failure(head, f"the server's answer is larger than {self._limit >> 20} MB")
 
     def _parse(self, line: bytes) -> Iterator[SessionMessage]:
@@ -63,14 +63,14 @@ class MessageReader:
             yield SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
         except ValidationError:
             self._invalid += 1
-            self._on_garbage(line)
+            self._on_invalid(line)
             if self._invalid > MAX_INVALID_LINES:
                 raise NotAServerError("what it prints is not the protocol") from None
             yield from _failure(line, "the server's answer is not valid JSON-RPC")
 
 
 def _failure(line: bytes, message: str) -> Iterator[SessionMessage]:
-    """An error for the request that `line` answers, if it can be told."""
+    """An error for the request that `line` answers, if its id can be read."""
     if match := _ID.match(line):
         request = int(match[1]) if match[1] else match[2].decode()
         error = ErrorData(code=INTERNAL_ERROR, message=message)

@@ -1,9 +1,4 @@
-"""MCP servers for the rest of the package: a thread with their event loop, and plain methods.
-
-servers = MCPServers(load_config("mcp.json"))
-with servers:
-    box = ToolBox(sources=[servers])
-"""
+"""MCPServers: several servers on one thread with an event loop, used through synchronous methods."""
 
 from __future__ import annotations
 
@@ -21,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
-from mlx_qwen3.tools.mcp.config import ServerConfig, load_config
+from mlx_qwen3.tools.mcp.config import ServerConfig
 
 try:
     from mlx_qwen3.tools.mcp.connection import Connection, State
@@ -30,17 +25,15 @@ except ImportError as missing:
         f'MCP servers need the extra "mcp": pip install "mlx-qwen3[mcp]" ({missing})'
     ) from missing
 
-__all__ = ["MCPServers", "PromptInfo", "ResourceInfo", "ServerConfig", "ServerStatus", "load_config"]
-
 T = TypeVar("T")
 
-# The SDK logs what servers get wrong; here it is reported in other ways, and never on the terminal.
+# The SDK logs errors of servers. We report them ourselves, and keep them off the terminal.
 logging.getLogger("mcp").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """How a server is. `problem` says what went wrong; `log_file` is what it wrote on stderr."""
+    """The state of a server. `tools` is their number, `log_file` holds what the server wrote on stderr."""
 
     name: str
     state: State
@@ -52,7 +45,7 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class PromptInfo:
-    """A prompt a server offers. `arguments`: name -> description; `required`: those it needs."""
+    """A prompt a server offers. `arguments`: name -> description; `required`: the names it needs."""
 
     server: str
     name: str
@@ -73,12 +66,19 @@ class ResourceInfo:
 
 
 class MCPServers:
-    """Several servers, connected side by side; one that fails leaves the others alone.
+    """Connections to several servers. A server that fails does not affect the others.
 
-    configs: which (see `load_config`). log_folder: for their stderr, by default the user's log folder.
-    on_change: gets one line for a person when a server ends, changes its tools, or is ready or has failed
-    after `start` returned; called from the servers' thread. A ToolBox takes the object itself as a source
-    of tools.
+    A context manager: `with MCPServers(configs) as servers` starts and closes them. The object is a source
+    of tools for a ToolBox.
+
+    Args:
+        configs: The servers, as `load_config` returns them.
+        log_folder: Folder for what they write on stderr. The default is in the user's log folder.
+        on_change: Called with one line, on the servers' thread, when a server ends, changes its tools, or
+            becomes ready or fails after `start` returned.
+
+    Raises:
+        ToolError: `configs` are not ServerConfig objects.
     """
 
     def __init__(
@@ -88,13 +88,15 @@ class MCPServers:
         log_folder: Path | None = None,
         on_change: Callable[[str], object] | None = None,
     ):
+        if not isinstance(configs, Sequence) or not all(isinstance(c, ServerConfig) for c in configs):
+            raise ToolError("configs must be ServerConfig objects, as load_config returns them")
         self._configs = {config.name: config for config in configs}
         self._log_folder = log_folder or _default_log_folder()
         self._on_change = on_change
         self._connections: dict[str, Connection] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._awaited: set[str] = set()  # servers whose state is about to be returned, so not to be told
+        self._starting: set[str] = set()  # servers whose state `wait` will return; not reported to on_change
 
     def __enter__(self) -> MCPServers:
         self.start()
@@ -104,24 +106,24 @@ class MCPServers:
         self.close()
 
     def start(self) -> list[ServerStatus]:
-        """Connect to all servers, and return how each is once it is ready or has failed."""
+        """Connect to all servers. Returns their states once each is ready or has failed."""
         self.begin()
         return self.wait()
 
     def begin(self) -> None:
-        """Begin to connect to all servers, and return at once; `wait` is to follow."""
+        """Begin to connect to all servers and return at once; call `wait` next."""
         if self._loop is None:
             self._loop = _start_loop()
             atexit.register(self.close)
         self._wait(self._begin(list(self._configs)))
 
     def wait(self, seconds: float | None = None) -> list[ServerStatus]:
-        """How each server is, once it is ready or has failed, or after `seconds`."""
+        """The state of each server, once all are ready or have failed, or after `seconds`."""
         self._wait(self._settle(list(self._configs), seconds))
         return self.statuses
 
     def restart(self, server: str) -> ServerStatus:
-        """Stop a server, if it runs, and connect anew. Raises ToolError for an unknown name."""
+        """Stop a server if it runs, and connect again. Raises ToolError for an unknown name."""
         self._find(server)
         self._wait(self._stop([server]))
         self._wait(self._begin([server]))
@@ -129,7 +131,7 @@ class MCPServers:
         return next(status for status in self.statuses if status.name == server)
 
     def close(self) -> None:
-        """Stop all servers. May be called twice."""
+        """Stop all servers. A second call does nothing."""
         loop, self._loop = self._loop, None
         if loop is None:
             return
@@ -145,14 +147,21 @@ class MCPServers:
 
     @property
     def statuses(self) -> list[ServerStatus]:
-        """How each server is."""
+        """The state of each server."""
         return [
-            ServerStatus(name, c.state, len(c.tools), c.problem, c.config.origin, c.log_file)
-            for name, c in self._connections.items()
+            ServerStatus(
+                name=name,
+                state=connection.state,
+                tools=len(connection.tools),
+                problem=connection.problem,
+                origin=connection.config.origin,
+                log_file=connection.log_file,
+            )
+            for name, connection in self._connections.items()
         ]
 
     def prompts(self) -> list[PromptInfo]:
-        """The prompts of all servers; those of a server that fails are left out."""
+        """The prompts of all servers, without those of a server that fails."""
         return [
             PromptInfo(
                 server=server,
@@ -165,13 +174,19 @@ class MCPServers:
         ]
 
     def prompt(self, server: str, name: str, arguments: dict[str, str] | None = None) -> list[dict[str, str]]:
-        """A prompt's messages, as {"role", "content"}. Raises ToolError."""
+        """The messages of a prompt, each a dict with "role" and "content". Raises ToolError."""
         return self._wait(self._find(server).prompt(name, arguments or {}))
 
     def resources(self) -> list[ResourceInfo]:
-        """The resources of all servers; those of a server that fails are left out."""
+        """The resources of all servers, without those of a server that fails."""
         return [
-            ResourceInfo(server, entry.uri, entry.name, entry.description or "", entry.mime_type or "")
+            ResourceInfo(
+                server=server,
+                uri=entry.uri,
+                name=entry.name,
+                description=entry.description or "",
+                mime_type=entry.mime_type or "",
+            )
             for server, entry in self._gather(lambda connection: connection.resources())
         ]
 
@@ -181,9 +196,9 @@ class MCPServers:
 
     async def _begin(self, names: list[str]) -> None:
         for name in names:
-            self._awaited.add(name)
-            tell = partial(self._tell, name)
-            connection = Connection(self._configs[name], self._log_file(name), self._call, tell)
+            self._starting.add(name)
+            on_change = partial(self._report, name)
+            connection = Connection(self._configs[name], self._log_file(name), self._call, on_change)
             self._connections[name] = connection
             self._tasks[name] = asyncio.ensure_future(connection.run())
 
@@ -191,7 +206,7 @@ class MCPServers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*(self._connections[name].settled.wait() for name in names))
-        self._awaited.difference_update(names)
+        self._starting.difference_update(names)
 
     async def _stop(self, names: list[str]) -> None:
         for name in names:
@@ -201,13 +216,14 @@ class MCPServers:
         await asyncio.gather(*(self._tasks[name] for name in names), return_exceptions=True)
 
     async def _call(self, connection: Connection, name: str, arguments: dict[str, Any]) -> ToolOutput:
-        """A tool's call, from whatever event loop to the servers' own."""
+        """Run a tool call on the servers' event loop and await it on the caller's."""
         if self._loop is None:
             return ToolOutput(f"The MCP server {connection.config.name} was stopped.", is_error=True)
         future = asyncio.run_coroutine_threadsafe(connection.call(name, arguments), self._loop)
         return await asyncio.wrap_future(future)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the servers' event loop and wait for its result."""
         if self._loop is None:
             work.close()
             raise ToolError("the MCP servers were not started")
@@ -219,12 +235,13 @@ class MCPServers:
             raise
 
     def _gather(self, ask: Callable[[Connection], Coroutine[Any, Any, list[T]]]) -> list[tuple[str, T]]:
-        found = []
+        """What `ask` returns for each server that is ready, with the server's name."""
+        collected = []
         for name, connection in self._connections.items():
             if connection.state == "ready":
                 with contextlib.suppress(ToolError):
-                    found += [(name, item) for item in self._wait(ask(connection))]
-        return found
+                    collected += [(name, item) for item in self._wait(ask(connection))]
+        return collected
 
     def _find(self, server: str) -> Connection:
         if server not in self._connections:
@@ -232,8 +249,8 @@ class MCPServers:
             raise ToolError(f'there is no MCP server "{server}"; there are: {known}')
         return self._connections[server]
 
-    def _tell(self, name: str, line: str) -> None:
-        if self._on_change is not None and name not in self._awaited:
+    def _report(self, name: str, line: str) -> None:
+        if self._on_change is not None and name not in self._starting:
             self._on_change(line)
 
     def _log_file(self, name: str) -> Path:

@@ -1,7 +1,7 @@
-"""A server as a child process: messages over stdin and stdout, stderr into a log file.
+"""A server as a child process: messages on stdin and stdout, stderr copied to a log file.
 
-Beside the SDK's own transport this one bounds what it holds of a message, survives garbage, keeps
-stderr away from the terminal, and tells when the server has ended.
+Unlike the SDK's own transport it limits the size of a message, survives invalid output, keeps stderr off
+the terminal, and reports the end of the server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Outbox = MemoryObjectReceiveStream[SessionMessage]
 
 
 class Log:
-    """A server's log file: written until it is full, then no more. Broken disks are no reason to stop."""
+    """A server's log file, limited to MAX_LOG_BYTES. Errors of the disk are ignored: the server goes on."""
 
     def __init__(self, file: Path):
         with contextlib.suppress(OSError):
@@ -43,22 +43,22 @@ class Log:
         self._file, self._left = file, MAX_LOG_BYTES
 
     def write(self, data: bytes) -> None:
-        """Add to the log."""
+        """Append to the log."""
         if self._left > 0:
             with contextlib.suppress(OSError), self._file.open("ab") as out:
                 out.write(data[: self._left])
         self._left -= len(data)
 
-    def garbage(self, line: bytes) -> None:
-        """Add a line that should have been a message."""
+    def write_invalid_line(self, line: bytes) -> None:
+        """Append the start of a line that is not a message."""
         self.write(b"[not a message] " + line[:500] + b"\n")
 
 
 @asynccontextmanager
 async def stdio_transport(config: ServerConfig, log: Log, ended: asyncio.Event) -> AsyncIterator[Any]:
-    """Start the server; yields the streams the SDK wants. Sets `ended` when the server is gone.
+    """Start the server and yield the streams the SDK wants. Sets `ended` once the server closes stdout.
 
-    Raises ToolError if it cannot be started. Leaving stops the process and its children.
+    On exit the process and its children are stopped. Raises ToolError if it cannot be started.
     """
     process = await _start(config)
     inbox, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -101,14 +101,14 @@ async def _start(config: ServerConfig) -> Process:
 
 async def _read(process: Process, inbox: Inbox, log: Log, ended: asyncio.Event) -> None:
     assert process.stdout
-    reader = MessageReader(log.garbage)
+    reader = MessageReader(log.write_invalid_line)
     try:
         async with inbox:
             while chunk := await process.stdout.read(_CHUNK):
                 for message in reader.feed(chunk):
                     await inbox.send(message)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, NotAServerError) as error:
-        log.garbage(repr(error).encode())
+        log.write_invalid_line(repr(error).encode())
     finally:
         ended.set()
 
@@ -130,13 +130,13 @@ async def _copy_log(process: Process, log: Log) -> None:
 
 
 async def _stop(process: Process) -> None:
-    """Close stdin and wait; then ask the process group to end; then end it."""
+    """Close stdin; then send SIGTERM, then SIGKILL, to the process group; wait after each."""
     assert process.stdin
     process.stdin.close()
-    for sign in (None, signal.SIGTERM, signal.SIGKILL):
-        if sign is not None:
+    for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
+        if signal_number is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, sign)
+                os.killpg(process.pid, signal_number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
                 await process.wait()
