@@ -1,4 +1,4 @@
-"""`mlx-qwen3`: the commands, and the one place where errors become a line on stderr."""
+"""`mlx-qwen3`: the commands. Errors become one line on stderr here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ app.command("verify")(verify)
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         typer.echo(f"mlx-qwen3 {__version__}")
@@ -46,26 +46,26 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0, 1 for a failure said in one line, 2 for wrong usage."""
+    """Run the command line. Exit codes: 0, 1 for a failure (one line on stderr), 2 for wrong usage."""
     if os.environ.get("MLX_QWEN3_DEBUG"):
         app(arguments)
         return
     try:
         app(arguments)
     except Qwen3Error as error:
-        sys.exit(_say(error_line(error)))
+        sys.exit(_print_error(error_line(error)))
     except KeyboardInterrupt:
-        # At once: an engine that is still loading cannot be waited for, and must not be torn down.
+        # Exit without cleanup: an engine that is still loading can neither be waited for nor torn down.
         sys.stdout.flush()
         os._exit(INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has gone, as in `| head`: not an error, but nothing can be flushed.
+        # The reader of the pipe has closed it, as `| head` does. Flushing would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # no traceback reaches a user
-        sys.exit(_say(f"unexpected {type(error).__name__}: {error} (MLX_QWEN3_DEBUG=1 shows where)"))
+        sys.exit(_print_error(f"unexpected {type(error).__name__}: {error} (MLX_QWEN3_DEBUG=1 shows where)"))
 
 
-def _say(message: str) -> int:
+def _print_error(message: str) -> int:
     sys.stderr.write(f"error: {one_line(message)}\n")
     return 1

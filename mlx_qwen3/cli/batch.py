@@ -1,4 +1,4 @@
-"""`mlx-qwen3 generate --batch`: a file of prompts in, a line of JSON for each out."""
+"""`mlx-qwen3 generate --batch`: reads a file of prompts and writes one line of JSON for each."""
 
 from __future__ import annotations
 
@@ -25,41 +25,42 @@ def run_batch(
     settings: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> None:
-    """Generate for each request of `file`; results go to `out`, or to standard output.
+    """Generate for each request of `file`. The results go to `out`, or to standard output.
 
-    settings: what, beside the requests, decides what the results are. options: of `generate_batch`.
-    Raises MessageError for a file that cannot be used, and, once all is done, if some requests failed.
+    settings: everything beside the requests that the results depend on; a run continues an earlier one only
+    if they are equal. options: the arguments of `generate_batch`. Raises MessageError for a file that cannot
+    be used, and at the end if requests failed.
     """
     from mlx_qwen3.cli.batch_file import ResultFile, ResultStream, read_requests, result_line
 
-    requests = [_limited(request, options) for request in read_requests(_read(file), str(file))]
+    requests = [_with_token_limit(request, options) for request in read_requests(_read(file), str(file))]
     results = ResultStream(sys.stdout) if out is None else ResultFile(out, requests, settings)
     waiting = [index for index in range(len(requests)) if index not in results.done]
     if out is not None and len(waiting) < len(requests):
-        sys.stderr.write(f"going on: {len(requests) - len(waiting)} of {len(requests)} were done before\n")
+        sys.stderr.write(f"continuing: {len(requests) - len(waiting)} of {len(requests)} were done before\n")
     if not requests:
         sys.stderr.write(f"{file} holds no prompts\n")
     failed = 0
     try:
         with make_engine() as engine:
             run = engine.generate_batch([requests[index] for index in waiting], **options)
-            with _bar(run) as show:
+            with _progress_bar(run) as advance:
                 for result in run:
                     index = waiting[result.index]
                     results.add(index, result_line(requests[index], result))
                     failed += result.error is not None
-                    show()
+                    advance()
     except KeyboardInterrupt:
         if out is not None:
-            sys.stderr.write("stopped; the same command goes on from here\n")
+            sys.stderr.write("stopped; the same command continues from here\n")
         raise
     results.finish()
     if failed:
         raise MessageError(f"{failed} of {len(requests)} requests failed; their lines say why ('error')")
 
 
-def _limited(request: BatchRequest, options: Mapping[str, Any]) -> BatchRequest:
-    """A text to go on from has a limit, whether or not one was asked for."""
+def _with_token_limit(request: BatchRequest, options: Mapping[str, Any]) -> BatchRequest:
+    """`request` with the default token limit, if it is a raw completion and the user gave none."""
     if request.prompt is None or "max_tokens" in options["sampling"]:
         return request
     return replace(request, sampling={"max_tokens": MAX_TOKENS, **request.sampling})
@@ -74,15 +75,15 @@ def _read(file: Path) -> str:
 
 
 @contextmanager
-def _bar(run: BatchRun) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, where somebody looks; gives the function to call for each result."""
+def _progress_bar(run: BatchRun) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, if it is a terminal. Yields the function to call for each result."""
     from rich import progress
     from rich.console import Console
     from rich.text import Text
 
     console, start = Console(stderr=True), time.perf_counter()
 
-    class Speed(progress.ProgressColumn):
+    class SpeedColumn(progress.ProgressColumn):
         def render(self, _: progress.Task) -> Text:
             rate = run.tokens / (time.perf_counter() - start)
             return Text(f"{run.tokens:,} tokens, {rate:,.0f}/s")
@@ -91,7 +92,7 @@ def _bar(run: BatchRun) -> Iterator[Callable[[], None]]:
         progress.TextColumn("generating"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        Speed(),
+        SpeedColumn(),
         progress.TimeRemainingColumn(),
         console=console,
         transient=True,

@@ -1,4 +1,4 @@
-"""Files of `generate --batch`: prompts in, results out, and what is kept of a run that was killed."""
+"""Files of `generate --batch`: the requests, the results, and the results kept from a killed run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
 from mlx_qwen3.generation.sampling import SamplingParams
 
-SAMPLING = [item.name for item in fields(SamplingParams)]
-OWN = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]
-
-KINDS = {"prompt": str, "messages": list, "thinking": bool, "thinking_budget": int, "schema": dict}
+REQUEST_FIELDS = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]
+SAMPLING_FIELDS = [item.name for item in fields(SamplingParams)]
+FIELD_TYPES = {"prompt": str, "messages": list, "thinking": bool, "thinking_budget": int, "schema": dict}
 
 
 def read_requests(text: str, name: str) -> list[BatchRequest]:
-    """The requests of a file: a prompt a line, or a JSON object a line if the first line is one.
+    """The requests of a file: one JSON object per line if the first line is one, else one prompt per line.
 
-    Empty lines are none; a request without an id is called by the number of its line. Raises
-    MessageError naming file, line and what is wrong with it.
+    Empty lines are skipped. The default id of a request is its line number. Raises MessageError that names
+    the file, the line and the problem.
     """
     lines = [(number, line) for number, line in enumerate(_lines(text), 1) if line.strip()]
     if not lines or not isinstance(_json(lines[0][1]), dict):
@@ -39,7 +38,7 @@ def read_requests(text: str, name: str) -> list[BatchRequest]:
 
 
 def _lines(text: str) -> list[str]:
-    """Without their ends; not what `str.splitlines` takes for ends, which JSON may hold as they are."""
+    """Split at line feeds only: `str.splitlines` also splits at characters that JSON strings may contain."""
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
@@ -52,49 +51,50 @@ def _json(line: str) -> Any:
 
 def _request(row: Any, number: int) -> BatchRequest:
     if not isinstance(row, dict):
-        raise MessageError("is not a JSON object, as the first line is")
-    unknown = [name for name in row if name not in OWN + SAMPLING]
+        raise MessageError("is not a JSON object, although the first line is")
+    unknown = [name for name in row if name not in REQUEST_FIELDS + SAMPLING_FIELDS]
     if unknown:
-        raise MessageError(f"there is no field {unknown[0]!r}; there are {', '.join(OWN + SAMPLING)}")
-    for name, kinds in KINDS.items():
-        if not isinstance(row.get(name), kinds | None):
+        raise MessageError(
+            f"there is no field {unknown[0]!r}; there are {', '.join(REQUEST_FIELDS + SAMPLING_FIELDS)}"
+        )
+    for name, field_type in FIELD_TYPES.items():
+        if not isinstance(row.get(name), field_type | None):
             raise MessageError(f"{name} is {row[name]!r:.40}, which is of the wrong type")
-    own = {name: row[name] for name in OWN if name in row}
-    sampling = {name: row[name] for name in SAMPLING if name in row}
-    SamplingParams().with_values(**sampling)  # says what is out of range
-    return BatchRequest(**{"id": number, **own}, sampling=sampling)
+    options = {name: row[name] for name in REQUEST_FIELDS if name in row}
+    sampling = {name: row[name] for name in SAMPLING_FIELDS if name in row}
+    SamplingParams().with_values(**sampling)  # raises for a value out of range
+    return BatchRequest(**{"id": number, **options}, sampling=sampling)
 
 
 def result_line(request: BatchRequest, result: BatchResult) -> str:
-    """One line of JSON; what was asked decides which fields there are."""
+    """The result as one line of JSON. A completion has `text`; a conversation `thinking` and `answer`."""
     if result.error is not None:
         return _line({"id": request.id, "error": result.error})
-    said: dict[str, Any] = {"text": result.text}
+    output: dict[str, Any] = {"text": result.text}
     if request.messages is not None:
-        said = {"thinking": result.thinking, "answer": result.text}
+        output = {"thinking": result.thinking, "answer": result.text}
     if result.parsed is not None:
-        said["parsed"] = result.parsed
+        output["parsed"] = result.parsed
     counts = {"prompt_tokens": result.prompt_tokens, "completion_tokens": result.completion_tokens}
     if request.messages is not None:
         counts["thinking_tokens"] = result.thinking_tokens
-    return _line({"id": request.id, **said, "finish_reason": result.finish_reason, **counts})
+    return _line({"id": request.id, **output, "finish_reason": result.finish_reason, **counts})
 
 
 def _line(value: Mapping[str, Any]) -> str:
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, in somebody's id
+    except UnicodeEncodeError:  # half a surrogate pair, possible in an id
         return json.dumps(value)
     return text
 
 
 class ResultFile:
-    """Results in a file, which appears once all are there; until then they are in `<name>.partial`.
+    """Results in a file. They are collected in `<name>.partial`; the file appears once all are there.
 
-    Results that are there already, of the same requests under the same settings, are `done`, but for
-    those that failed.
-    Raises MessageError if the file exists.
+    done: index -> line of the finished requests. At first these are the successful results of an earlier
+    run for the same requests and settings. Raises MessageError if the file exists.
     """
 
     def __init__(self, path: Path, requests: Sequence[BatchRequest], settings: Mapping[str, Any]):
@@ -110,13 +110,13 @@ class ResultFile:
         waiting: dict[str, list[int]] = {}
         for index, key in reversed(list(enumerate(self._keys))):
             waiting.setdefault(key, []).append(index)
-        for line in self._kept():
-            entry = _json(line) or {}  # nothing where a run was killed
+        for line in self._partial_lines():
+            entry = _json(line) or {}  # a killed run may leave half a line
             if waiting.get(entry.get("key", "")) and "error" not in entry["result"]:
                 index = waiting[entry["key"]].pop()
                 self.done[index] = _line({**entry["result"], "id": requests[index].id})
 
-    def _kept(self) -> list[str]:
+    def _partial_lines(self) -> list[str]:
         try:
             return _lines(self.partial.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
@@ -129,17 +129,17 @@ class ResultFile:
         except OSError as error:
             raise MessageError(f"{self.partial} cannot be written: {error.strerror}") from error
         if file.tell():
-            file.write("\n")  # after a line that was cut off; an empty one means nothing
+            file.write("\n")  # ends a line that was cut off; empty lines are skipped
         return file
 
     def add(self, index: int, line: str) -> None:
-        """The result of request `index`."""
+        """Write the result of request `index`."""
         self.done[index] = line
         self._file.write(f'{{"key": "{self._keys[index]}", "result": {line}}}\n')
         self._file.flush()
 
     def finish(self) -> None:
-        """Put the whole file in its place."""
+        """Write all results to the file and delete the partial one."""
         content = "".join(self.done[index] + "\n" for index in range(len(self._keys)))
         write_atomically(self.path, content, mode=0o644)
         self._file.close()
@@ -147,15 +147,16 @@ class ResultFile:
 
 
 def _key(request: BatchRequest, settings: Mapping[str, Any]) -> str:
-    """The same for what gives the same result, whatever it is called."""
-    asked = [request.prompt, request.messages, request.sampling, request.thinking, request.thinking_budget]
-    asked += [request.schema] if request.schema is not None else []
-    text = json.dumps([asked, settings], sort_keys=True, default=str)
+    """A hash of everything the result depends on. The id is not part of it."""
+    parts = [request.prompt, request.messages, request.sampling, request.thinking, request.thinking_budget]
+    if request.schema is not None:
+        parts.append(request.schema)
+    text = json.dumps([parts, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class ResultStream:
-    """Results on a stream, in the order of the requests, each as soon as those before it are there."""
+    """Results on a stream in the order of the requests, each written once all before it are."""
 
     def __init__(self, file: TextIO):
         self.done: dict[int, str] = {}
@@ -169,4 +170,4 @@ class ResultStream:
         self._file.flush()
 
     def finish(self) -> None:
-        """Everything has been written."""
+        """Nothing is left to write."""

@@ -1,4 +1,4 @@
-"""`mlx-qwen3 bench`: how fast a model runs here, alone or beside mlx-lm."""
+"""`mlx-qwen3 bench`: measures how fast a model runs here, alone or beside mlx-lm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlx_qwen3.bench import Result
-    from mlx_qwen3.bench.result import Row
+    from mlx_qwen3.bench.result import TableRow
 
 PEER = "mlx-lm"
 
@@ -25,18 +25,23 @@ def bench(
         typer.Option(help="In place of --model: random weights of this shape (0.6b, 14b, 30b-a3b)."),
     ] = None,
     bits: Annotated[int, typer.Option(help="Bits per weight of --shape: 2, 3, 4, 5, 6, 8 or 16.")] = 4,
-    vs: Annotated[str | None, typer.Option(help="mlx-lm: run it on the same files, in turn.")] = None,
-    prompt: Annotated[str, typer.Option(help="Prompt lengths in tokens, with commas.")] = "128,1024",
-    batch: Annotated[str, typer.Option(help="Texts at once, with commas.")] = "1",
+    vs: Annotated[
+        str | None, typer.Option(help="mlx-lm: measure it too, in turn, on the same files.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Prompt lengths in tokens, separated by commas.")] = "128,1024",
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1",
     tokens: Annotated[int, typer.Option(min=1, help="Answer tokens after the first.")] = 64,
-    repeat: Annotated[int, typer.Option(min=1, help="Fresh processes of each engine; medians count.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, help="Fresh processes per engine; the median counts.")] = 3,
     limit: Annotated[
-        float, typer.Option(min=1, help="Seconds for one prompt and answer; a slow engine gets fewer tokens.")
+        float,
+        typer.Option(min=1, help="Seconds for one prompt and answer; a slow engine generates fewer tokens."),
     ] = 30,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
-    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw it: .png, .svg or .pdf.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="Plot the figures to this file: .png, .svg or .pdf.")
+    ] = None,
 ) -> None:
-    """Measure start, prefill, decoding and memory, and what share of this device's limits they reach."""
+    """Measure start, prefill, decode and memory, and which share of this device's limits they reach."""
     from rich.console import Console
 
     from mlx_qwen3 import bench as library
@@ -45,21 +50,23 @@ def bench(
     if vs not in (None, PEER):
         raise typer.BadParameter(f"only {PEER} can be compared with", param_hint="--vs")
     if plot_file is not None:
-        library.check_plot(plot_file)
-    work = library.Work(_numbers("--prompt", prompt), _numbers("--batch", batch), tokens, repeat, limit)
+        library.check_plot_path(plot_file)
+    workload = library.Workload(
+        _numbers("--prompt", prompt), _numbers("--batch", batch), tokens, repeat, limit
+    )
     folder = _checkpoint(model, shape, bits)
     status = Console(stderr=True)
     with status.status("measuring the device") as line:
         result = library.run(
             folder,
-            work,
+            workload,
             library.ENGINES if vs else library.ENGINES[:1],
             lambda engine, number: line.update(f"{engine}, run {number + 1} of {repeat}"),
         )
     if json_file is not None:
         write_atomically(json_file, result.to_json(), 0o644)
     if plot_file is not None:
-        library.plot(result, plot_file)
+        library.write_plot(result, plot_file)
     _show(Console(), result)
 
 
@@ -68,11 +75,13 @@ def _numbers(option: str, text: str) -> list[int]:
     try:
         return [int(part.replace("_", "")) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not numbers with commas", param_hint=option) from None
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers separated by commas", param_hint=option
+        ) from None
 
 
 def _checkpoint(model: str | None, shape: str | None, bits: int) -> Path:
-    """The folder to measure; one of random weights is made where there is none yet."""
+    """The folder to measure: of --model, or random weights in the shape of --shape, made once."""
     from platformdirs import user_cache_path
 
     from mlx_qwen3 import bench as library
@@ -86,9 +95,9 @@ def _checkpoint(model: str | None, shape: str | None, bits: int) -> Path:
         with progress_bars() as bars:
             return resolve(model, DownloadBar(bars))
     if shape not in library.SHAPES:
-        raise typer.BadParameter(f"{shape} is none of {', '.join(library.SHAPES)}", param_hint="--shape")
+        raise typer.BadParameter(f"{shape} is not one of {', '.join(library.SHAPES)}", param_hint="--shape")
     if bits not in (2, 3, 4, 5, 6, 8, 16):
-        raise typer.BadParameter("2, 3, 4, 5, 6, 8 or 16", param_hint="--bits")
+        raise typer.BadParameter("must be 2, 3, 4, 5, 6, 8 or 16", param_hint="--bits")
     return library.make_checkpoint(shape, bits, user_cache_path("mlx-qwen3") / "bench")
 
 
@@ -108,7 +117,7 @@ def _show(console: Console, result: Result) -> None:
     console.print(_notes(result), style="dim", highlight=False)
 
 
-def _cells(row: Row, engines: list[str]) -> list[str]:
+def _cells(row: TableRow, engines: list[str]) -> list[str]:
     cells, medians = [row.name], row.medians
     for engine in engines:
         value, share = medians.get(engine), row.shares.get(engine)

@@ -1,4 +1,4 @@
-"""`mlx-qwen3 generate`: raw completion, for scripts, of one text or of a file of them."""
+"""`mlx-qwen3 generate`: raw completion of one text, or of a file of requests with --batch."""
 
 from __future__ import annotations
 
@@ -15,75 +15,79 @@ from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MAX_TOKENS, MODEL, d
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
 
-OF_BATCH = ("--out", "--batch-size", "--think", "--thinking-budget", "--schema")
+BATCH_OPTIONS = ("--out", "--batch-size", "--think", "--thinking-budget", "--schema")
 
 
 def generate(
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The text to go on from.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The text to continue.")] = None,
     model: Annotated[str, MODEL] = "demo",
     control_tokens: Annotated[
-        bool, typer.Option("--control-tokens", help="Read <|im_start|> and the like as control tokens.")
+        bool,
+        typer.Option(
+            "--control-tokens", help="Encode <|im_start|> and the like as special tokens, not as text."
+        ),
     ] = False,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help=f"The most tokens to write; {MAX_TOKENS} after a text.")
+        int | None, typer.Option(min=1, help=f"The most tokens to generate; {MAX_TOKENS} for a completion.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="0 takes the likeliest token; 0.7, or 0.6 where it thinks.")
+        float | None,
+        typer.Option(min=0, help="0 takes the likeliest token; 0.7 by default, 0.6 when thinking."),
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="1 is off; 0.8, or 0.95 where it thinks.")
+        float | None, typer.Option(min=0, max=1, help="1 is off; 0.8 by default, 0.95 when thinking.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, help="0 is off; 20.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="0 is off; 20 by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
-    context: Annotated[int | None, typer.Option(min=1, help="Tokens to make room for.")] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="Context in tokens.")] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
     batch: Annotated[
         Path | None,
-        typer.Option(help="Many at once: a file of prompts, one a line, or JSON lines (prompt or messages)."),
+        typer.Option(help="A file of requests: a prompt per line, or JSON lines (prompt or messages)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Of a batch: the file for the results, JSON lines.")
+        Path | None, typer.Option("--out", "-o", help="With --batch: the file for the results, JSON lines.")
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a batch: texts written at once."),
+        typer.Option(min=1, help="With --batch: requests generated together."),
     ] = None,
     think: Annotated[
-        bool | None, typer.Option("--think/--no-think", help="Of a batch: think before answering messages.")
+        bool | None, typer.Option("--think/--no-think", help="With --batch: think before answering messages.")
     ] = None,
     thinking_budget: Annotated[
-        int | None, typer.Option(min=0, help="Of a batch: the most tokens of thinking.")
+        int | None, typer.Option(min=0, help="With --batch: the most tokens of thinking.")
     ] = None,
     schema: Annotated[
         Path | None,
-        typer.Option(help="Of a batch: answer messages with JSON in the form of a JSON schema."),
+        typer.Option(help="With --batch: answer messages with JSON that follows the schema in this file."),
     ] = None,
 ) -> None:
-    """Complete a text as it is, without a chat template; from --prompt or standard input.
+    """Complete a text from --prompt or standard input, without a chat template.
 
-    With --batch, complete many texts, or answer many conversations, at once.
+    With --batch, complete many texts, or answer many conversations, together.
     """
-    chosen = {
+    flags = {
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
         "seed": seed,
     }
-    sampling = {name: value for name, value in chosen.items() if value is not None}
-    # Texts of a batch are not drafted for: their rows fill a pass already.
+    sampling = {name: value for name, value in flags.items() if value is not None}
+    # A batch drafts no tokens: its sequences fill a forward pass already.
     drafts = draft_setting(draft_model) if batch is None else None
     make_engine = partial(_engine, model, context, kv_bits, drafts)
     if batch is None:
-        _refuse("only a batch (--batch FILE) has this", out, batch_size, think, thinking_budget, schema)
+        _refuse("needs a batch (--batch FILE)", out, batch_size, think, thinking_budget, schema)
         _complete(make_engine, prompt, control_tokens, sampling)
         return
 
     from mlx_qwen3.cli.batch import run_batch
 
     if prompt is not None:
-        raise typer.BadParameter("a batch has its prompts in its file", param_hint="--prompt")
+        raise typer.BadParameter("the prompts of a batch are in its file", param_hint="--prompt")
     options = {
         "sampling": sampling,
         "thinking": think is not False,
@@ -94,15 +98,15 @@ def generate(
     if schema is not None:
         from mlx_qwen3.grammar import AnswerSchema
 
-        form = AnswerSchema.read(schema)
-        options["schema"], settings["schema"] = form, form.schema
+        answer_schema = AnswerSchema.read(schema)
+        options["schema"], settings["schema"] = answer_schema, answer_schema.schema
     run_batch(make_engine, batch, out, settings, {**options, "batch_size": batch_size})
 
 
-def _refuse(why: str, *values: object) -> None:
-    for name, value in zip(OF_BATCH, values, strict=True):
+def _refuse(reason: str, *values: object) -> None:
+    for name, value in zip(BATCH_OPTIONS, values, strict=True):
         if value is not None:
-            raise typer.BadParameter(why, param_hint=name)
+            raise typer.BadParameter(reason, param_hint=name)
 
 
 def _engine(model: str, context: int | None, kv_bits: int | None, draft_model: str | None) -> Engine:

@@ -1,4 +1,4 @@
-"""Opening an engine where a person watches: a bar for what is downloaded, a sign of life while it loads."""
+"""Opens an engine with progress bars on stderr: for the download, and while the model loads."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mlx_qwen3.cli.progress import DownloadBar, progress_bars
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
 
-SECONDS_BEFORE_SHOWN = 0.5  # a model that loads more quickly needs no sign
+SHOW_DELAY = 0.5  # seconds; a model that loads faster needs no progress bar
 
 
 def open_engine(model: str, **options: Any) -> Engine:
-    """Engine(model, **options), with bars on stderr. Raises what Engine raises."""
+    """Engine(model, **options), with progress bars. Raises the errors of Engine."""
     from mlx_qwen3.engine import Engine
 
     with progress_bars() as bars:
-        sign = threading.Timer(SECONDS_BEFORE_SHOWN, lambda: bars.add_task(f"loading {model}", total=None))
-        sign.daemon = True
-        sign.start()
+        timer = threading.Timer(SHOW_DELAY, lambda: bars.add_task(f"loading {model}", total=None))
+        timer.daemon = True
+        timer.start()
         try:
             return Engine(model, on_download=DownloadBar(bars), **options)
         finally:
-            sign.cancel()
+            timer.cancel()

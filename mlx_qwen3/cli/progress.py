@@ -1,4 +1,4 @@
-"""Progress bars on stderr, where they disturb no output, and only where somebody looks."""
+"""Progress bars on stderr, so that they do not mix with the output; only if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bars() -> Iterator[Bars]:
-    """Rich's bars for bytes, gone when the work is done; silent unless stderr is a terminal."""
+    """Rich's bars for work counted in bytes. They disappear at the end."""
     from rich import progress
     from rich.console import Console
     from rich.text import Text
 
-    class OfBytes(progress.ProgressColumn):
-        """A column for work that is counted; empty for the rest."""
+    class ByteColumn(progress.ProgressColumn):
+        """A column that is empty for a task without a known total."""
 
         def __init__(self, column: progress.ProgressColumn):
             super().__init__()
@@ -34,9 +34,9 @@ def progress_bars() -> Iterator[Bars]:
     with progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        OfBytes(progress.DownloadColumn()),
-        OfBytes(progress.TransferSpeedColumn()),
-        OfBytes(progress.TimeRemainingColumn()),
+        ByteColumn(progress.DownloadColumn()),
+        ByteColumn(progress.TransferSpeedColumn()),
+        ByteColumn(progress.TimeRemainingColumn()),
         console=console,
         transient=True,
         disable=not console.is_terminal or console.is_dumb_terminal,
@@ -45,7 +45,7 @@ def progress_bars() -> Iterator[Bars]:
 
 
 class DownloadBar:
-    """Shows what comes from the hub; called with the bytes here and the bytes there are."""
+    """Progress of a download, called with the downloaded and the total bytes."""
 
     def __init__(self, bars: Bars):
         self._bars = bars
@@ -58,7 +58,7 @@ class DownloadBar:
 
 
 class StageBars:
-    """A bar for each stage of a conversion: the tensor at work, and bytes read of those there are."""
+    """One bar for each stage of a conversion: the current tensor, and the bytes read of the total."""
 
     def __init__(self, bars: Bars):
         self._bars = bars

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import run
+from cli.test_cli import run
 from typer.testing import CliRunner
 
 from mlx_qwen3.cli.app import app
@@ -157,7 +157,7 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     assert not out.exists()
     done = run(*arguments[:-4], "--max-tokens", "16")
     assert done.returncode == 0
-    assert done.stderr.startswith("going on: ")
+    assert done.stderr.startswith("continuing: ")
     assert [row["id"] for row in rows(out.read_text())] == list(range(1, 25))
     assert not partial.exists()
 
@@ -168,4 +168,4 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
 def test_what_only_a_batch_has_is_wrong_usage_without_one(option: str) -> None:
     done = CliRunner().invoke(app, ["generate", "-p", "hi", option])
     assert done.exit_code == 2
-    assert "only a batch" in done.output
+    assert "needs a batch" in done.output

@@ -1,4 +1,4 @@
-"""The first run: which model suits this machine?"""
+"""The first run: asks which model to use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def choose(console: Console) -> str:
-    """Ask which model to use, among those that fit this machine; Enter takes the largest of them.
+def choose_model(console: Console) -> str:
+    """Ask which of the models that fit this machine to use. Enter takes the largest.
 
-    Raises KeyboardInterrupt when the user would rather leave, by Ctrl-C or Ctrl-D.
+    Raises KeyboardInterrupt if the user leaves with Ctrl-C or Ctrl-D.
     """
     from mlx_qwen3.backend.device import available_memory
     from mlx_qwen3.checkpoint.memory_plan import fitting
@@ -29,15 +29,15 @@ def choose(console: Console) -> str:
 
 
 def _ask(console: Console, names: list[str]) -> str:
-    """One of `names`, asked for by its number or itself; Enter means the last."""
+    """One of `names`, typed as its number or itself. Enter takes the last."""
     last = len(names) - 1
-    answers = {"": names[-1], **{str(number): name for number, name in enumerate(names)}}
-    answers |= {name.lower(): name for name in names}
+    choices = {"": names[-1], **{str(number): name for number, name in enumerate(names)}}
+    choices |= {name.lower(): name for name in names}
     while True:
         try:
             text = input(f"[0-{last}, Enter for {last}] ").strip().lower()
         except EOFError:
             raise KeyboardInterrupt from None
-        if text in answers:
-            return answers[text]
+        if text in choices:
+            return choices[text]
         console.print(f"type a number from 0 to {last}, or a name: {', '.join(names)}", highlight=False)

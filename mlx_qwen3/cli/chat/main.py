@@ -1,4 +1,4 @@
-"""`mlx-qwen3 chat`: flags in, one of three ways to talk: one-shot, piped, or at the terminal."""
+"""`mlx-qwen3 chat`: answers one message from -p or a pipe, or chats at the terminal."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 def chat(
     model: Annotated[str | None, MODEL] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="Answer this and leave; piped text goes before it.")
+        str | None, typer.Option("--prompt", "-p", help="Answer this and exit; piped text goes before it.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", "-r", help="Go on with the latest conversation, where it was left.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", "-r", help="Continue the latest conversation.")] = False,
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Let the model think before it answers.")
     ] = None,
@@ -38,16 +36,21 @@ def chat(
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     context: Annotated[
-        int | None, typer.Option(min=1, help="Tokens to make room for; beyond the native length uses YaRN.")
+        int | None,
+        typer.Option(min=1, help="Context in tokens; beyond the native length, positions use YaRN."),
     ] = None,
     max_kv_size: Annotated[
-        int | None, typer.Option(min=1, help="Hold this many tokens, the first and the latest: no end.")
+        int | None,
+        typer.Option(
+            min=1, help="Keep only the first and the latest tokens, this many; a chat of any length."
+        ),
     ] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of one turn.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="0 takes the likeliest token; Qwen advises 0.6 and 0.7.")
+        float | None,
+        typer.Option(min=0, help="0 takes the likeliest token; Qwen advises 0.6 when thinking, else 0.7."),
     ] = None,
     tools: Annotated[
         bool, typer.Option("--tools", help="Offer the built-in tools: get_time and calculator.")
@@ -59,22 +62,22 @@ def chat(
         list[str] | None, typer.Option(help="Allow a tool without asking: its name, or server.tool.")
     ] = None,
     schema: Annotated[
-        Path | None, typer.Option(help="Answer with JSON in the form of the JSON schema in this file.")
+        Path | None, typer.Option(help="Answer with JSON that follows the JSON schema in this file.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answers.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
     """Chat with a Qwen3 model."""
-    from mlx_qwen3.cli.chat.saved_conversations import Store
+    from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
     from mlx_qwen3.cli.chat.terminal.tty import quiet_terminal
     from mlx_qwen3.cli.chat.tools import ChatTools
 
     message = _message(prompt)
-    form = _form(schema, message)
-    saved = Store().latest() if resume else None
-    settings = _settings(saved)
-    remembered = None if model else settings.get("model")
-    chosen = None if model or remembered else _first_model(may_ask=message is None)
+    answer_schema = _read_schema(schema, message)
+    saved = ConversationStore().latest() if resume else None
+    defaults = _defaults(saved)
+    remembered = None if model else defaults.get("model")
+    chosen = None if model or remembered else _first_model(can_ask=message is None)
     name = model or remembered or chosen or "demo"
     flags = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling = {flag: value for flag, value in flags.items() if value is not None}
@@ -86,9 +89,9 @@ def chat(
         options["draft_model"] = draft_setting(draft_model)
         engine = stack.enter_context(_open(name, bool(remembered), bool(chosen), **options))
         session = engine.session(
-            thinking=settings.get("thinking", True) if think is None else think,
-            thinking_budget=settings.get("thinking_budget") if thinking_budget is None else thinking_budget,
-            sampling={**(settings.get("sampling") or {}), **sampling},
+            thinking=defaults.get("thinking", True) if think is None else think,
+            thinking_budget=defaults.get("thinking_budget") if thinking_budget is None else thinking_budget,
+            sampling={**(defaults.get("sampling") or {}), **sampling},
             tools=chat_tools.toolbox,
             approve=chat_tools.approvals,
         )
@@ -97,34 +100,34 @@ def chat(
         if system is not None:
             session.conversation.system = system
         if message is not None:
-            _watch_servers(chat_tools)
-            _answer_once(session, message, as_json, form, saved)
+            _wait_for_servers(chat_tools)
+            _answer_once(session, message, as_json, answer_schema, saved)
             return
-        from mlx_qwen3.cli.chat.repl import ChatLoop
+        from mlx_qwen3.cli.chat.repl import ChatREPL
 
-        loop = ChatLoop(engine, session, name, chat_tools, saved.stem if saved else "")
+        repl = ChatREPL(engine, session, name, chat_tools, saved.stem if saved else "")
         try:
-            loop.run()
-            loop.state.park()
+            repl.run()
+            repl.state.save_cache()
         finally:
-            loop.state.engine.close()
+            repl.state.engine.close()
 
 
-def _watch_servers(tools: ChatTools) -> None:
-    """Wait for all servers; what goes wrong with them is said on stderr, and so is what is denied."""
-    tools.tell = tools.approvals.tell = partial(typer.echo, err=True)
-    for status in tools.wait():
+def _wait_for_servers(tools: ChatTools) -> None:
+    """Wait for all MCP servers. Their problems and denied calls are printed on stderr."""
+    tools.notify = partial(typer.echo, err=True)
+    for status in tools.wait_for_servers():
         if status.problem:
-            tools.tell(f"MCP server {status.name} {status.state}: {status.problem}")
-    for line in tools.problems_of_allow():
-        tools.tell(line)
+            tools.notify(f"MCP server {status.name} {status.state}: {status.problem}")
+    for line in tools.unknown_allowed_tools():
+        tools.notify(line)
 
 
-def _settings(saved: Path | None) -> dict[str, Any]:
-    """What applies where no flag says otherwise: of the conversation resumed, or of the latest /set keep."""
-    from mlx_qwen3.cli.chat.preferences import load_settings
+def _defaults(saved: Path | None) -> dict[str, Any]:
+    """Settings for flags that are not given: from the resumed conversation, or the latest /set keep."""
+    from mlx_qwen3.cli.chat.preferences import load_preferences
 
-    return _load(saved)[1] if saved else load_settings()
+    return _load(saved)[1] if saved else load_preferences()
 
 
 def _load(saved: Path) -> tuple[Conversation, dict[str, Any]]:
@@ -133,21 +136,22 @@ def _load(saved: Path) -> tuple[Conversation, dict[str, Any]]:
     return Conversation.load(saved)
 
 
-def _first_model(may_ask: bool) -> str | None:
-    """The user's choice at the first run at a terminal; None for scripts."""
-    if not (may_ask and sys.stdout.isatty()):
+def _first_model(can_ask: bool) -> str | None:
+    """The model that the user chooses at the first run; None if there is no terminal to ask at."""
+    if not (can_ask and sys.stdout.isatty()):
         return None
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.first_run import choose
+    from mlx_qwen3.cli.chat.first_run import choose_model
 
-    return choose(Console())
+    return choose_model(Console())
 
 
 def _open(model: str, is_remembered: bool, is_chosen: bool, **options: Any) -> Engine:
-    """The engine of a model asked for, remembered from an earlier chat, or chosen just now.
+    """Open the engine of `model`.
 
-    A choice is remembered once its model runs: the next chat must not start with one that cannot.
+    is_remembered: the model comes from an earlier chat. is_chosen: the user chose it just now; the choice
+    is remembered only once the model runs, because the next chat must not start with one that cannot.
     """
     from mlx_qwen3.cli.chat.preferences import remember
     from mlx_qwen3.cli.open_engine import open_engine
@@ -161,25 +165,25 @@ def _open(model: str, is_remembered: bool, is_chosen: bool, **options: Any) -> E
             f"{error_line(error)}; {model} is the model of an earlier chat, --model names another"
         ) from error
     if is_chosen:
-        with suppress(OSError):  # then the next chat asks again
+        with suppress(OSError):  # not remembered: the next chat asks again
             remember(model=model)
     return engine
 
 
 def _message(prompt: str | None) -> str | None:
-    """The one message to answer: what was piped in, then the prompt; None to chat at the terminal."""
+    """The one message to answer: the piped text, then the prompt. None to chat at the terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         return prompt
-    # A script may leave stdin open with nothing in it; -p alone must not wait for it.
+    # A script may leave stdin open and empty; with -p, do not wait for it.
     piped = "" if prompt is not None and not _has_input() else _read_stdin()
     message = "\n\n".join(part for part in (piped.strip("\n"), prompt) if part)
     if not message.strip():
-        raise MessageError("nothing was asked: standard input is empty; pipe in a question or use -p")
+        raise MessageError("there is no message: standard input is empty; pipe in a question or use -p")
     return message
 
 
 def _has_input() -> bool:
-    """Whether stdin is a file or pipe with something to read, or closed, right now."""
+    """Whether stdin has something to read now, or is at its end."""
     import select
 
     return bool(select.select([sys.stdin], [], [], 0.2)[0])
@@ -189,37 +193,35 @@ def _read_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
-def _form(schema: Path | None, message: str | None) -> AnswerSchema | None:
-    """The form that --schema asks for; checked before a model is loaded."""
+def _read_schema(schema: Path | None, message: str | None) -> AnswerSchema | None:
+    """The schema of --schema, checked before a model is loaded."""
     if schema is None:
         return None
     if message is None:
-        raise typer.BadParameter(
-            "is for one answer: give a message with -p, or pipe one in", param_hint="--schema"
-        )
+        raise typer.BadParameter("needs a single message: use -p, or pipe one in", param_hint="--schema")
     from mlx_qwen3.grammar import AnswerSchema
 
     return AnswerSchema.read(schema)
 
 
 def _answer_once(
-    session: Session, message: str, as_json: bool, form: AnswerSchema | None, saved: Path | None
+    session: Session, message: str, as_json: bool, schema: AnswerSchema | None, saved: Path | None
 ) -> None:
-    """One turn; added to the conversation `saved`, if it goes on with one."""
-    from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
+    """Run one turn and print it. With `saved`, the turn is added to that conversation."""
     from mlx_qwen3.cli.chat.terminal.printers import make_printer
+    from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt
     from mlx_qwen3.events import AnswerDelta
 
     answer = ""
     with cancel_on_interrupt(session.cancel), make_printer(as_json) as printer:
-        for event in session.send(message, form):
+        for event in session.send(message, schema):
             printer.show(event)
             answer += event.text if isinstance(event, AnswerDelta) else ""
     if saved:
         session.save(saved)
     if printer.finish_reason == "cancelled":
         raise KeyboardInterrupt
-    if form is not None and form.parse(answer) is None:
-        why = {"length": "allow more with --max-tokens", "tool_calls": "it went on calling tools"}
-        reason = why.get(printer.finish_reason or "", printer.finish_reason)
+    if schema is not None and schema.parse(answer) is None:
+        reasons = {"length": "allow more with --max-tokens", "tool_calls": "it went on calling tools"}
+        reason = reasons.get(printer.finish_reason or "", printer.finish_reason)
         raise MessageError(f"the turn ended before its JSON was complete: {reason}")

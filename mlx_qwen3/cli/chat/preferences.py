@@ -1,4 +1,4 @@
-"""What the chat remembers from one run to the next: the model, the mode, and how it samples."""
+"""What the chat remembers for later runs: the model, the thinking mode and the sampling parameters."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from typing import Any
 from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
 
-KINDS: dict[str, tuple[type, ...]] = {
-    "model": (str,),
-    "thinking": (bool,),
-    "thinking_budget": (int,),
-    "sampling": (dict,),
+FIELD_TYPES: dict[str, type] = {
+    "model": str,
+    "thinking": bool,
+    "thinking_budget": int,
+    "sampling": dict,
 }
-# A seed that is always the same would be no chance at all.
-NOT_KEPT = ("seed",)
+# A seed kept for good would give the same answers in every chat.
+SAMPLING_NOT_KEPT = ("seed",)
 
 
-def load_settings() -> dict[str, Any]:
-    """What was remembered, under the names of KINDS; what is not as it should be is left out."""
+def load_preferences() -> dict[str, Any]:
+    """The remembered values by the names of FIELD_TYPES, without those of a wrong type."""
     try:
         content = json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(content, dict):
         return {}
-    return {name: value for name, value in content.items() if isinstance(value, KINDS.get(name, ()))}
+    return {name: value for name, value in content.items() if isinstance(value, FIELD_TYPES.get(name, ()))}
 
 
-def remember(**settings: Any) -> None:
-    """Remember these beside the others; None forgets one. Raises OSError if they cannot be written."""
-    if isinstance(sampling := settings.get("sampling"), Mapping):
-        settings["sampling"] = {name: value for name, value in sampling.items() if name not in NOT_KEPT}
-    known = {**load_settings(), **settings}
-    write_atomically(_file(), json.dumps({name: value for name, value in known.items() if value is not None}))
+def remember(**preferences: Any) -> None:
+    """Change these preferences and keep the others; None forgets one. Raises OSError if writing fails."""
+    if isinstance(sampling := preferences.get("sampling"), Mapping):
+        kept = {name: value for name, value in sampling.items() if name not in SAMPLING_NOT_KEPT}
+        preferences["sampling"] = kept
+    merged = {**load_preferences(), **preferences}
+    content = {name: value for name, value in merged.items() if value is not None}
+    write_atomically(_file(), json.dumps(content))
 
 
 def _file() -> Path:

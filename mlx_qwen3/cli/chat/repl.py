@@ -1,4 +1,4 @@
-"""Chatting at a terminal: read a line, run the command or the turn, again."""
+"""The chat's read-eval-print loop: reads a line, runs the command or the turn, and repeats."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mlx_qwen3.cli.chat.commands.conversation import show_where_we_were
+from mlx_qwen3.cli.chat.commands.conversation import show_latest_turn
 from mlx_qwen3.cli.chat.commands.registry import COMMANDS, choices, is_command, run_command
-from mlx_qwen3.cli.chat.interrupt import cancel_on_interrupt
-from mlx_qwen3.cli.chat.saved_conversations import Store
+from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
 from mlx_qwen3.cli.chat.state import ChatState
-from mlx_qwen3.cli.chat.terminal.ask_permission import Approver
+from mlx_qwen3.cli.chat.terminal.ask_permission import PermissionPrompt
 from mlx_qwen3.cli.chat.terminal.keys import KeyWatcher
 from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor
 from mlx_qwen3.cli.chat.terminal.markdown import console_theme
-from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer, printable
+from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer
+from mlx_qwen3.cli.chat.terminal.text import printable
+from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt
 from mlx_qwen3.cli.chat.toolbar import toolbar
 from mlx_qwen3.cli.errors import chat_error_line
 from mlx_qwen3.errors import MessageError, Qwen3Error
@@ -34,13 +35,15 @@ DEMO_NOTE = (
     "program. For the real thing: mlx-qwen3 chat --model 14b (8.3 GB)"
 )
 DOUBLE_PRESS_SECONDS = 2.0
-SERVER_SECONDS = 5.0  # that the first prompt waits for MCP servers; they have had the model's loading time
+# The first prompt waits at most so long for MCP servers, which started while the model was loading.
+SERVER_WAIT_SECONDS = 5.0
 
 
-class ChatLoop:
-    """One chat at the terminal. `state.engine` may be another than `engine` in the end, by /model.
+class ChatREPL:
+    """One chat at the terminal.
 
-    saved_as: the name of the saved conversation that this one goes on with.
+    /model replaces `state.engine`, so the engine to close at the end may not be the one passed here.
+    saved_as: the name of the saved conversation that this chat continues.
     """
 
     def __init__(self, engine: Engine, session: Session, name: str, tools: ChatTools, saved_as: str = ""):
@@ -51,9 +54,9 @@ class ChatLoop:
             model=name,
             console=console,
             printer=make_terminal_printer(console),
-            store=Store(),
+            store=ConversationStore(),
             tools=tools,
-            play=self._play,
+            show_turn=self._show_turn,
             name=saved_as,
         )
         summaries = {name: function.__doc__ or "" for name, function in COMMANDS.items()}
@@ -65,15 +68,16 @@ class ChatLoop:
         keys = {"c-o": lambda: state.printer.toggle_thoughts(), "escape": self._stop, "c-c": self._stop}
         self._is_stopped = False
         self._keys = KeyWatcher(self._editor.input, self._editor.output, keys)
-        tools.approvals.ask = Approver(console, state.printer, self._keys, lambda: state.session.cancel())
-        tools.approvals.tell = state.say
+        tools.approvals.ask = PermissionPrompt(
+            console, state.printer, self._keys, lambda: state.session.cancel()
+        )
 
     def run(self) -> None:
         """Chat until the user leaves with Ctrl-D, /exit, or Ctrl-C twice."""
         self._greet()
         pressed_at = 0.0
         while not self.state.is_over:
-            self._tell_of_servers()
+            self._print_server_notices()
             try:
                 self._handle(self._read())
             except EOFError:
@@ -85,10 +89,10 @@ class ChatLoop:
                 if time.monotonic() - pressed_at < DOUBLE_PRESS_SECONDS:
                     return
                 pressed_at = time.monotonic()
-                self.state.say("Ctrl-C again or Ctrl-D leaves")
+                self.state.print_line("Ctrl-C again or Ctrl-D leaves")
 
     def _read(self) -> str:
-        self.state.prepare()
+        self.state.prefill_ahead()
         return self._editor.read(self.state.take_draft(), self.state.is_editing)
 
     def _handle(self, text: str) -> None:
@@ -105,60 +109,60 @@ class ChatLoop:
             state.console.print()
 
     def _send(self, text: str) -> None:
-        """Say `text`, after the files attached; they are kept, and so is `text`, where nothing came of it."""
+        """Send `text` after the attachments. If the turn was not recorded, keep both for the next prompt."""
         state, session = self.state, self.state.session
         before, is_editing = session.messages, state.is_editing
         state.is_editing = False
         message = "\n\n".join([*state.attachments, text])
-        self._play(session.edit(message) if is_editing else session.send(message))
+        self._show_turn(session.edit(message) if is_editing else session.send(message))
         if session.messages is before:
             state.draft = text
         else:
             state.attachments.clear()
 
-    def _play(self, events: Iterator[Event]) -> None:
-        """Show a turn; Ctrl-C stops it and keeps the text so far."""
+    def _show_turn(self, events: Iterator[Event]) -> None:
+        """Print a turn as it runs. Ctrl-C stops it; the text so far is kept."""
         state = self.state
         self._is_stopped = self._editor.is_interrupted
         with cancel_on_interrupt(self._stop), self._keys, state.printer:
             for event in events:
                 state.printer.show(event)
-                if self._is_stopped:  # perhaps before there was a turn to cancel
+                if self._is_stopped:  # pressed before the turn could be cancelled
                     state.session.cancel()
-        self._keep()
+        self._save()
 
-    def _tell_of_servers(self) -> None:
-        for line in self.state.tools.notices():
-            self.state.say(printable(line))
+    def _print_server_notices(self) -> None:
+        for line in self.state.tools.take_notices():
+            self.state.print_line(printable(line))
 
     def _stop(self) -> None:
         self._is_stopped = True
         self.state.session.cancel()
 
-    def _keep(self) -> None:
-        """Save the conversation, so that a killed chat can be resumed after its last turn."""
+    def _save(self) -> None:
+        """Save the conversation after each turn, so that a killed chat can be resumed."""
         if self.state.session.messages:
             try:
                 self.state.save()
             except MessageError as error:
-                self.state.say(f"not saved: {error}")
+                self.state.print_line(f"not saved: {error}")
 
     def _greet(self) -> None:
         state = self.state
         size = state.engine.model.args.num_parameters
-        shown = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-        title = f"{state.model} · {shown} parameters · {state.room_shown}"
+        parameters = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
+        title = f"{state.model} · {parameters} parameters · {state.context_label}"
         state.console.print(title, style="bold", markup=False)
         if state.model == "demo":
-            state.say(DEMO_NOTE)
-        for status in state.tools.wait(SERVER_SECONDS):
+            state.print_line(DEMO_NOTE)
+        for status in state.tools.wait_for_servers(SERVER_WAIT_SECONDS):
             problem = f": {status.problem}" if status.problem else f", {status.tools} tools"
-            state.say(f"MCP server {status.name}: {status.state}{problem}")
-        for line in state.tools.problems_of_allow():
-            state.say(printable(line))
+            state.print_line(f"MCP server {status.name}: {status.state}{problem}")
+        for line in state.tools.unknown_allowed_tools():
+            state.print_line(printable(line))
         if chosen := state.session.sampling_values:
-            state.say("sampling: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
+            state.print_line("sampling: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
         if state.name:
-            state.resume()
-            show_where_we_were(state)
-        state.say("/help for help\n")
+            state.load_cache()
+            show_latest_turn(state)
+        state.print_line("/help for help\n")

@@ -1,8 +1,13 @@
-"""Where conversations are kept between runs: one JSON file each, readable by its user alone."""
+"""Conversations and KV caches kept on disk between runs.
+
+A conversation is one JSON file that only its user can read. A cache holds what the model computed for a
+conversation; without it, the conversation is prefilled again.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,16 +15,16 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from mlx_qwen3.cache.folder import CacheFolder
-from mlx_qwen3.errors import MessageError
+from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error
 
-KEPT = 200  # conversations saved by themselves; older ones make room
-CACHE_BYTES = 8 * 10**9  # of all saved caches together
-AUTOMATIC = re.compile(r"\d{8}-\d{6}(-\d+)?")
+MAX_AUTOMATIC = 200  # conversations with automatic names; older ones are deleted
+MAX_CACHE_BYTES = 8 * 10**9  # of all saved caches together
+AUTOMATIC_NAME = re.compile(r"\d{8}-\d{6}(-\d+)?")
+VALID_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedConversation:
     """A conversation on disk."""
 
     name: str
@@ -27,37 +32,65 @@ class Saved:
     changed: datetime
 
     @property
-    def shown(self) -> str:
-        """What tells it from the others: its title, after its name where somebody gave it one."""
-        return self.title if AUTOMATIC.fullmatch(self.name) else f"{self.name} · {self.title}"
+    def label(self) -> str:
+        """Its title; after its name, if the user gave it one."""
+        return self.title if AUTOMATIC_NAME.fullmatch(self.name) else f"{self.name} · {self.title}"
 
 
-class Store:
-    """The folder of saved conversations."""
+class CacheFolder:
+    """Saved caches in `folder`, at most `limit` bytes together. Names are those of conversations."""
+
+    def __init__(self, folder: Path, limit: int):
+        self.folder, self.limit = folder, limit
+
+    def path(self, name: str) -> Path:
+        """The file of the cache `name`. Raises CacheError for an invalid name."""
+        _check_name(name, CacheError)
+        return self.folder / f"{name}.safetensors"
+
+    def find(self, name: str) -> Path | None:
+        """The file of the cache `name`, marked as just used; None if there is none."""
+        path = self.path(name)
+        if not path.is_file():
+            return None
+        os.utime(path)
+        return path
+
+    def evict(self) -> None:
+        """Delete the least recently used caches until the others are within the limit."""
+        files = [(file, file.stat()) for file in self.folder.glob("*.safetensors")]
+        total = sum(status.st_size for _, status in files)
+        for file, status in sorted(files, key=lambda entry: entry[1].st_mtime):
+            if total <= self.limit:
+                return
+            file.unlink(missing_ok=True)
+            total -= status.st_size
+
+
+class ConversationStore:
+    """The folder of saved conversations, and `caches`, the folder of their KV caches."""
 
     def __init__(self, folder: Path | None = None):
         self._folder = folder or data_folder() / "conversations"
-        self.caches = CacheFolder(self._folder.parent / "caches", CACHE_BYTES)
-        """What models have read of them; without it a conversation is read anew."""
+        self.caches = CacheFolder(self._folder.parent / "caches", MAX_CACHE_BYTES)
 
     def path(self, name: str) -> Path:
-        """The file of the conversation `name`. Raises MessageError for a name that is no file name."""
-        if not re.fullmatch(r"[\w][\w .-]{0,99}", name):
-            raise MessageError(f"{name!r} cannot be a name: use letters, digits, spaces, dots and dashes")
+        """The file of the conversation `name`. Raises MessageError for an invalid name."""
+        _check_name(name, MessageError)
         return self._folder / f"{name}.json"
 
     def find(self, text: str) -> Path:
-        """A saved conversation: its name, its number in the list, how its title starts, or a file.
+        """The conversation that `text` names: by name, number in the list, start of its title, or file.
 
-        Raises MessageError with the latest ones if there is none.
+        Raises MessageError, which lists the latest conversations, if there is none.
         """
         if text.endswith(".json") and Path(text).expanduser().is_file():
             return Path(text).expanduser()
         saved = self.list()
         for name in _matches(text, saved):
             return self.path(name)
-        known = ", ".join(entry.name for entry in saved[:5]) or "none is saved"
-        raise MessageError(f"there is no conversation {text!r}; the latest: {known}")
+        latest = ", ".join(entry.name for entry in saved[:5]) or "none is saved"
+        raise MessageError(f"there is no conversation {text!r}; the latest: {latest}")
 
     def latest(self) -> Path:
         """The conversation changed last. Raises MessageError if none is saved."""
@@ -66,27 +99,27 @@ class Store:
             raise MessageError("no conversation is saved yet")
         return self.path(saved[0].name)
 
-    def list(self) -> list[Saved]:
-        """All saved conversations, latest first; files that are none are left out."""
-        found = [saved for path in self._folder.glob("*.json") if (saved := _read(path))]
-        return sorted(found, key=lambda saved: saved.changed, reverse=True)
+    def list(self) -> list[SavedConversation]:
+        """All saved conversations, latest first. Other files are left out."""
+        saved = [entry for path in self._folder.glob("*.json") if (entry := _read(path))]
+        return sorted(saved, key=lambda entry: entry.changed, reverse=True)
 
     def new_name(self) -> str:
-        """A name for a conversation that saves itself, not used yet."""
+        """An unused automatic name: the date and time."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         names = (stamp if number == 1 else f"{stamp}-{number}" for number in count(1))
         return next(name for name in names if not self.path(name).exists())
 
-    def forget_automatic(self, name: str) -> None:
-        """Delete a conversation that saved itself, because it has a better name now."""
-        if AUTOMATIC.fullmatch(name):
+    def delete_automatic(self, name: str) -> None:
+        """Delete the conversation if `name` is automatic. It was saved under another name."""
+        if AUTOMATIC_NAME.fullmatch(name):
             self._delete(name)
 
-    def make_room(self) -> None:
-        """Delete the oldest of the conversations that saved themselves."""
-        automatic = [saved for saved in self.list() if AUTOMATIC.fullmatch(saved.name)]
-        for saved in automatic[KEPT:]:
-            self._delete(saved.name)
+    def delete_oldest(self) -> None:
+        """Delete the oldest conversations with automatic names, beyond MAX_AUTOMATIC."""
+        automatic = [entry for entry in self.list() if AUTOMATIC_NAME.fullmatch(entry.name)]
+        for entry in automatic[MAX_AUTOMATIC:]:
+            self._delete(entry.name)
 
     def _delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
@@ -94,25 +127,31 @@ class Store:
 
 
 def data_folder() -> Path:
-    """Where the chat keeps its own things."""
+    """The folder for the chat's own files."""
     from platformdirs import user_data_path
 
     return user_data_path("mlx-qwen3")
 
 
-def _matches(text: str, saved: list[Saved]) -> Iterator[str]:
-    """The names that `text` may mean, the likeliest first."""
+def _check_name(name: str, error: type[Qwen3Error]) -> None:
+    """Raises `error` for a name that may not be a safe file name."""
+    if not VALID_NAME.fullmatch(name):
+        raise error(f"{name!r} cannot be a name: use letters, digits, spaces, dots and dashes")
+
+
+def _matches(text: str, saved: list[SavedConversation]) -> Iterator[str]:
+    """The names that `text` may mean, the best match first."""
     yield from (entry.name for entry in saved if entry.name == text)
     if text.isdecimal() and 1 <= int(text) <= len(saved):
         yield saved[int(text) - 1].name
     yield from (entry.name for entry in saved if entry.title.casefold().startswith(text.casefold()))
 
 
-def _read(path: Path) -> Saved | None:
+def _read(path: Path) -> SavedConversation | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         title = str(content["title"])
         changed = datetime.fromtimestamp(path.stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Saved(path.stem, title, changed)
+    return SavedConversation(path.stem, title, changed)

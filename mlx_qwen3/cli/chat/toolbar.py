@@ -1,4 +1,4 @@
-"""The line below the prompt: model, mode, how full the context is, memory, speed."""
+"""The line below the prompt: model, thinking mode, context use, memory and speed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ if TYPE_CHECKING:
 
 
 def toolbar(state: ChatState, width: int) -> str:
-    """As much of it as fits `width` columns; what matters least goes first."""
-    used, room = _context(state)
-    meter = f"context {used:,} of {room:,} ({used / room:.0%})"
+    """The parts that fit into `width` columns; the least important are left out first."""
+    size = state.window or state.session.context
+    used = min(state.cached_tokens, size)
+    context = f"context {used:,} of {size:,} ({used / size:.0%})"
     memory = f"{state.session.cache_bytes / 2**20:,.0f} MiB"
-    parts = [state.model, _mode(state), meter, memory, *_speed(state)]
-    short = [state.model, _mode(state), f"{used / room:.0%} of {room:,}"]
-    lines = [parts[:count] for count in range(len(parts), 2, -1)] + [short, short[:2]]
-    return next((line for line in map(_joined, lines) if len(line) <= width), _joined(short[:1]))
+    parts = [state.model, _mode(state), context, memory, *_speed(state)]
+    short = [state.model, _mode(state), f"{used / size:.0%} of {size:,}"]
+    choices = [parts[:count] for count in range(len(parts), 2, -1)] + [short, short[:2]]
+    for line in map(_joined, choices):
+        if len(line) <= width:
+            return line
+    return _joined(short[:1])
 
 
 def _joined(parts: list[str]) -> str:
@@ -25,17 +29,11 @@ def _joined(parts: list[str]) -> str:
 
 def _mode(state: ChatState) -> str:
     session = state.session
-    if not session.may_think:
+    if not session.may_think or session.thinking_budget == 0:
         return "no thinking"
     if session.thinking_budget is None:
         return "thinking"
-    budget = f"thinking up to {session.thinking_budget:,}"
-    return "no thinking" if session.thinking_budget == 0 else budget
-
-
-def _context(state: ChatState) -> tuple[int, int]:
-    room = state.window or state.session.context
-    return min(state.tokens, room), room
+    return f"thinking up to {session.thinking_budget:,}"
 
 
 def _speed(state: ChatState) -> list[str]:

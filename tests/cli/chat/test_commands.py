@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mlx_qwen3.cli import open_engine as loading
-from mlx_qwen3.cli.chat import command, modes, settings, talk, tools
-from mlx_qwen3.cli.chat import first_run as choose
-from mlx_qwen3.cli.chat.commands.mcp import run_mcp_command
+from mlx_qwen3.cache.config import CacheConfig
+from mlx_qwen3.cli import open_engine
+from mlx_qwen3.cli.chat import first_run, main, preferences, tools
+from mlx_qwen3.cli.chat.commands import conversation as conversation_commands
+from mlx_qwen3.cli.chat.commands import settings
+from mlx_qwen3.cli.chat.commands.mcp import mcp
 from mlx_qwen3.cli.chat.commands.registry import run_command
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.tools import ChatTools
@@ -31,7 +33,7 @@ class Said:
     def __init__(self, **parts: Any):
         self._written = io.StringIO()
         console = Console(file=self._written, width=200)
-        known = dict.fromkeys(("engine", "session", "model", "printer", "store", "tools", "play"))
+        known = dict.fromkeys(("engine", "session", "model", "printer", "store", "tools", "show_turn"))
         self.state = ChatState(**{**known, "console": console, **parts})
 
     def __str__(self) -> str:
@@ -40,7 +42,7 @@ class Said:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in (settings, tools):
+    for module in (preferences, tools):
         monkeypatch.setattr(module, "data_folder", lambda: tmp_path)
     monkeypatch.setattr(tools, "_default_file", lambda: tmp_path / "mcp.json")
     return tmp_path
@@ -53,17 +55,17 @@ def test_a_choice_is_remembered_once_its_model_runs(folder: Path, monkeypatch: p
     def fails(model: str, **options: Any) -> None:
         raise ModelNotFoundError(f"{model} cannot be had")
 
-    monkeypatch.setattr(loading, "open_engine", fails)
+    monkeypatch.setattr(open_engine, "open_engine", fails)
     with pytest.raises(ModelNotFoundError, match=r"^32b cannot be had$"):
-        command._open("32b", is_remembered=False, is_chosen=True)
-    assert settings.load_settings() == {}
+        main._open("32b", is_remembered=False, is_chosen=True)
+    assert preferences.load_preferences() == {}
     with pytest.raises(ModelNotFoundError, match=r"32b cannot be had; .* --model names another"):
-        command._open("32b", is_remembered=True, is_chosen=False)
-    monkeypatch.setattr(loading, "open_engine", lambda model, **options: model)
-    command._open("4b", is_remembered=False, is_chosen=False)
-    assert settings.load_settings() == {}
-    command._open("4b", is_remembered=False, is_chosen=True)
-    assert settings.load_settings() == {"model": "4b"}
+        main._open("32b", is_remembered=True, is_chosen=False)
+    monkeypatch.setattr(open_engine, "open_engine", lambda model, **options: model)
+    main._open("4b", is_remembered=False, is_chosen=False)
+    assert preferences.load_preferences() == {}
+    main._open("4b", is_remembered=False, is_chosen=True)
+    assert preferences.load_preferences() == {"model": "4b"}
 
 
 @pytest.mark.parametrize(
@@ -75,20 +77,20 @@ def test_a_model_is_chosen_by_number_or_name(
     answers = iter(["9", "-1", "²", "no idea", typed])
     monkeypatch.setattr("builtins.input", lambda _: next(answers))
     written = io.StringIO()
-    assert choose._ask(Console(file=written), ["demo", "0.6b", "4b"]) == chosen
+    assert first_run._ask(Console(file=written), ["demo", "0.6b", "4b"]) == chosen
     assert written.getvalue().splitlines() == ["type a number from 0 to 2, or a name: demo, 0.6b, 4b"] * 4
 
 
 def test_a_window_is_shown_as_such_and_holds_no_more() -> None:
-    engine = SimpleNamespace(cache_options={"max_size": 128}, context=2**31)
+    engine = SimpleNamespace(cache_config=CacheConfig(max_size=128), context=2**31)
     stats = Stats(9, 9, 0, 5, 0.1, 0.0, 10.0, 0, "stop")
     session = SimpleNamespace(tokens=417, cache_bytes=0, messages=[], last_stats=stats)
     said = Said(engine=engine, session=session, model="demo")
-    modes.switch_model(said.state, "")
-    modes.stats(said.state, "")
+    settings.switch_model(said.state, "")
+    settings.stats(said.state, "")
     assert "demo · window 128" in str(said)
     assert "128 tokens, 0.0 MiB" in str(said)
-    assert "read at" not in str(said), "nothing was read"
+    assert "prefill" not in str(said), "the prompt was cached"
 
 
 # Commands and the conversation
@@ -107,7 +109,7 @@ def test_a_long_question_is_cut_where_one_comes_back_to_it(lines: int, shown: st
     asked = "\n".join(["word"] * lines)
     messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "yes"}]
     said = Said(session=SimpleNamespace(conversation=Conversation(messages)))
-    talk.show_where_we_were(said.state)
+    conversation_commands.show_latest_turn(said.state)
     assert shown in str(said)
     assert ("(+" in str(said)) is bool(shown)
 
@@ -125,9 +127,9 @@ def test_compact_says_what_became_of_the_conversation(is_whole: bool) -> None:
                 conversation.go_on_from("a summary")
             yield from ()
 
-    said = Said(session=Session(), play=list)
-    talk.compact(said.state, "")
-    assert ("taken the place of the 2 messages" in str(said)) is is_whole
+    said = Said(session=Session(), show_turn=list)
+    conversation_commands.compact(said.state, "")
+    assert ("this summary replaces the 2 messages" in str(said)) is is_whole
 
 
 # Tools and servers
@@ -139,19 +141,19 @@ def test_what_was_never_allowed_cannot_be_forgotten(folder: Path) -> None:
     chat_tools.approvals(ApprovalRequest(calculator, {}))
     said = Said(tools=chat_tools)
     with pytest.raises(MessageError, match="no permission for zzz; there are: calculator"):
-        modes.tools(said.state, "forget zzz")
+        settings.tools(said.state, "forget zzz")
     assert chat_tools.approvals.allowed() == ["calculator"]
-    modes.tools(said.state, "forget calculator")
+    settings.tools(said.state, "forget calculator")
     assert chat_tools.approvals.allowed() == []
-    modes.tools(said.state, "forget")
+    settings.tools(said.state, "forget")
 
 
 def test_allowing_what_no_tool_is_called_is_said(folder: Path) -> None:
     chat_tools = ChatTools(True, None, ("calculator", "notes.nope"))
-    (line,) = chat_tools.problems_of_allow()
+    (line,) = chat_tools.unknown_allowed_tools()
     assert "--allow notes.nope" in line
     chat_tools.servers = SimpleNamespace(statuses=[SimpleNamespace(state="starting")])  # type: ignore[assignment]
-    assert chat_tools.problems_of_allow() == [], "it may be a tool of this server"
+    assert chat_tools.unknown_allowed_tools() == [], "it may be a tool of this server"
 
 
 class Servers:
@@ -169,15 +171,15 @@ class Servers:
 
 
 def test_a_prompt_names_the_arguments_it_needs() -> None:
-    said = Said(tools=SimpleNamespace(find_servers=Servers))
+    said = Said(tools=SimpleNamespace(require_servers=Servers))
     with pytest.raises(MessageError, match=r"hello needs when=\.\.\."):
-        run_mcp_command(said.state, "prompt notes hello who=me")
-    run_mcp_command(said.state, "prompt notes hello who=me when=now")
+        mcp(said.state, "prompt notes hello who=me")
+    mcp(said.state, "prompt notes hello who=me when=now")
     assert said.state.draft.startswith("hello")
 
 
 def test_how_a_server_is_after_a_restart() -> None:
-    said = Said(tools=SimpleNamespace(find_servers=Servers))
-    run_mcp_command(said.state, "restart dies")
-    run_mcp_command(said.state, "restart notes")
+    said = Said(tools=SimpleNamespace(require_servers=Servers))
+    mcp(said.state, "restart dies")
+    mcp(said.state, "restart notes")
     assert str(said).splitlines() == ["dies: failed: it ended", "notes: ready, 2 tools"]

@@ -12,10 +12,10 @@ from prompt_toolkit.completion import DummyCompleter
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from mlx_qwen3.cli.chat.terminal import line_editor as chat_input
+from mlx_qwen3.cli.chat.terminal import line_editor
 
 
-async def signal_to(editor: chat_input.LineEditor) -> None:
+async def signal_to(editor: line_editor.LineEditor) -> None:
     with set_app(editor._prompt.app):
         editor._prompt.app.key_processor.send_sigint()
 
@@ -23,9 +23,9 @@ async def signal_to(editor: chat_input.LineEditor) -> None:
 def test_a_signal_after_enter_is_noted_and_raises_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_input, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(line_editor, "data_folder", lambda: tmp_path)
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        editor = chat_input.LineEditor(DummyCompleter(), lambda: "", lambda: None)
+        editor = line_editor.LineEditor(DummyCompleter(), lambda: "", lambda: None)
         keys.send_text("hello\r")
         assert editor.read() == "hello"
         assert not editor.is_interrupted
@@ -37,9 +37,9 @@ def test_a_signal_after_enter_is_noted_and_raises_nothing(
 
 
 def test_a_signal_before_enter_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_input, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(line_editor, "data_folder", lambda: tmp_path)
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        editor = chat_input.LineEditor(DummyCompleter(), lambda: "", lambda: None)
+        editor = line_editor.LineEditor(DummyCompleter(), lambda: "", lambda: None)
         app = editor._prompt.app
         app.after_render += lambda _: None if app.is_done else app.key_processor.send_sigint()
         with pytest.raises(KeyboardInterrupt):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mlx_qwen3.cli.chat import preferences as settings
-from mlx_qwen3.cli.chat import waiting
-from mlx_qwen3.cli.chat.saved_conversations import KEPT, Store
+from mlx_qwen3.cli.chat import preferences
+from mlx_qwen3.cli.chat.saved_conversations import MAX_AUTOMATIC, CacheFolder, ConversationStore
+from mlx_qwen3.cli.chat.terminal import waiting
 from mlx_qwen3.cli.chat.terminal.line_editor import is_complete, without_quotes
 from mlx_qwen3.cli.chat.terminal.markdown import last_code_block
 from mlx_qwen3.cli.chat.terminal.region import BEGIN, LiveRegion
 from mlx_qwen3.engine.conversation import Conversation
-from mlx_qwen3.errors import MessageError
+from mlx_qwen3.errors import CacheError, MessageError
 from mlx_qwen3.events import PromptProgress
 
 
@@ -54,13 +55,13 @@ def test_what_is_drawn_is_never_taller_than_the_screen() -> None:
 def test_waiting_shows_how_far_a_long_prompt_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(waiting.time, "monotonic", lambda: now)
-    shown = waiting.Waiting()
-    assert shown.shown() is None, "what is quick needs no sign"
+    indicator = waiting.WaitIndicator()
+    assert indicator.render() is None, "what is quick needs no sign"
     now = 102.0
-    assert "2 s" in str(shown.shown())
-    shown.read(PromptProgress(1000, 4000, 0))
-    assert "reading 1,000 of 4,000 tokens · 6 s left" in str(shown.shown())
-    assert str(shown.shown()).count("━") == 5
+    assert "2 s" in str(indicator.render())
+    indicator.update(PromptProgress(1000, 4000, 0))
+    assert "reading 1,000 of 4,000 tokens · 6 s left" in str(indicator.render())
+    assert str(indicator.render()).count("━") == 5
 
 
 @pytest.mark.parametrize(
@@ -81,32 +82,32 @@ def test_three_quotes_hold_several_lines(text: str, complete: bool, sent: str) -
 
 def test_the_last_block_of_code() -> None:
     assert last_code_block("a\n```py\none\n```\nb\n```\ntwo\n```\n") == "two\n"
-    with pytest.raises(MessageError, match="no block of code"):
+    with pytest.raises(MessageError, match="no code block"):
         last_code_block("`word`")
 
 
 def test_settings_are_remembered_but_for_seeds_and_nonsense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "data_folder", lambda: tmp_path)
-    assert settings.load_settings() == {}
-    settings.remember(model="4b", thinking=False, thinking_budget=None, sampling={"top_k": 5, "seed": 1})
-    settings.remember(model="8b")
-    assert settings.load_settings() == {"model": "8b", "thinking": False, "sampling": {"top_k": 5}}
-    settings.remember(sampling=None)
-    assert "sampling" not in settings.load_settings()
+    monkeypatch.setattr(preferences, "data_folder", lambda: tmp_path)
+    assert preferences.load_preferences() == {}
+    preferences.remember(model="4b", thinking=False, thinking_budget=None, sampling={"top_k": 5, "seed": 1})
+    preferences.remember(model="8b")
+    assert preferences.load_preferences() == {"model": "8b", "thinking": False, "sampling": {"top_k": 5}}
+    preferences.remember(sampling=None)
+    assert "sampling" not in preferences.load_preferences()
     (tmp_path / "settings.json").write_text(json.dumps({"model": 5, "thinking": True, "colour": "red"}))
-    assert settings.load_settings() == {"thinking": True}
+    assert preferences.load_preferences() == {"thinking": True}
     (tmp_path / "settings.json").write_text("{")
-    assert settings.load_settings() == {}
+    assert preferences.load_preferences() == {}
 
 
-def save(store: Store, name: str, said: str) -> None:
+def save(store: ConversationStore, name: str, said: str) -> None:
     Conversation([{"role": "user", "content": said}]).save(store.path(name), {})
 
 
 def test_conversations_are_found_by_name_number_and_title(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ConversationStore(tmp_path)
     with pytest.raises(MessageError, match="no conversation is saved"):
         store.latest()
     save(store, "20261126-010203", "Plans for a garden")
@@ -116,25 +117,38 @@ def test_conversations_are_found_by_name_number_and_title(tmp_path: Path) -> Non
     assert store.find("plans for") == store.path("20261126-010203")
     assert store.find("2") == store.path(names[1])
     assert store.latest() == store.path(names[0])
-    assert {entry.shown for entry in store.list()} == {"Plans for a garden", "work · Numbers of the year"}
+    assert {entry.label for entry in store.list()} == {"Plans for a garden", "work · Numbers of the year"}
     with pytest.raises(MessageError, match="nothing"):
         store.find("nothing")
 
 
-def test_conversations_that_saved_themselves_make_room(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_conversations_that_saved_themselves_delete_oldest(tmp_path: Path) -> None:
+    store = ConversationStore(tmp_path)
     first = store.new_name()
     save(store, first, "hi")
     assert store.new_name() != first
-    for number in range(KEPT + 3):
+    for number in range(MAX_AUTOMATIC + 3):
         save(store, f"20200101-{number:06}", "hi")
     save(store, "kept by name", "hi")
-    store.make_room()
-    assert len(store.list()) == KEPT + 1
-    store.forget_automatic("kept by name")
-    store.forget_automatic(store.list()[-1].name)
+    store.delete_oldest()
+    assert len(store.list()) == MAX_AUTOMATIC + 1
+    store.delete_automatic("kept by name")
+    store.delete_automatic(store.list()[-1].name)
     assert store.path("kept by name").exists()
-    assert len(store.list()) == KEPT
+    assert len(store.list()) == MAX_AUTOMATIC
+
+
+def test_the_least_recently_used_caches_are_evicted(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path, limit=250)
+    for age, name in enumerate("abc"):
+        folder.path(name).write_bytes(b"x" * 100)
+        os.utime(folder.path(name), (1e9 - age, 1e9 - age))  # c is the oldest
+    assert folder.find("c") == folder.path("c")
+    folder.evict()
+    assert sorted(file.stem for file in tmp_path.iterdir()) == ["a", "c"]
+    assert folder.find("b") is None
+    with pytest.raises(CacheError, match="cannot be a name"):
+        folder.path("../x")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The chat's slash commands: which there are, and how one is found and run."""
+"""The table of slash commands, and how a command is found and run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 
 from mlx_qwen3.cli.chat.commands import conversation, settings
+from mlx_qwen3.cli.chat.commands.mcp import mcp
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.errors import MessageError
 
@@ -15,9 +16,9 @@ Command = Callable[[ChatState, str], None]
 
 def show_help(state: ChatState, _: str) -> None:
     """show this list"""
-    state.say_rows((name, function.__doc__ or "") for name, function in COMMANDS.items())
-    state.say("")
-    state.say_rows(KEYS.items())
+    state.print_rows((name, function.__doc__ or "") for name, function in COMMANDS.items())
+    state.print_line("")
+    state.print_rows(KEYS.items())
 
 
 def leave(state: ChatState, _: str) -> None:
@@ -25,7 +26,7 @@ def leave(state: ChatState, _: str) -> None:
     state.is_over = True
 
 
-# The docstring of each is its line in /help.
+# The docstring of each function is its line in /help.
 COMMANDS: dict[str, Command] = {
     "/help": show_help,
     "/think": settings.think,
@@ -36,7 +37,7 @@ COMMANDS: dict[str, Command] = {
     "/set": settings.set_value,
     "/model": settings.switch_model,
     "/tools": settings.tools,
-    "/mcp": settings.mcp,
+    "/mcp": mcp,
     "/stats": settings.stats,
     "/file": conversation.attach,
     "/retry": conversation.retry,
@@ -49,22 +50,22 @@ COMMANDS: dict[str, Command] = {
     "/sessions": conversation.sessions,
     "/exit": leave,
 }
-# As people type them in other programs.
+# Names of these commands in other programs.
 ALIASES = {"/?": "/help", "/quit": "/exit", "/bye": "/exit", "exit": "/exit", "quit": "/exit"}
 
 KEYS = {
     "Esc Enter": 'starts a new line; so do Ctrl-J, Enter after a \\, and Enter after an opening """',
-    "Ctrl-O": "shows what the model thought last; while it thinks: keeps its thoughts on the screen",
-    "Ctrl-C": "stops an answer, as does Esc; clears what is typed; twice on an empty line: leaves",
-    "Ctrl-R": "searches what was typed before; Tab completes commands, files and models",
+    "Ctrl-O": "shows the latest thinking; while the model thinks: keeps its thoughts on the screen",
+    "Ctrl-C": "stops an answer, and so does Esc; clears the line; twice on an empty line: leaves",
+    "Ctrl-R": "searches the history; Tab completes commands, files and models",
 }
 
 
 def is_command(text: str) -> bool:
-    """Whether `text` is for the chat and not for the model.
+    """Whether `text` is a slash command and not a message.
 
-    A line that starts with a slash is, unless it is /think or /no_think followed by more: inside a
-    message these two belong to the model. A path like /etc/hosts is text.
+    A message may start with /think or /no_think, which are then for the model, or with a path such as
+    /etc/hosts.
     """
     first, _, rest = text.strip().partition(" ")
     if text.strip() in ALIASES:
@@ -75,19 +76,19 @@ def is_command(text: str) -> bool:
 
 
 def run_command(state: ChatState, text: str) -> None:
-    """Run the command `text`. Raises MessageError naming the nearest one if there is none."""
+    """Run the command `text`. Raises MessageError, with the nearest name, if there is no such command."""
     name, _, argument = text.strip().partition(" ")
     function = COMMANDS.get(ALIASES.get(name, name))
     if function is None:
-        # Without the slash, which all names share.
-        near = difflib.get_close_matches(name.removeprefix("/"), [known[1:] for known in COMMANDS], n=1)
+        # Compare without the slash: it would make all names more alike.
+        near = difflib.get_close_matches(name.removeprefix("/"), [command[1:] for command in COMMANDS], n=1)
         hint = f"did you mean /{near[0]}?" if near else "/help lists them"
         raise MessageError(f"there is no command {name}; {hint}")
     function(state, argument.strip())
 
 
 def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
-    """What may follow a command, for completion."""
+    """For completion: the arguments that a command can take."""
     from mlx_qwen3.checkpoint import FAMILY
     from mlx_qwen3.generation.sampling import SamplingParams
 

@@ -14,7 +14,7 @@ from mlx_qwen3.tools.approval import Answer, Choice, Question, describe, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.terminal.printers import Printer
+    from mlx_qwen3.cli.chat.terminal.text import Printer
 
 KEYS = {
     "y": (Choice.ONCE, "yes, once"),
@@ -24,10 +24,10 @@ KEYS = {
 }
 
 
-class Approver:
-    """Shows a call and asks. A tool that is new, or not what it was, is shown in full first.
+class PermissionPrompt:
+    """Shows a tool call and asks the user. A new or changed tool is first shown in full.
 
-    cancel: stops the turn; Ctrl-C in place of an answer means that.
+    cancel: stops the turn; called for Ctrl-C at the question.
     """
 
     def __init__(self, console: Console, printer: Printer, keys: KeyWatcher, cancel: Callable[[], object]):
@@ -37,22 +37,22 @@ class Approver:
         self._cancel = cancel
 
     def __call__(self, question: Question) -> Answer:
-        self._printer.stop()
+        self._printer.pause()
         if question.has_changed:
-            self._say("This tool is not what it was when you last saw it:", "bold red")
+            self._print("This tool is not what it was when you last saw it:", "bold red")
         if question.is_new or question.has_changed:
-            self._say(describe(question.tool), "dim")
+            self._print(describe(question.tool), "dim")
         arguments = visible(json.dumps(question.arguments, ensure_ascii=False))
-        self._say(f"Allow {question.tool.key} {arguments}?", "bold")
-        choices = {key: said for key, (choice, said) in KEYS.items() if choice in question.choices}
-        self._say("  ".join(f"{key}: {said}" for key, said in choices.items()), "dim")
+        self._print(f"Allow {question.tool.key} {arguments}?", "bold")
+        labels = {key: label for key, (choice, label) in KEYS.items() if choice in question.choices}
+        self._print("  ".join(f"{key}: {label}" for key, label in labels.items()), "dim")
         with self._keys.paused():
-            return self._ask(choices)
+            return self._ask(labels)
 
-    def _ask(self, choices: dict[str, str]) -> Answer:
+    def _ask(self, labels: dict[str, str]) -> Answer:
         while True:
             try:
-                # On a thread: the tools' event loop runs on this one.
+                # On a thread, because the event loop of the tools runs on this one.
                 text = prompt("[y/n] ", in_thread=True).strip()
             except EOFError:
                 return Answer(Choice.DENY)
@@ -60,8 +60,8 @@ class Approver:
                 self._cancel()
                 return Answer(Choice.DENY)
             key, _, reason = text.partition(" ")
-            if key.lower() in choices:
+            if key.lower() in labels:
                 return Answer(KEYS[key.lower()][0], reason)
 
-    def _say(self, text: str, style: str) -> None:
+    def _print(self, text: str, style: str) -> None:
         self._console.print(text, style=style, markup=False, highlight=False)

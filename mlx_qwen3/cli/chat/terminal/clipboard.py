@@ -11,12 +11,17 @@ PROGRAMS = (["pbcopy"], ["wl-copy"], ["xclip", "-selection", "clipboard"])
 
 
 def copy(text: str) -> None:
-    """Put `text` on the clipboard: by the system's program, or by asking the terminal (OSC 52)."""
+    """Put `text` on the clipboard with a program of the system, or else through the terminal (OSC 52)."""
     for program in PROGRAMS:
         if shutil.which(program[0]):
-            # No pipes for its output: xclip stays in the background and would hold them open.
-            nowhere = subprocess.DEVNULL
-            result = subprocess.run(program, input=text.encode(), check=False, stdout=nowhere, stderr=nowhere)
+            # No pipes for the output: xclip stays in the background and would hold them open.
+            result = subprocess.run(
+                program,
+                input=text.encode(),
+                check=False,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             if result.returncode == 0:
                 return
     encoded = base64.b64encode(text.encode()).decode()

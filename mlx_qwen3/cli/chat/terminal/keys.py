@@ -1,4 +1,4 @@
-"""Keys pressed while the model speaks: a few are heard at once, the others wait for the next prompt."""
+"""Reads keys while a turn runs: some act at once, the others are kept for the next prompt."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output
 from prompt_toolkit.utils import is_dumb_terminal
 
-SECONDS_TO_TELL_ESCAPE = 0.1  # from the first byte of another key
+ESCAPE_TIMEOUT = 0.1  # seconds; an Escape with no byte after it is the Escape key by itself
 
 
 class KeyWatcher:
-    """Within the block, calls what a key is bound to; what else is typed goes to the next prompt."""
+    """In a `with` block, calls the function bound to each key. Other keys are kept for the next prompt.
+
+    source, output: the input and output that the prompts use.
+    """
 
     def __init__(self, source: Input, output: Output, bindings: Mapping[str, Callable[[], object]]):
-        """source and output: those of the prompts."""
         self._source = source
         self._output = output
         self._bindings = bindings
@@ -32,11 +34,11 @@ class KeyWatcher:
 
     def __enter__(self) -> KeyWatcher:
         if sys.stdin.isatty():
-            self._hear(get_typeahead(self._source))  # pressed so soon that the prompt got them
+            self._handle(get_typeahead(self._source))  # pressed early: the last prompt read them
             self._wake, self._waker = os.pipe()
             self._thread = threading.Thread(target=self._watch, name="mlx_qwen3 keys", daemon=True)
             self._thread.start()
-            self._keep_pastes_whole(True)
+            self._set_bracketed_paste(True)
         return self
 
     def __exit__(
@@ -51,11 +53,11 @@ class KeyWatcher:
         self._thread.join()
         os.close(self._wake)
         self._thread = None
-        self._keep_pastes_whole(False)
+        self._set_bracketed_paste(False)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Somebody else reads the keys for a while."""
+        """Within the block, other code reads the keys."""
         was_watching = self._thread is not None
         self.__exit__()
         try:
@@ -64,11 +66,15 @@ class KeyWatcher:
             if was_watching:
                 self.__enter__()
 
-    def _keep_pastes_whole(self, keep: bool) -> None:
-        """Or the lines of a pasted text would each be sent."""
-        if not is_dumb_terminal():
-            self._output.enable_bracketed_paste() if keep else self._output.disable_bracketed_paste()
-            self._output.flush()
+    def _set_bracketed_paste(self, is_on: bool) -> None:
+        """Bracketed paste keeps a pasted text together; without it, each of its lines would be sent."""
+        if is_dumb_terminal():
+            return
+        if is_on:
+            self._output.enable_bracketed_paste()
+        else:
+            self._output.disable_bracketed_paste()
+        self._output.flush()
 
     def _watch(self) -> None:
         keyboard, timeout = self._source.fileno(), None
@@ -77,15 +83,15 @@ class KeyWatcher:
             if self._wake in ready:
                 return
             pressed = self._source.read_keys() if ready else self._source.flush_keys()
-            timeout = SECONDS_TO_TELL_ESCAPE if ready else None
-            self._hear(pressed)
+            timeout = ESCAPE_TIMEOUT if ready else None
+            self._handle(pressed)
             if self._source.closed:
                 return
 
-    def _hear(self, pressed: Sequence[KeyPress]) -> None:
+    def _handle(self, pressed: Sequence[KeyPress]) -> None:
         for key in pressed:
             name = key.key.value if isinstance(key.key, Keys) else key.key
-            # With others, Escape is Alt and a key, and no key by itself.
+            # Escape together with other keys means Alt and a key.
             if name in self._bindings and (name != "escape" or len(pressed) == 1):
                 self._bindings[name]()
             else:

@@ -1,4 +1,4 @@
-"""The line editor: several lines, history across runs, completion, and a toolbar."""
+"""The line editor: multi-line input, history across runs, completion and a toolbar."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from prompt_toolkit.output import Output
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
 
-SECONDS_BETWEEN_LOOKS = 0.5  # at what the toolbar shows, which changes while the engine reads ahead
+TOOLBAR_INTERVAL = 0.5  # seconds between looks at the toolbar, which changes while the engine prefills
 QUOTES = '"""'
 
 
 class ChatCompleter(Completer):
-    """Completes commands, and what some of them take."""
+    """Completes slash commands and the arguments of some of them.
+
+    commands: each command and its summary. choices: for a command, lists the possible arguments.
+    """
 
     def __init__(self, commands: Mapping[str, str], choices: dict[str, Callable[[], Iterable[str]]]):
-        """commands: and what they do. choices: for a command, a function that lists what may follow it."""
         self._commands = commands
         self._choices = choices
         self._paths = PathCompleter(expanduser=True)
@@ -49,13 +51,13 @@ class ChatCompleter(Completer):
 
 
 class LineEditor:
-    """Enter sends, Esc Enter starts a new line; `show_thoughts` is called for Ctrl-O."""
+    """Reads messages: Enter sends, Esc Enter starts a new line, Ctrl-O calls `show_thoughts`."""
 
     def __init__(self, completer: Completer, toolbar: Callable[[], str], show_thoughts: Callable[[], None]):
         self._toolbar = toolbar
         self._is_editing = False
         self.is_interrupted = False
-        """Whether Ctrl-C came after Enter, before the line was handed on."""
+        """Whether Ctrl-C was pressed after Enter, before `read` returned."""
         self._prompt: PromptSession[str] = PromptSession(
             history=_history(),
             key_bindings=_bindings(show_thoughts, lambda: not self._is_editing, self._interrupt),
@@ -70,8 +72,12 @@ class LineEditor:
         self.output: Output = self._prompt.output
 
     def read(self, draft: str = "", is_editing: bool = False) -> str:
-        """What the user sends. Raises EOFError for Ctrl-D, KeyboardInterrupt for Ctrl-C where that does
-        not clear the line: where nothing is typed, or while `is_editing` what was said."""
+        """The text the user sends.
+
+        draft: the text the line starts with. is_editing: the user changes an earlier message. Raises
+        EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C on an empty line or while editing; otherwise
+        Ctrl-C clears the line.
+        """
         self._is_editing, self.is_interrupted = is_editing, False
         text = self._prompt.prompt(
             "edit> " if is_editing else "> ", default=draft, pre_run=self._watch_toolbar
@@ -79,26 +85,26 @@ class LineEditor:
         return without_quotes(text)
 
     def _interrupt(self, event: KeyPressEvent) -> None:
-        """SIGINT, which a terminal sends while it is no longer, or not yet, in raw mode."""
+        """Handle SIGINT. The terminal sends it while it is not in raw mode: just before or after a prompt."""
         if event.app.future is None or event.app.is_done:
             self.is_interrupted = True
         else:
             event.app.exit(exception=KeyboardInterrupt(), style="class:aborting")
 
     def _watch_toolbar(self) -> None:
-        get_app().create_background_task(self._redraw_when_it_changes())
+        get_app().create_background_task(self._redraw_toolbar())
 
-    async def _redraw_when_it_changes(self) -> None:
-        shown = self._toolbar()
+    async def _redraw_toolbar(self) -> None:
+        drawn = self._toolbar()
         while True:
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-            if (now := self._toolbar()) != shown:
-                shown = now
+            await asyncio.sleep(TOOLBAR_INTERVAL)
+            if (current := self._toolbar()) != drawn:
+                drawn = current
                 get_app().invalidate()
 
 
 def without_quotes(text: str) -> str:
-    """What stands between three quotes at both ends, where they are there."""
+    """`text` without the three quotes at both ends, if it has them."""
     stripped = text.strip()
     if len(stripped) < 2 * len(QUOTES) or not (stripped.startswith(QUOTES) and stripped.endswith(QUOTES)):
         return text
@@ -106,7 +112,7 @@ def without_quotes(text: str) -> str:
 
 
 def is_complete(text: str) -> bool:
-    """Whether Enter sends `text`: it has no opening three quotes that are not closed."""
+    """Whether Enter sends `text`: not while opening three quotes are not closed."""
     stripped = text.strip()
     return not stripped.startswith(QUOTES) or (len(stripped) >= 2 * len(QUOTES) and stripped.endswith(QUOTES))
 
@@ -151,7 +157,7 @@ def _bindings(
 
 
 def _history() -> FileHistory:
-    """What was typed, kept for its user alone."""
+    """The history file; only its user can read it."""
     folder = data_folder()
     folder.mkdir(parents=True, exist_ok=True)
     path: Any = folder / "history"

@@ -1,7 +1,7 @@
 """A turn on a capable terminal: Markdown as it streams, thinking in a small window that folds away.
 
-Finished blocks are printed once, into the scrollback; only what may still change is drawn live. Events
-change what there is to see; a painter looks 20 times a second, and draws if it changed.
+Finished blocks are printed once, into the scrollback. Only text that may still change is drawn live.
+Events change the state; a painter thread draws it up to 20 times a second, if it changed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from mlx_qwen3.cli.chat.terminal.markdown import BlockStream, render_markdown
-from mlx_qwen3.cli.chat.terminal.printers import grown_note, printable, turn_figures
 from mlx_qwen3.cli.chat.terminal.region import LiveRegion
-from mlx_qwen3.cli.chat.terminal.waiting import Waiting
+from mlx_qwen3.cli.chat.terminal.text import context_grown_note, printable, turn_figures
+from mlx_qwen3.cli.chat.terminal.waiting import WaitIndicator
 from mlx_qwen3.events import (
     AnswerDelta,
     ContextGrown,
@@ -36,16 +36,16 @@ from mlx_qwen3.events import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-SECONDS_BETWEEN_DRAWINGS = 0.05
-# Drawing may take this share of the time; what is slow to draw (a long code block) is drawn less often.
-SHARE_OF_TIME = 0.2
+DRAW_INTERVAL = 0.05  # seconds
+# The largest share of the time spent drawing. Slow content (a long code block) is drawn less often.
+MAX_DRAW_SHARE = 0.2
 THINKING_LINES = 8
-# Characters of thinking that are laid out for its window; more never fit.
-THINKING_SHOWN = 4000
+# Only the last characters of the thinking are laid out for its window; more never fit.
+THINKING_CHARACTERS = 4000
 
 
 class Tail:
-    """The last `height` lines of what is drawn."""
+    """The last `height` lines of a rendered `content`."""
 
     def __init__(self, content: RenderableType, height: int):
         self._content = content
@@ -59,9 +59,9 @@ class Tail:
 
 
 class LivePrinter:
-    """Shows the events of one turn after the other; remembers the latest thinking.
+    """Shows the events of one turn after the other, and keeps the latest thinking.
 
-    Use it in a `with` block while a turn is under way. is_unfolded: thinking stays on the screen.
+    Use it in a `with` block while a turn runs. is_unfolded: thinking stays on the screen.
     """
 
     def __init__(self, console: Console):
@@ -71,7 +71,7 @@ class LivePrinter:
         self._console = console
         self._region = LiveRegion(console)
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._is_over = threading.Event()
         self._painter: threading.Thread | None = None
         self._content: Callable[[], RenderableType | None] = _nothing
         self._start_turn()
@@ -80,31 +80,31 @@ class LivePrinter:
         with self._lock:
             match event:
                 case PromptProgress():
-                    self._waiting.read(event)
+                    self._waiting.update(event)
                 case ContextGrown():
-                    self._put(Text(grown_note(event), style="dim"))
+                    self._add_block(Text(context_grown_note(event), style="dim"))
                 case ThinkingDelta():
-                    self._think(event.text)
+                    self._add_thinking(event.text)
                 case ThinkingDone():
-                    self._fold(event)
+                    self._end_thinking(event)
                 case AnswerDelta():
-                    self._answer(event.text)
+                    self._add_answer(event.text)
                 case ToolCallStart():
-                    self._finish_part()
+                    self._end_answer()
                 case ToolCall():
                     self._show_call(event)
                 case ToolResult():
                     self._show_result(event)
                 case Done():
-                    self._end(event)
+                    self._end_turn(event)
 
     def toggle_thoughts(self) -> None:
-        """Fold the thinking under way, or leave it open, and so the next ones. From any thread."""
+        """Fold the current and later thinking, or leave it on the screen. Call it from any thread."""
         self.is_unfolded = not self.is_unfolded
 
     def __enter__(self) -> LivePrinter:
         self._start_turn()
-        self._over.clear()
+        self._is_over.clear()
         self._painter = threading.Thread(target=self._paint, name="mlx_qwen3 painter", daemon=True)
         self._painter.start()
         return self
@@ -112,14 +112,14 @@ class LivePrinter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.pause()
         if self._painter is not None:
-            self._over.set()
+            self._is_over.set()
             self._painter.join()
             self._painter = None
 
-    def stop(self) -> None:
-        """Leave the terminal to somebody else, until the next event."""
+    def pause(self) -> None:
+        """Stop drawing until the next event, so that other code can use the terminal."""
         with self._lock:
             self._content = _nothing
             self._flush()
@@ -127,28 +127,26 @@ class LivePrinter:
 
     def _start_turn(self) -> None:
         self._blocks = BlockStream()
-        self._finished: list[RenderableType] = []  # to be printed above the next drawing
+        self._finished: list[RenderableType] = []  # printed above the next drawing
         self._has_printed = False
         self._is_thinking = False
         self._thinking_since = 0.0
-        self._waiting = Waiting()
-        self._content = self._waiting.shown
-
-    # On the painter's thread
+        self._wait()
 
     def _paint(self) -> None:
-        pause = SECONDS_BETWEEN_DRAWINGS
-        while not self._over.wait(pause):
+        """Draw until the `with` block ends. Runs on the painter thread."""
+        pause = DRAW_INTERVAL
+        while not self._is_over.wait(pause):
             start = time.perf_counter()
             with self._lock:
                 self._region.draw(self._content(), above=self._take_finished())
-            pause = max(SECONDS_BETWEEN_DRAWINGS, (time.perf_counter() - start) / SHARE_OF_TIME)
+            pause = max(DRAW_INTERVAL, (time.perf_counter() - start) / MAX_DRAW_SHARE)
 
-    # Under the lock
+    # Hold the lock to call the methods below.
 
-    def _think(self, text: str) -> None:
+    def _add_thinking(self, text: str) -> None:
         if not self._is_thinking:
-            self._finish_part()
+            self._end_answer()
             self._is_thinking, self._thinking_since, self.thoughts = True, time.monotonic(), ""
             self._content = self._thinking_window
         self.thoughts += printable(text)
@@ -158,31 +156,31 @@ class LivePrinter:
         head = Text(f"∴ thinking {seconds:.0f} s", style="dim")
         lines = self._console.height - 2 if self.is_unfolded else THINKING_LINES
         height = min(lines, max(self._console.height // (1 if self.is_unfolded else 2), 1))
-        shown = Text(self.thoughts[-THINKING_SHOWN:].strip(), style="dim italic")
-        return Group(head, Tail(shown, height))
+        latest = Text(self.thoughts[-THINKING_CHARACTERS:].strip(), style="dim italic")
+        return Group(head, Tail(latest, height))
 
-    def _fold(self, done: ThinkingDone) -> None:
-        """One line in place of the thinking; where it is to stay open, the thinking too."""
-        line = f"∴ thought for {done.seconds:.1f} s, {done.tokens:,} tokens"
+    def _end_thinking(self, event: ThinkingDone) -> None:
+        """Replace the thinking by one line; when unfolded, print the thinking above that line."""
+        line = f"∴ thought for {event.seconds:.1f} s, {event.tokens:,} tokens"
         if self.is_unfolded:
-            self._put(Text(self.thoughts.strip(), style="dim italic"))
+            self._add_block(Text(self.thoughts.strip(), style="dim italic"))
         else:
             line += " (Ctrl-O shows them)"
         self._is_thinking = False
-        self._put(Text(line, style="dim"))
+        self._add_block(Text(line, style="dim"))
         self._wait()
 
-    def _answer(self, text: str) -> None:
+    def _add_answer(self, text: str) -> None:
         for block in self._blocks.push(printable(text)):
-            self._put(render_markdown(block))
+            self._add_block(render_markdown(block))
         self._content = self._answer_tail
 
     def _answer_tail(self) -> RenderableType:
         tail = Tail(render_markdown(self._blocks.tail), max(self._console.height - 2, 1))
         return Group(Text(), tail) if self._has_printed else tail
 
-    def _put(self, content: RenderableType) -> None:
-        """Print with the next drawing, a blank line after what came before in this turn."""
+    def _add_block(self, content: RenderableType) -> None:
+        """Print `content` with the next drawing, after a blank line if the turn has printed before."""
         self._finished += [Text(), content] if self._has_printed else [content]
         self._has_printed = True
 
@@ -195,19 +193,19 @@ class LivePrinter:
             self._region.print(finished)
 
     def _wait(self) -> None:
-        self._waiting = Waiting()
-        self._content = self._waiting.shown
+        self._waiting = WaitIndicator()
+        self._content = self._waiting.render
 
-    def _finish_part(self) -> None:
-        """Print the rest of the answer so far."""
+    def _end_answer(self) -> None:
+        """Print the unfinished rest of the answer, then show the wait indicator."""
         for block in self._blocks.finish():
-            self._put(render_markdown(block))
+            self._add_block(render_markdown(block))
         self._wait()
 
     def _show_call(self, call: ToolCall) -> None:
-        self._finish_part()
+        self._end_answer()
         arguments = call.raw if call.arguments is None else json.dumps(call.arguments, ensure_ascii=False)
-        self._put(Text(printable(f"→ {call.name} {arguments}"), style="cyan"))
+        self._add_block(Text(printable(f"→ {call.name} {arguments}"), style="cyan"))
 
     def _show_result(self, result: ToolResult) -> None:
         first, *rest = printable(result.text).strip().split("\n") or [""]
@@ -216,8 +214,8 @@ class LivePrinter:
         self._finished.append(Text(f"← {first[:200]}{more} · {result.seconds:.1f} s", style=style))
         self._wait()
 
-    def _end(self, event: Done) -> None:
-        self._finish_part()
+    def _end_turn(self, event: Done) -> None:
+        self._end_answer()
         self.finish_reason = event.finish_reason
         self._finished.append(Text(" · ".join(turn_figures(event)), style="dim"))
         self._flush()
@@ -226,4 +224,4 @@ class LivePrinter:
 
 
 def _nothing() -> None:
-    """What is drawn while somebody else has the terminal."""
+    """The content while nothing is drawn."""

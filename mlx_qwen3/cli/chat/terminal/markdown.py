@@ -1,4 +1,4 @@
-"""Markdown that arrives in pieces: which blocks are finished, and how they look."""
+"""Streamed Markdown: splits it into finished blocks and renders them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class BlockStream:
-    """Text goes in as it comes; whole blocks (paragraphs, lists, code, tables) come out.
+    """Takes streamed text and returns whole blocks (paragraphs, lists, code, tables).
 
-    A block is finished once the next has begun, so what was given out never changes.
+    A block is finished once the next one begins, so a returned block never changes.
     """
 
     def __init__(self) -> None:
         self.tail = ""
-        """The unfinished rest."""
+        """The text of the unfinished block."""
 
     def push(self, text: str) -> list[str]:
         """Take more text; return the blocks that it finished."""
         self.tail += text
         if "\n" not in text:
-            return []  # only a line's end can finish a block
+            return []  # only a line break can finish a block
         starts = _block_starts(self.tail)
         if len(starts) < 2:
             return []
@@ -40,7 +40,7 @@ class BlockStream:
         return blocks
 
     def finish(self) -> list[str]:
-        """What is left; the stream starts afresh."""
+        """The remaining blocks; the stream is empty afterwards."""
         starts = _block_starts(self.tail)
         lines, self.tail = _lines(self.tail), ""
         return ["".join(lines[a:b]) for a, b in pairwise([*starts, len(lines)])]
@@ -50,12 +50,12 @@ def _block_starts(text: str) -> list[int]:
     """The line on which each top-level block of `text` begins; none if `text` is blank."""
     tokens = _parser().parse(text)
     starts = [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
-    # Lines that make no block by themselves (link definitions) go with the next one.
+    # Lines that form no block (link definitions) go with the next block.
     return [0, *starts[1:]] if text.strip() else []
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of `text` as Markdown counts them: str.splitlines would also cut at U+2028 and others."""
+    """The lines of `text` as Markdown counts them; str.splitlines also splits at U+2028 and others."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
@@ -67,7 +67,7 @@ def _parser() -> MarkdownIt:
 
 
 def render_markdown(text: str) -> Markdown:
-    """`text` for the terminal; links show where they lead, code keeps to the terminal's own colours."""
+    """`text` rendered for the terminal: links with their addresses, code in the terminal's own colours."""
     from rich.markdown import Markdown
 
     theme = "ansi_light" if is_light_terminal() else "ansi_dark"
@@ -75,15 +75,15 @@ def render_markdown(text: str) -> Markdown:
 
 
 def last_code_block(text: str) -> str:
-    """The code in the last fenced or indented block of `text`. Raises MessageError if there is none."""
+    """The code of the last fenced or indented block in `text`. Raises MessageError if there is none."""
     blocks = [token.content for token in _parser().parse(text) if token.type in ("fence", "code_block")]
     if not blocks:
-        raise MessageError("the last answer holds no block of code")
+        raise MessageError("the last answer has no code block")
     return blocks[-1]
 
 
 def console_theme() -> Theme:
-    """Colours for a dark or a light terminal; Rich's own put words of code on a black ground."""
+    """Colours for a dark or a light terminal. Rich's default prints inline code on black."""
     from rich.theme import Theme
 
     colour = "blue" if is_light_terminal() else "cyan"
@@ -91,6 +91,6 @@ def console_theme() -> Theme:
 
 
 def is_light_terminal() -> bool:
-    """Whether the terminal says its background is light (COLORFGBG, as rxvt, Konsole and iTerm set it)."""
+    """Whether the background is light, by COLORFGBG, which rxvt, Konsole and iTerm set."""
     background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
     return background in ("7", "15")

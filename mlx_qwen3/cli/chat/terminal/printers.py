@@ -1,12 +1,19 @@
-"""How a turn looks: on a terminal, as plain text for pipes, or as JSON lines for scripts."""
+"""Printers for the events of a turn: JSON lines for scripts, plain text for pipes, text for a terminal."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
+from mlx_qwen3.cli.chat.terminal.text import (
+    FINISH_NOTES,
+    Printer,
+    context_grown_note,
+    printable,
+    turn_figures,
+)
 from mlx_qwen3.events import (
     AnswerDelta,
     ContextGrown,
@@ -22,50 +29,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mlx_qwen3.cli.chat.terminal.live import LivePrinter
-
-# What a model may send to a terminal: text, newlines and tabs, but none of the control characters
-# with which text could move the cursor, set the title or fake the chat's own lines.
-CONTROL_CHARACTERS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
-
-ENDINGS = {
-    "length": "stopped: out of tokens",
-    "cancelled": "stopped",
-    "loop": "stopped: the text went round in a loop",
-}
-
-
-class Printer(Protocol):
-    """Shows the events of one turn after the other; a `with` block around a turn."""
-
-    finish_reason: str | None
-    thoughts: str
-    """What was thought last."""
-
-    def show(self, event: Event) -> None: ...
-
-    def stop(self) -> None:
-        """Leave the terminal to somebody else, until the next event."""
-        ...
-
-    def toggle_thoughts(self) -> None:
-        """Fold the thinking, or leave it open."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def printable(text: str) -> str:
-    """`text` without the characters that control a terminal."""
-    return text.translate(CONTROL_CHARACTERS)
-
 
 def make_printer(as_json: bool) -> Printer:
-    """The printer that suits standard output: JSON if asked for, colours only on a terminal."""
+    """The printer for standard output: JSON if asked for, plain text unless it is a terminal."""
     if as_json:
         return JsonPrinter()
     if not sys.stdout.isatty():
@@ -77,8 +43,8 @@ def make_printer(as_json: bool) -> Printer:
     return make_terminal_printer(Console(highlight=False, theme=console_theme()))
 
 
-def make_terminal_printer(console: Console) -> TerminalPrinter | LivePrinter:
-    """Live where the terminal can move its cursor; otherwise text as it comes."""
+def make_terminal_printer(console: Console) -> Printer:
+    """A live printer if the terminal can move its cursor, else one that prints text as it arrives."""
     if console.is_dumb_terminal:
         return TerminalPrinter(console)
     from mlx_qwen3.cli.chat.terminal.live import LivePrinter
@@ -86,17 +52,17 @@ def make_terminal_printer(console: Console) -> TerminalPrinter | LivePrinter:
     return LivePrinter(console)
 
 
-class _PlainPrinter:
-    """What the printers that only write share: nothing is drawn that would have to be taken back."""
+class _AppendOnlyPrinter:
+    """Base of the printers that only append: they draw nothing that has to be erased."""
 
     finish_reason: str | None = None
     thoughts = ""
 
-    def stop(self) -> None:
-        """There is nothing to take back."""
+    def pause(self) -> None:
+        """Nothing to erase."""
 
     def toggle_thoughts(self) -> None:
-        """What is written stays."""
+        """Printed text cannot be folded."""
 
     def __enter__(self) -> Self:
         return self
@@ -104,10 +70,10 @@ class _PlainPrinter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is left behind."""
+        """Nothing to clean up."""
 
 
-class JsonPrinter(_PlainPrinter):
+class JsonPrinter(_AppendOnlyPrinter):
     """Every event as one JSON object a line: {"event": "AnswerDelta", "text": ...}."""
 
     def show(self, event: Event) -> None:
@@ -118,8 +84,8 @@ class JsonPrinter(_PlainPrinter):
         sys.stdout.flush()
 
 
-class AnswerPrinter(_PlainPrinter):
-    """The answer and nothing else."""
+class AnswerPrinter(_AppendOnlyPrinter):
+    """Only the answer on stdout; on stderr why it is incomplete, if it is."""
 
     def show(self, event: Event) -> None:
         if isinstance(event, AnswerDelta):
@@ -127,22 +93,23 @@ class AnswerPrinter(_PlainPrinter):
         elif isinstance(event, Done):
             self.finish_reason = event.finish_reason
             sys.stdout.write("\n")
-            if event.finish_reason in ENDINGS:
-                sys.stderr.write(f"({ENDINGS[event.finish_reason]})\n")
+            if event.finish_reason in FINISH_NOTES:
+                sys.stderr.write(f"({FINISH_NOTES[event.finish_reason]})\n")
         sys.stdout.flush()
 
 
-class TerminalPrinter(_PlainPrinter):
-    """For terminals that cannot move their cursor: text as it comes, then a line of figures."""
+class TerminalPrinter(_AppendOnlyPrinter):
+    """For terminals that cannot move their cursor: text as it arrives, then a line of figures."""
 
     def __init__(self, console: Console):
         self._console = console
-        self._part: type[Event] | None = None
+        self._part: type[Event] | None = None  # the kind of event printed last in this turn
 
     def show(self, event: Event) -> None:
         match event:
             case ContextGrown():
-                self._console.print(grown_note(event), style="dim", markup=False, highlight=False)
+                note = context_grown_note(event)
+                self._console.print(note, style="dim", markup=False, highlight=False)
             case ThinkingDelta():
                 self.thoughts = event.text if self._part is None else self.thoughts + event.text
                 self._begin(ThinkingDelta)
@@ -160,13 +127,13 @@ class TerminalPrinter(_PlainPrinter):
                 self._end(event)
 
     def _begin(self, part: type[Event]) -> None:
-        """A blank line between thinking, answer and calls."""
+        """Put a blank line between thinking, answer and calls."""
         if self._part is not None and (part is not self._part or part is ToolCall):
             self._console.print("\n")
         self._part = part
 
     def _write(self, text: str, style: str = "") -> None:
-        # soft_wrap: the terminal wraps, so that copying an answer copies its lines as they are.
+        # soft_wrap: the terminal wraps the lines, so copying an answer copies its lines unbroken.
         self._console.print(printable(text), style=style, end="", markup=False, soft_wrap=True)
 
     def _end(self, event: Done) -> None:
@@ -174,20 +141,3 @@ class TerminalPrinter(_PlainPrinter):
         self._console.print("\n" if self._part else "", end="")
         self._console.print(" · ".join(turn_figures(event)), style="dim", markup=False, highlight=False)
         self._part = None
-
-
-def grown_note(event: ContextGrown) -> str:
-    """What a longer context means for the conversation."""
-    scaled = f"positions are scaled by {event.factor:g} (YaRN), for up to {event.context:,} tokens"
-    return f"the conversation outgrew its context: {scaled}; it is read once more"
-
-
-def turn_figures(done: Done) -> list[str]:
-    """Why a turn ended, if not by itself, and its figures worth a glance."""
-    stats = done.stats
-    figures = [ENDINGS[done.finish_reason]] if done.finish_reason in ENDINGS else []
-    figures += [f"{stats.tokens_per_second:.1f} tokens/s", f"first {stats.ttft:.2f} s"]
-    thought = f"{stats.thinking_tokens:,} thinking + " if stats.thinking_tokens else ""
-    figures.append(f"{thought}{stats.answer_tokens:,} answer")
-    figures.append(f"{stats.prompt_tokens:,} prompt, {stats.cached_tokens:,} cached")
-    return figures

@@ -1,7 +1,7 @@
-"""The part of the terminal that is drawn anew as it changes, below what stays.
+"""The part of the terminal that is redrawn when it changes, below the scrollback.
 
-Each change is one write, in which every line is written over the old one: nothing is blank in
-between, so nothing flickers.
+Each change is one write, and every line is written over the old one. No line is blank in between, so
+nothing flickers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-# Terminals that know mode 2026 show all of a change at once; the others ignore it.
+# Synchronized output (mode 2026): terminals that know it show a change all at once.
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 CLEAR_LINE, CLEAR_BELOW = "\x1b[K", "\x1b[J"
 
 
 class LiveRegion:
-    """`draw` puts content where the last was; `print` puts some above it, for good."""
+    """`draw` replaces the content drawn before; `print` adds to the scrollback above it."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -26,7 +26,7 @@ class LiveRegion:
         self._width = 0
 
     def draw(self, content: RenderableType | None, above: RenderableType | None = None) -> bool:
-        """Show `content`, after printing `above` into the scrollback; False if nothing changed."""
+        """Print `above` into the scrollback and show `content` below it. False if nothing changed."""
         printed = self._render(above)
         lines = self._render(content)[-max(self._console.height - 1, 1) :]
         if not printed and lines == self._lines and self._console.width == self._width:
@@ -38,11 +38,11 @@ class LiveRegion:
         return True
 
     def print(self, content: RenderableType) -> None:
-        """Print `content` for good; nothing is drawn below it any more."""
+        """Print `content` into the scrollback and draw nothing below it."""
         self.draw(None, above=content)
 
     def clear(self) -> None:
-        """Take away what is drawn."""
+        """Erase the drawn content."""
         if self._lines:
             self.draw(None)
 
@@ -54,7 +54,7 @@ class LiveRegion:
         return captured.get().removesuffix("\n").split("\n")
 
     def _go_up(self) -> str:
-        """To the first line drawn. A terminal made narrower has folded the lines that were longer."""
+        """The escape code to the first drawn line. A narrower terminal has wrapped lines that were longer."""
         count = len(self._lines)
         if self._lines and self._console.width < self._width:
             from rich.text import Text

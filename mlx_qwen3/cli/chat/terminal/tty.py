@@ -1,29 +1,50 @@
-"""The terminal outside prompts: while a model loads, while it speaks, and in the moments between."""
+"""The terminal's own behaviour during a chat: key echo, and Ctrl-C as a way to stop a turn."""
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Keys are neither echoed into the output nor held back until Enter; Ctrl-C still interrupts.
+    """Within the block, keys are not echoed and not held back until Enter. Ctrl-C still interrupts.
 
-    What is typed now waits, as it was typed, for whoever reads next.
+    Keys typed meanwhile stay, unchanged, for the next reader of stdin.
     """
     if not sys.stdin.isatty():
         yield
         return
     import termios
 
-    before = termios.tcgetattr(sys.stdin)
-    quiet = list(before)
+    saved = termios.tcgetattr(sys.stdin)
+    quiet = list(saved)
     quiet[0] &= ~termios.ICRNL
     quiet[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)
+
+
+@contextmanager
+def cancel_on_interrupt(cancel: Callable[[], object]) -> Iterator[None]:
+    """Within the block, the first Ctrl-C (SIGINT) calls `cancel`; later ones raise KeyboardInterrupt."""
+    count = 0
+
+    def handle(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signal API
+        nonlocal count
+        count += 1
+        if count > 1:
+            raise KeyboardInterrupt
+        cancel()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""What is shown while there is nothing to read yet: a spinner, and how far the prompt has been read."""
+"""Shown while a turn has no output yet: a spinner, and the progress of a long prefill."""
 
 from __future__ import annotations
 
@@ -12,41 +12,40 @@ if TYPE_CHECKING:
 
     from mlx_qwen3.events import PromptProgress
 
-SECONDS_BEFORE_SHOWN = 0.3  # what is quicker needs no spinner
-SPINNER, TURNS_PER_SECOND = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", 10
+SHOW_DELAY = 0.3  # seconds; a shorter wait needs no spinner
+SPINNER, FRAMES_PER_SECOND = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", 10
 BAR_WIDTH = 20
-# Prompts longer than this show how far the model has read.
+# Prompts of at least this many new tokens get a progress bar.
 LONG_PROMPT = 512
 
 
-class Waiting:
-    """Made when the waiting begins."""
+class WaitIndicator:
+    """A spinner, or a progress bar for a long prompt. The wait starts when it is made."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._progress: PromptProgress | None = None
 
-    def read(self, progress: PromptProgress) -> None:
-        """The model has read so much of the prompt."""
+    def update(self, progress: PromptProgress) -> None:
+        """Note how far the prefill is."""
         self._progress = progress
 
-    def shown(self) -> RenderableType | None:
-        """What to draw now; nothing in the first moment."""
+    def render(self) -> RenderableType | None:
+        """The line to draw now; None during the first SHOW_DELAY seconds."""
         seconds = time.monotonic() - self._since
-        if seconds < SECONDS_BEFORE_SHOWN:
+        if seconds < SHOW_DELAY:
             return None
-        turn = SPINNER[int(seconds * TURNS_PER_SECOND) % len(SPINNER)]
-        return Text(f"{turn} {self._what(seconds)}", style="dim", no_wrap=True, overflow="ellipsis")
+        frame = SPINNER[int(seconds * FRAMES_PER_SECOND) % len(SPINNER)]
+        return Text(f"{frame} {self._status(seconds)}", style="dim", no_wrap=True, overflow="ellipsis")
 
-    def _what(self, seconds: float) -> str:
+    def _status(self, seconds: float) -> str:
         progress = self._progress
         if progress is None or progress.total < LONG_PROMPT or progress.processed >= progress.total - 1:
             return f"{seconds:.0f} s"
-        done = progress.processed * BAR_WIDTH // progress.total
-        bar = "━" * done + "╌" * (BAR_WIDTH - done)
-        left = f" · {_time_left(seconds, progress):.0f} s left" if progress.processed else ""
-        return f"{bar} reading {progress.processed:,} of {progress.total:,} tokens{left}"
-
-
-def _time_left(seconds: float, progress: PromptProgress) -> float:
-    return seconds * (progress.total - progress.processed) / progress.processed
+        filled = progress.processed * BAR_WIDTH // progress.total
+        bar = "━" * filled + "╌" * (BAR_WIDTH - filled)
+        status = f"{bar} reading {progress.processed:,} of {progress.total:,} tokens"
+        if progress.processed:
+            left = seconds * (progress.total - progress.processed) / progress.processed
+            status += f" · {left:.0f} s left"
+        return status

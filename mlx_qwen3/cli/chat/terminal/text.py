@@ -1,0 +1,72 @@
+"""What the printers share: the Printer protocol, safe text, and the notes around a turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+from mlx_qwen3.events import ContextGrown, Done, Event
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# Control characters are removed from model output: they could move the cursor, set the title or
+# imitate the chat's own lines. Newlines and tabs stay.
+CONTROL_CHARACTERS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
+
+# Notes for the finish reasons that need one. `stop` and `tool_calls` do not.
+FINISH_NOTES = {
+    "length": "stopped: out of tokens",
+    "cancelled": "stopped",
+    "loop": "stopped: the text repeats itself",
+}
+
+
+class Printer(Protocol):
+    """Shows the events of turns, one turn after the other. Use it in a `with` block around each turn."""
+
+    finish_reason: str | None
+    thoughts: str
+    """The thinking of the latest turn."""
+
+    def show(self, event: Event) -> None: ...
+
+    def pause(self) -> None:
+        """Stop drawing until the next event, so that other code can use the terminal."""
+        ...
+
+    def toggle_thoughts(self) -> None:
+        """Switch between folding the thinking away and leaving it on the screen."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def printable(text: str) -> str:
+    """`text` without the characters that control a terminal."""
+    return text.translate(CONTROL_CHARACTERS)
+
+
+def context_grown_note(event: ContextGrown) -> str:
+    """Tells the user that the context was extended."""
+    return (
+        f"the conversation outgrew its context: positions are scaled by {event.factor:g} (YaRN), for up to "
+        f"{event.context:,} tokens; it is read once more"
+    )
+
+
+def turn_figures(done: Done) -> list[str]:
+    """The figures printed after a turn, after the reason if it did not end by itself."""
+    stats = done.stats
+    figures = [FINISH_NOTES[done.finish_reason]] if done.finish_reason in FINISH_NOTES else []
+    thinking = f"{stats.thinking_tokens:,} thinking + " if stats.thinking_tokens else ""
+    return [
+        *figures,
+        f"{stats.tokens_per_second:.1f} tokens/s",
+        f"first {stats.ttft:.2f} s",
+        f"{thinking}{stats.answer_tokens:,} answer",
+        f"{stats.prompt_tokens:,} prompt, {stats.cached_tokens:,} cached",
+    ]
