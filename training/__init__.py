@@ -1,1 +1,1 @@
-"""How the built-in demo checkpoint was made: data, tokenizer, training, evaluation."""
+"""Makes the built-in demo checkpoint: data, tokenizer, training, evaluation."""

@@ -1,7 +1,7 @@
-"""Arithmetic questions in many phrasings, each with its worked thinking and its answer.
+"""Arithmetic questions in many phrasings, each with worked thinking and an answer.
 
-The thinking is the school method. It first copies the question, then lines the operands up to equal width,
-so that every later step only looks digits up at a known place; carries and borrows are spelled out.
+The thinking is the school method. It copies the question, then pads the operands to equal width, so that
+every later step finds its digits at a known distance. Carries and borrows are written out.
 """
 
 import random
@@ -34,7 +34,7 @@ class Problem:
 
     @property
     def held_out(self) -> bool:
-        """One pair in twenty is never trained on; small pairs are facts to be learned, so they are kept."""
+        """Whether the pair is never trained on: one in twenty, but no small pairs (they are facts to learn)."""
         if min(self.a, self.b) < (10 if self.kind == "multiply" else 100):
             return False
         return zlib.crc32(f"{self.a}{SIGN[self.kind]}{self.b}".encode()) % 20 == 0
@@ -161,7 +161,7 @@ def digit_counts(rng: random.Random, three_digit_share: float) -> tuple[int, int
 
 
 def sample_easy_problem(rng: random.Random) -> Problem:
-    """A problem one may answer at once: mostly of one digit, else of two, seldom more."""
+    """A problem that needs no thinking: mostly of one digit, otherwise of two, rarely more."""
     if rng.random() < 0.15:
         return sample_problem(rng)
     kind = rng.choices(["add", "subtract", "multiply"], [0.5, 0.25, 0.25])[0]
@@ -188,7 +188,7 @@ def sample_problem(rng: random.Random, three_digit_share: float = 0.55) -> Probl
             return problem
 
 
-# Where {e} stands, the bare expression goes; {a} and {b} are the operands.
+# {e} is replaced by the expression, {a} and {b} by the operands.
 EXPRESSION_FRAMES = (
     ["{e}"] * 8
     + ["{e}?", "{e} =", "{e} = ?", "{e}=", "{e}=?", "= {e}?", "{e} ?", "{e}."]

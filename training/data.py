@@ -1,7 +1,7 @@
 """The training mix: whole conversations as token ids, with a mask that says which tokens to learn.
 
-Every prompt is rendered by the demo's own chat template, as the chat does it: earlier thinking is dropped,
-tools stand in the system turn. Only what the assistant writes is learned.
+Every prompt is rendered by the demo's own chat template, as in the chat: earlier thinking is dropped, tools
+are in the system turn. Only the assistant's text is learned.
 """
 
 import json
@@ -57,7 +57,7 @@ SYSTEM_PROMPTS = [
 
 @dataclass(frozen=True)
 class Turn:
-    """One exchange. With `tool` set, the question is answered through it."""
+    """A question and its answer, and the tool call between them if there is one."""
 
     question: str
     thought: str
@@ -69,8 +69,8 @@ class Turn:
 class Conversation:
     """Turns to render. `mode` is think, soft (/no_think) or hard (switched off).
 
-    Usually the last turn is learned, after a history without thinking, as a chat sends it. With `transcript`
-    every turn is learned as it was written, which makes more of a long tool description.
+    Usually only the last turn is learned, after a history without thinking, as a chat sends it. With
+    `transcript` every turn is learned, which gets more out of a long tool description.
     """
 
     turns: list[Turn]
@@ -83,7 +83,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text; `learned` where the assistant wrote it, `cut` where its end may be cut off."""
+    """A piece of text. learned: the assistant wrote it. cut: its end may be cut off."""
 
     text: str
     learned: bool
@@ -142,7 +142,7 @@ def name_question_turn(rng: random.Random, name: str | None) -> Turn:
 
 
 def talk_turn(rng: random.Random, can: set[str]) -> Turn:
-    """Anything that is neither worked arithmetic nor a tool call. `can` names the tools offered."""
+    """A turn that is neither worked arithmetic nor a tool call. `can` names the tools offered."""
     kind = rng.choices(["known", "unknown", "no_tool", "gibberish", "hard", "name"], [64, 17, 6, 4, 6, 3])[0]
     if kind == "unknown":
         return unknown_turn(rng)
@@ -250,7 +250,7 @@ def add_switch(rng: random.Random, text: str, switch: str) -> str:
 
 
 def apply_switches(rng: random.Random, conversation: Conversation) -> tuple[str | None, list[str]]:
-    """System text and questions, with switches strewn in so that the latest one asks for the mode."""
+    """System text and questions, with switches inserted so that the latest one asks for the mode."""
     texts = [conversation.system, *(turn.question for turn in conversation.turns)]
     wanted = {
         "think": ("/think", 0.12),
@@ -271,7 +271,7 @@ def apply_switches(rng: random.Random, conversation: Conversation) -> tuple[str 
 
 
 def strew_switches(rng: random.Random, conversation: Conversation) -> tuple[str | None, list[str], list[str]]:
-    """System text, questions and the mode of every turn, with /think and /no_think strewn in at random."""
+    """System text, questions and the mode of every turn, with /think and /no_think inserted at random."""
     system, questions = conversation.system, [turn.question for turn in conversation.turns]
     mode = "think"
     if system is not None and rng.random() < 0.1:
@@ -306,7 +306,7 @@ def results_text(exchange: ToolExchange) -> str:
 
 
 def reply_pieces(mode: str, thought: str, answer: str, cut: bool) -> list[Piece]:
-    """What the assistant writes in one step."""
+    """The assistant's text of one step."""
     ending = Piece(f"{answer}<|im_end|>", learned=True)
     if mode == "think" and cut:
         return [
@@ -320,7 +320,7 @@ def reply_pieces(mode: str, thought: str, answer: str, cut: bool) -> list[Piece]
 
 
 def turn_pieces(turn: Turn, mode: str, cut: bool) -> list[Piece]:
-    """All the assistant writes in one turn, and the results of its tools."""
+    """The assistant's text of one turn, and the results of its tools."""
     if turn.tool is None:
         return reply_pieces(mode, turn.thought, turn.answer, cut)
     call = reply_pieces(mode, turn.thought, call_text(turn.tool), cut)
@@ -331,7 +331,7 @@ def turn_pieces(turn: Turn, mode: str, cut: bool) -> list[Piece]:
 def render_transcript(
     rng: random.Random, template: jinja2.Template, conversation: Conversation
 ) -> list[Piece]:
-    """Every turn as it was written."""
+    """Every turn with its thinking."""
     system, questions, modes = strew_switches(rng, conversation)
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": questions[0]})
@@ -346,7 +346,7 @@ def render_transcript(
 
 
 def render(rng: random.Random, template: jinja2.Template, conversation: Conversation) -> list[Piece]:
-    """The whole conversation as pieces of text."""
+    """The conversation as pieces of text."""
     if conversation.transcript:
         return render_transcript(rng, template, conversation)
     system, questions = apply_switches(rng, conversation)
@@ -358,7 +358,7 @@ def render(rng: random.Random, template: jinja2.Template, conversation: Conversa
         messages.append({"role": "assistant", "content": turn.answer})
     messages.append({"role": "user", "content": questions[-1]})
     last, mode, cut = conversation.turns[-1], conversation.mode, conversation.cut_thinking
-    # A chat may send the call back without its empty thinking block: learn to go on from that, too.
+    # A chat may send the call back without its empty thinking block, so that is learned too.
     resent = last.tool is not None and mode != "think" and rng.random() < 0.4
     if resent:
         messages += tool_messages(last.tool)
@@ -380,7 +380,7 @@ def drill(rng: random.Random, lines: int = 22) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids, and for each whether it is to be learned."""
+    """Token ids, and for each whether it is learned."""
 
     ids: list[int]
     learned: list[bool]

@@ -1,8 +1,8 @@
 """Train the demo's draft model: `python -m training.draft --out DIR`.
 
-A quarter of the demo's size, taught to say what the demo would say: the loss is the cross-entropy to the
-demo's own distribution, on the demo's training texts. What counts is how often the demo will accept its
-tokens: at best the probability that the two distributions share.
+It has a quarter of the demo's size. The loss is the cross-entropy to the demo's own distribution on the
+demo's training texts. What counts is how often the demo accepts its tokens: at most the probability that both
+distributions share.
 """
 
 import mlx_qwen3  # noqa: F401  # isort: skip  # loads the fast BLAS before MLX
@@ -33,7 +33,7 @@ def learned_logits(model: Model, batch: Batch) -> mx.array:
 
 
 class DraftTrainer(Trainer):
-    """Learns the demo's distribution in place of the text's tokens."""
+    """Trains on the demo's distribution instead of the tokens of the text."""
 
     settings = DRAFT_SETTINGS
 
@@ -50,7 +50,7 @@ class DraftTrainer(Trainer):
         return mx.sum(mx.logsumexp(logits, axis=-1) - (expected * logits).sum(axis=-1)) / total
 
     def accuracy(self, count: int = 8) -> float:
-        """The acceptance to be expected at temperature 1, over `count` fresh batches."""
+        """The expected acceptance rate at temperature 1, over `count` new batches."""
         self.model.update(round_parameters(self.parameters))
         source = batches(self.tokenizer, 10**6 + self.progress.step, 2048, self.mix, pool=64)
         shared = []

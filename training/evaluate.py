@@ -1,7 +1,7 @@
 """Measure a demo checkpoint: `python -m training.evaluate [--model mlx_qwen3/demo] [--json FILE]`.
 
 Everything runs on the weights as shipped, through the package's loader, tokenizer and template, and is
-sampled with Qwen3's presets. Additions are asked through a Session, the whole way a chat takes.
+sampled with Qwen3's presets. Some additions go through a Session, as in a chat.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def share(results: list[bool]) -> str:
 
 
 def held_out(rng: random.Random, kind: str, count: int, low: int, high: int) -> list[Problem]:
-    """Problems of which training never saw a pair."""
+    """Problems whose pairs of operands were never trained on."""
     problems: list[Problem] = []
     while len(problems) < count:
         problem = Problem(kind, rng.randint(low, high), rng.randint(low, high))

@@ -1,4 +1,4 @@
-"""Rounding to the 4-bit weights that are shipped: for training against it, and for writing them."""
+"""Rounds weights to 4 bits, during training and for the checkpoint."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ BITS, GROUP_SIZE = 4, 64
 
 
 def rounded(weight: mx.array) -> mx.array:
-    """What a loader makes of `weight` after it was stored: matrices in 4 bits, all else in bfloat16."""
+    """`weight` as it is after storing and loading: matrices in 4 bits, all else in bfloat16."""
     stored = weight.astype(mx.bfloat16)
     if weight.ndim == 2:
         packed = mx.quantize(stored, group_size=GROUP_SIZE, bits=BITS)
-        # In float32 from here: a loader multiplies scale and step without rounding the product again.
+        # In float32 from here: a loader does not round the product of scale and code again.
         scales, biases = (part.astype(mx.float32) for part in packed[1:])
         return mx.dequantize(packed[0], scales, biases, group_size=GROUP_SIZE, bits=BITS)
     return stored.astype(mx.float32)

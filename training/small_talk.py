@@ -1,7 +1,7 @@
-"""What the demo can say besides arithmetic: greetings, itself, this package, and honest refusals.
+"""Small talk: greetings, questions about the demo and the package, and honest refusals.
 
-A model this small does best when each question has a single right reply, so an `Intent` is a set of phrasings
-with one thought and one answer. Here they are drawn, filled in and roughened the way people type.
+So small a model does best when each question has a single right reply, so an `Intent` is a set of phrasings
+with one thought and one answer. This module draws phrasings, fills them in, and adds typos.
 """
 
 import random
@@ -21,7 +21,7 @@ from training.phrases import (
 
 
 def made_up_word(rng: random.Random) -> str:
-    """A word nobody knows: forces copying letter by letter, and stands for what the demo cannot know."""
+    """An invented word: it must be copied letter by letter, and stands for what the demo cannot know."""
     return "".join(rng.choices(SYLLABLES, k=rng.randint(2, 4)))
 
 
@@ -79,7 +79,7 @@ def gibberish(rng: random.Random) -> str:
 
 
 def fill(rng: random.Random, frame: str, cities: list[str]) -> str:
-    """Replace every {slot} of a frame by something of its kind."""
+    """Replace every {slot} of a frame by a word of its kind."""
     makers = {
         "{topic}": lambda: rng.choice(TOPICS) if rng.random() < 0.75 else made_up_word(rng),
         "{person}": lambda: rng.choice(PEOPLE) if rng.random() < 0.7 else made_up_word(rng).capitalize(),

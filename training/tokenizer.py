@@ -1,6 +1,6 @@
 """A byte-level BPE of 2,022 entries with Qwen3's rules: NFC, its pre-tokenizer, every digit its own token.
 
-The 26 control tokens of Qwen3 follow the base entries, in its order and with its `special` flags.
+The 26 added tokens of Qwen3 follow the base entries, in its order and with its `special` flags.
 """
 
 import json

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (tables of phrases read best as long lines)
-"""Conversations with tools: offered schemas, questions, calls, results and what is said about them."""
+"""Conversations with tools: offered schemas, questions, calls, results, and the answers that use them."""
 
 import json
 import random
@@ -86,7 +86,7 @@ ALL_CITIES = CITIES + MORE_CITIES
 
 @dataclass(frozen=True)
 class ToolExchange:
-    """A question that needs a tool: the calls made, what came back, and what is said."""
+    """A question that needs a tool, with the calls, their results, and the answer."""
 
     question: str
     thought: str
@@ -444,7 +444,7 @@ def ask_place(rng: random.Random) -> tuple[str, str, str]:
 
 
 def expression(rng: random.Random) -> tuple[str, str]:
-    """An expression as typed, and as the calculator takes it."""
+    """An expression as a person types it, and as the calculator takes it."""
     first, second = (rng.randint(0, 10 ** rng.choice([1, 2, 2, 3, 3, 4, 5, 6])) for _ in range(2))
     operator = rng.choice("++++---***///")
     words = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
@@ -541,7 +541,7 @@ def sample_toolbox(rng: random.Random) -> Toolbox:
 
 
 def sample_tool_exchange(rng: random.Random, toolbox: Toolbox) -> ToolExchange:
-    """A question one of the offered tools answers."""
+    """A question that one of the offered tools answers."""
     askers = {
         "get_time": lambda: ask_time(rng, toolbox.time_parameter),
         "calculator": lambda: ask_calculator(rng),

@@ -1,8 +1,8 @@
-"""Train the demo checkpoint from nothing: `python -m training.train --out DIR`.
+"""Train the demo checkpoint from scratch: `python -m training.train --out DIR`.
 
-Muon for the matrices, AdamW for the embedding and the norms. The learning rate follows the wall clock, so
-the run ends when its time is spent; the last part is trained against the rounded 4-bit weights. A stopped run
-goes on from its last checkpoint when it is started again.
+Muon trains the matrices, AdamW the embedding and the norms. The learning rate follows the wall clock, so the
+run ends on time. The last part is trained with weights rounded to 4 bits. A stopped run goes on from its last
+checkpoint when it is started again.
 """
 
 import argparse
@@ -56,12 +56,12 @@ SETTINGS = {
 }
 MUON_RATE, ADAMW_RATE = 0.015, 3e-3
 LATE_FROM = 0.4  # share of the time after which the mix of the data changes
-MICRO_BATCHES = 2  # each holds examples of like length; a step sees two lengths
+MICRO_BATCHES = 2  # each holds examples of similar length; a step sees two lengths
 
 
 @dataclass
 class Progress:
-    """What a checkpoint must remember besides the arrays."""
+    """The state of a run besides its arrays."""
 
     step: int = 0
     tokens: int = 0
@@ -143,7 +143,7 @@ class Trainer:
         return self.share >= self.quantize_from
 
     def mix(self) -> Mix:
-        """Arithmetic needs the most practice and goes first; the rest gets more room later."""
+        """The mix of data: at first more arithmetic, which needs the most practice; later the rest."""
         return LATE if self.share > LATE_FROM else EARLY
 
     def step(self, micro_batches: list[Batch]) -> float:
@@ -167,7 +167,7 @@ class Trainer:
         return sum(loss.item() for loss in losses)
 
     def accuracy(self, count: int = 40) -> float:
-        """Share of held-out three-digit additions answered rightly, thinking, with the weights as shipped."""
+        """Share of held-out three-digit additions answered correctly, thinking, with rounded weights."""
         problems = held_out_additions(count, seed=self.progress.step)
         self.model.update(round_parameters(self.parameters))
         template = load_template()
@@ -238,7 +238,7 @@ class Trainer:
         self.save()
 
     def stop(self) -> None:
-        """Save and end after the present step."""
+        """Save and end after the current step."""
         self.stopping = True
 
 
