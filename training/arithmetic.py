@@ -34,7 +34,7 @@ class Problem:
 
     @property
     def held_out(self) -> bool:
-        """Whether the pair is never trained on: one in twenty, but no small pairs (they are facts to learn)."""
+        """Whether the pair is never trained on: one in twenty, but not small pairs, which are facts."""
         if min(self.a, self.b) < (10 if self.kind == "multiply" else 100):
             return False
         return zlib.crc32(f"{self.a}{SIGN[self.kind]}{self.b}".encode()) % 20 == 0
