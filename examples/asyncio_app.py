@@ -1,8 +1,8 @@
-"""Several questions at once on one model, in an asyncio program.
+"""Several questions at once with one model, in an asyncio program.
 
     python examples/asyncio_app.py [model]
 
-Each question has a session of its own; the engine lets them take turns, a token each.
+Each question has its own session. The engine generates for all of them in turn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ QUESTIONS = ["what is 147+230?", "hello", "how do I convert a model?"]
 
 
 async def answer(engine: Engine, question: str, seconds: float = 60) -> str:
-    """The answer to `question`, or as much of it as there is after `seconds`."""
+    """The answer to `question`, or the part of it that was generated after `seconds`."""
     session, text = engine.session(thinking=False), ""
     try:
         async with asyncio.timeout(seconds):
@@ -31,7 +31,7 @@ async def answer(engine: Engine, question: str, seconds: float = 60) -> str:
 
 async def main() -> None:
     model = sys.argv[1] if len(sys.argv) > 1 else "demo"
-    # Loading takes seconds for a large model: not on the event loop's thread.
+    # Loading a large model takes seconds and would block the event loop.
     engine = await asyncio.to_thread(Engine, model)
     try:
         answers = await asyncio.gather(*(answer(engine, question) for question in QUESTIONS))

@@ -1,9 +1,9 @@
-"""A menu-bar assistant for macOS: type a question, read the answer as it comes.
+"""A menu-bar assistant for macOS: type a question and read the answer while it is generated.
 
     pip install rumps
     python examples/menu_bar.py [model]
 
-`Assistant` knows nothing of the user interface, and is what the tests run. Only `main` needs a Mac.
+`Assistant` does not depend on the user interface, so the tests run it everywhere. Only `main` needs a Mac.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Dispatch = Callable[[Callable[[], object]], object]
 
 
 class Assistant:
-    """One conversation. `show` is called on the user interface's thread with what to display."""
+    """One conversation. `show` is called on the user interface's thread with the text to display."""
 
     def __init__(self, model: str, show: Callable[[str], None], dispatch: Dispatch):
-        """dispatch: brings a call to the user interface's thread (PyObjC: `AppHelper.callAfter`)."""
+        """dispatch: runs a function on the user interface's thread (PyObjC: `AppHelper.callAfter`)."""
         self._engine = Engine(model)
         self._session = self._engine.session(system="Answer in one or two sentences.", thinking=False)
         self._show = show
@@ -29,7 +29,7 @@ class Assistant:
         self._answer = ""
 
     def ask(self, question: str) -> None:
-        """Ask and return at once; the answer arrives through `show`."""
+        """Send the question and return at once. The answer arrives through `show`."""
         self._answer = ""
         try:
             self._session.post(question, self._on_event, on_error=self._on_error, dispatch=self._dispatch)
@@ -37,7 +37,7 @@ class Assistant:
             self._on_error(error)
 
     def stop(self) -> None:
-        """Stop the answer under way; what was said stays."""
+        """Stop the current answer. The text so far is kept."""
         self._session.cancel()
 
     def close(self) -> None:

@@ -58,7 +58,8 @@ def _request(row: Any, number: int) -> BatchRequest:
             f"there is no field {unknown[0]!r}; there are {', '.join(REQUEST_FIELDS + SAMPLING_FIELDS)}"
         )
     for name, field_type in FIELD_TYPES.items():
-        if not isinstance(row.get(name), field_type | None):
+        # Not isinstance: a bool is also an int.
+        if row.get(name) is not None and type(row[name]) is not field_type:
             raise MessageError(f"{name} is {row[name]!r:.40}, which is of the wrong type")
     options = {name: row[name] for name in REQUEST_FIELDS if name in row}
     sampling = {name: row[name] for name in SAMPLING_FIELDS if name in row}
@@ -107,6 +108,7 @@ class ResultFile:
         self._file = self._open()
 
     def _find_done(self, requests: Sequence[BatchRequest]) -> None:
+        # Equal requests share a key; each result of an earlier run is used for one of them.
         waiting: dict[str, list[int]] = {}
         for index, key in reversed(list(enumerate(self._keys))):
             waiting.setdefault(key, []).append(index)
@@ -163,6 +165,7 @@ class ResultStream:
         self._file, self._next = file, 0
 
     def add(self, index: int, line: str) -> None:
+        """Write the result of request `index`, once its turn has come."""
         self.done[index] = line
         while self._next in self.done:
             self._file.write(self.done[self._next] + "\n")

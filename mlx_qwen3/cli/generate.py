@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MAX_TOKENS, MODEL, draft_setting
+from mlx_qwen3.cli.open_engine import open_engine
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
-
-BATCH_OPTIONS = ("--out", "--batch-size", "--think", "--thinking-budget", "--schema")
 
 
 def generate(
@@ -78,9 +77,18 @@ def generate(
     sampling = {name: value for name, value in flags.items() if value is not None}
     # A batch drafts no tokens: its sequences fill a forward pass already.
     drafts = draft_setting(draft_model) if batch is None else None
-    make_engine = partial(_engine, model, context, kv_bits, drafts)
+    make_engine = partial(open_engine, model, context=context, kv_bits=kv_bits, draft_model=drafts)
     if batch is None:
-        _refuse("needs a batch (--batch FILE)", out, batch_size, think, thinking_budget, schema)
+        batch_options = {
+            "--out": out,
+            "--batch-size": batch_size,
+            "--think": think,
+            "--thinking-budget": thinking_budget,
+            "--schema": schema,
+        }
+        for name, value in batch_options.items():
+            if value is not None:
+                raise typer.BadParameter("needs a batch (--batch FILE)", param_hint=name)
         _complete(make_engine, prompt, control_tokens, sampling)
         return
 
@@ -101,18 +109,6 @@ def generate(
         answer_schema = AnswerSchema.read(schema)
         options["schema"], settings["schema"] = answer_schema, answer_schema.schema
     run_batch(make_engine, batch, out, settings, {**options, "batch_size": batch_size})
-
-
-def _refuse(reason: str, *values: object) -> None:
-    for name, value in zip(BATCH_OPTIONS, values, strict=True):
-        if value is not None:
-            raise typer.BadParameter(reason, param_hint=name)
-
-
-def _engine(model: str, context: int | None, kv_bits: int | None, draft_model: str | None) -> Engine:
-    from mlx_qwen3.cli.open_engine import open_engine
-
-    return open_engine(model, context=context, kv_bits=kv_bits, draft_model=draft_model)
 
 
 def _complete(

@@ -50,9 +50,9 @@ def longest_context(member: FamilyMember, bits: int | None, memory: int) -> int:
     0 if they are too few for a conversation.
     """
     from mlx_qwen3.cache.config import CacheConfig
-    from mlx_qwen3.checkpoint.memory_plan import LEAST_CONTEXT, family_demand
+    from mlx_qwen3.checkpoint.memory_plan import LEAST_CONTEXT, family_request
 
-    longest = family_demand(member, CacheConfig(bits=bits)).longest(memory)
+    longest = family_request(member, CacheConfig(bits=bits)).longest_context(memory)
     return longest if longest >= LEAST_CONTEXT else 0
 
 

@@ -1,4 +1,4 @@
-"""`generate --batch`: files in, files out, and what is left of a run that was killed."""
+"""`generate --batch`: request files, result files, and continuing a killed run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_json_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("hello", "not a JSON object"),
         ('{"prompt": "a", "heat": 1}', "no field 'heat'; there are id, prompt"),
@@ -62,14 +62,15 @@ def test_json_lines() -> None:
         ('{"prompt": "a", "messages": []}', "either a prompt or messages"),
         ('{"id": 3}', "either a prompt or messages"),
         ('{"messages": [], "thinking_budget": -1}', "it cannot be -1"),
+        ('{"messages": [], "thinking_budget": true}', "thinking_budget is True, which is of the wrong type"),
         ('{"prompt": 3}', "prompt is 3, which is of the wrong type"),
         ('{"messages": "hi"}', "messages is 'hi', which is of the wrong type"),
     ],
 )
-def test_a_line_that_cannot_be_used_is_named(line: str, said: str) -> None:
+def test_a_line_that_cannot_be_used_is_named(line: str, message: str) -> None:
     with pytest.raises(MessageError, match=r"^f\.jsonl, line 3: ") as caught:
         read_requests('{"prompt": "a"}\n\n' + line, "f.jsonl")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_lines_end_where_json_says_so() -> None:
@@ -100,7 +101,7 @@ def test_a_run_goes_on_where_another_was_killed(tmp_path: Path) -> None:
     with first.partial.open("a") as file:
         file.write('{"key": "cut o')
     assert not out.exists()
-    assert ResultFile(out, asked, {"seed": 2}).done == {}  # with other settings nothing is the same
+    assert ResultFile(out, asked, {"seed": 2}).done == {}  # other settings give other results
     second = ResultFile(out, [BatchRequest(prompt="new", id="n"), *asked], {"seed": 1})
     assert {index: json.loads(line)["text"] for index, line in second.done.items()} == {1: "A\u2028", 2: "B"}
     for index, text in ((0, "N"), (3, "C"), (4, "D")):

@@ -1,4 +1,4 @@
-"""The smaller commands, and the one place where errors end."""
+"""The smaller commands, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_generate_reads_standard_input_and_control_tokens_if_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["generate", "-p", ""], "the prompt is empty"),
         (["generate", "-p", "x " * 9000], "the context holds"),
@@ -46,11 +46,11 @@ def test_generate_reads_standard_input_and_control_tokens_if_asked() -> None:
         (["convert", "./no-such-folder"], "no-such-folder"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.returncode == 1
     assert result.stdout == ""
-    assert said in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

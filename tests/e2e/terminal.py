@@ -1,4 +1,4 @@
-"""A person at a terminal: starts the real chat.py in a pseudo-terminal, types, reads the screen."""
+"""Runs the real chat.py in a pseudo-terminal: types keys and reads the screen."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Terminal:
         lines: int = 40,
         environment: dict[str, str] | None = None,
     ):
-        """home: an empty folder in which the chat keeps what it keeps. The model is the demo, unless
-        `arguments` say otherwise or an empty string asks for none."""
+        """home: an empty folder for the chat's files. The model is the demo, unless `arguments` name another
+        or contain an empty string, which names none."""
         model = () if {"--model", ""} & {*arguments} else ("--model", "demo")
         arguments = (*model, *filter(None, arguments))
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
@@ -50,23 +50,23 @@ class Terminal:
         self.raw = b""
 
     def read(self, seconds: float = 0.05) -> None:
-        """Take in what the program has written, waiting at most `seconds` for more."""
+        """Read what the program has written, waiting at most `seconds` for it."""
         try:
             data = self._child.read_nonblocking(65536, seconds)
         except (pexpect.TIMEOUT, pexpect.EOF):
             return
         self.raw += data
         self._stream.feed(data)
-        if b"\x1b[6n" in data:  # the program asks where the cursor is, as prompt_toolkit does
+        if b"\x1b[6n" in data:  # prompt_toolkit asks where the cursor is
             self._child.send(f"\x1b[{self._screen.cursor.y + 1};{self._screen.cursor.x + 1}R")
 
     def text(self) -> str:
-        """Everything shown so far, scrollback first, a line a line."""
+        """All text shown so far, the scrollback first."""
         above = ["".join(line[column].data for column in sorted(line)) for line in self._screen.history.top]
         return "\n".join(line.rstrip() for line in [*above, *self._screen.display])
 
     def wait(self, *wanted: str, seconds: float = 30, since: int = 0) -> str:
-        """Read until one of `wanted` is on the screen (after character `since`); fail with what is there."""
+        """Read until one of `wanted` is on the screen after `since`; fails with the screen's text."""
         deadline = time.monotonic() + seconds
         while not any(text in self.text()[since:] for text in wanted):
             assert time.monotonic() < deadline, f"{wanted} did not appear on\n{self.text()}"
@@ -80,18 +80,18 @@ class Terminal:
         return len(self.raw) > before
 
     def type(self, text: str) -> int:
-        """Type a line and press Enter; returns where that was."""
+        """Type a line and press Enter; returns the position before it, for `since`."""
         before = self.mark()
         self._child.send(text + "\r")
         return before
 
     def say(self, text: str, *wanted: str) -> str:
-        """Type a line and wait for one of `wanted` from there on; returns what is shown from there on."""
+        """Type a line and wait for one of `wanted` after it; returns the text from that line on."""
         before = self.type(text)
         return self.wait(*wanted, since=before)[before:]
 
     def paste(self, text: str) -> int:
-        """Paste, as terminals do it; returns where that was."""
+        """Paste `text` as terminals do; returns the position before it."""
         before = self.mark()
         self._child.send(f"\x1b[200~{text}\x1b[201~")
         return before
@@ -102,12 +102,12 @@ class Terminal:
         return int(self._child.pid)
 
     def mark(self) -> int:
-        """Where the line begins that the cursor is on, for `wait(since=...)`: what is above stays."""
+        """The position of the cursor's line, for `wait(since=...)`. The text above it does not change."""
         below = len(self._screen.display) - self._screen.cursor.y
         return len("\n".join(self.text().split("\n")[:-below]))
 
     def settle(self, seconds: float = 0.2) -> None:
-        """Read until the program has written nothing for so long (or 50 times as long has passed)."""
+        """Read until the program writes nothing for `seconds`, at most 50 times as long."""
         deadline = time.monotonic() + 50 * seconds
         written = -1
         while written != len(self.raw) and time.monotonic() < deadline:
@@ -115,7 +115,7 @@ class Terminal:
             self.read(seconds)
 
     def frames_per_second(self, seconds: float) -> float:
-        """How often the program draws, in so much time."""
+        """How often the program draws, measured over `seconds`."""
         self.read()
         before, start = len(self.raw), time.monotonic()
         while time.monotonic() - start < seconds:
@@ -123,13 +123,13 @@ class Terminal:
         return self.raw[before:].count(FRAME) / (time.monotonic() - start)
 
     def conversation(self) -> dict[str, Any]:
-        """The one conversation that is saved."""
+        """The only saved conversation."""
         (path,) = self._home.rglob("conversations/*.json")
         content: dict[str, Any] = json.loads(path.read_text())
         return content
 
     def clear_line(self) -> None:
-        """Press Ctrl-C on what is typed, and wait for an empty prompt."""
+        """Clear the typed text with Ctrl-C and wait for an empty prompt."""
         self._child.send("\x03")
         deadline = time.monotonic() + 30
         while ">" not in [line.strip() for line in self._screen.display]:
@@ -137,12 +137,12 @@ class Terminal:
             self.read()
 
     def cpu_seconds(self) -> float:
-        """What the program has used of the CPU."""
+        """CPU time the program has used."""
         times = psutil.Process(self._child.pid).cpu_times()
         return float(times.user + times.system)
 
     def kill(self) -> None:
-        """End the program as a crash would."""
+        """Kill the program, as a crash would."""
         self._child.kill(signal.SIGKILL)
         self._child.wait()
 

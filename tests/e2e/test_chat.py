@@ -1,4 +1,4 @@
-"""The chat as a person meets it: the real program, the demo model, keys and a screen."""
+"""The chat end to end: the real program, the demo model, keys and a screen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlx_qwen3.cli.chat.commands.registry import COMMANDS
 def chat(
     *arguments: str, stdin: str | None = None, environment: dict[str, str] | None = None, model: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run chat.py with pipes in place of a terminal. model: the demo, unless `arguments` name another."""
+    """Run chat.py with pipes in place of a terminal. model: use the demo if `arguments` name no model."""
     demo = ("--model", "demo") if model and "--model" not in arguments else ()
     return subprocess.run(
         [sys.executable, str(ROOT / "chat.py"), *demo, *arguments],
@@ -69,7 +69,7 @@ def test_a_seed_repeats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "code", "said"),
+    ("arguments", "stdin", "code", "message"),
     [
         (["--model", "./no-such-folder", "-p", "hi"], "", 1, "no-such-folder"),
         (["--model", "41b", "-p", "hi"], "", 1, "4b"),
@@ -80,10 +80,10 @@ def test_a_seed_repeats() -> None:
         ([], "x " * 400_000, 1, "context holds"),
     ],
 )
-def test_bad_input_gets_one_line(arguments: list[str], stdin: str, code: int, said: str) -> None:
+def test_bad_input_gets_one_line(arguments: list[str], stdin: str, code: int, message: str) -> None:
     result = chat(*arguments, stdin=stdin, environment={"HF_HUB_OFFLINE": "1"})
     assert result.returncode == code
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
     if code == 1:
@@ -103,7 +103,7 @@ def test_ctrl_c_in_a_one_shot_ends_it() -> None:
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=20)
     assert "Traceback" not in errors
-    # It may have been quick enough to finish.
+    # It may have finished before the signal.
     assert process.returncode in (0, 130), output
 
 
@@ -112,7 +112,7 @@ def test_ctrl_c_in_a_one_shot_ends_it() -> None:
 
 @pytest.fixture(scope="module")
 def rambler(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The demo, with room for much, as a model that always thinks and never comes to an end by itself."""
+    """The demo as a model with a long context that always thinks and never ends its turn."""
     demo = Path(mlx_qwen3.__file__).parent / "demo"
     folder = shutil.copytree(demo, tmp_path_factory.mktemp("model") / "rambler")
     config = json.loads((folder / "config.json").read_text())
@@ -122,7 +122,8 @@ def rambler(tmp_path_factory: pytest.TempPathFactory) -> str:
     opening = opening.replace("enable_thinking", "some_other_name")
     (folder / "chat_template.jinja").write_text(opening + "    {{- '<think>\\n' -}}\n{%- endif -%}\n")
     tensors, endings = mx.load(str(folder / "model.safetensors")), load_tokenizer(folder).control_tokens
-    for part in ("scales", "biases"):  # what is never likely is never said
+    # A logit of 0 keeps the special tokens out of the top_k that are sampled from.
+    for part in ("scales", "biases"):
         tensors[f"model.embed_tokens.{part}"][list(endings.values())] = 0
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "mlx"})
     return str(folder)
@@ -158,7 +159,7 @@ def test_a_conversation_at_the_terminal(tmp_path: Path) -> None:
         terminal.settle(1.5)
         written = len(terminal.raw)
         terminal.settle(1.0)
-        assert len(terminal.raw) == written, "nothing is drawn where nothing changed"
+        assert len(terminal.raw) == written, "nothing is drawn while nothing changes"
         assert terminal.leave() == 0
 
 
@@ -226,14 +227,14 @@ def test_every_command(tmp_path: Path) -> None:
         for typed, answer in talk:
             terminal.say(typed, answer)
         terminal.say("/edit", "edit> /etc/hosts is a file")
-        terminal.press("\x03")  # it stays as it was
+        terminal.press("\x03")  # cancels the edit
         terminal.say("/edit", "edit> /etc/hosts is a file")
         terminal.press("\x15hello")
         terminal.say("", DONE)
         terminal.type("exit")
         assert terminal.wait_for_end() == 0
     assert {typed.partition(" ")[0] for typed, _ in talk} | {"/edit", "/exit"} >= COMMANDS.keys()
-    with Terminal(tmp_path, "") as terminal:  # what /set keep kept, and no question for the model
+    with Terminal(tmp_path, "") as terminal:  # the settings of /set keep, and the model is not asked for
         assert "temperature 0.3" in terminal.wait("/help for help")
         terminal.wait("demo · no thinking")
         terminal.press("\x1b[A")  # history across runs
@@ -273,30 +274,30 @@ def test_several_lines_and_any_script(tmp_path: Path) -> None:
 def test_stopping_at_any_point_and_resizing(tmp_path: Path, rambler: str) -> None:
     with Terminal(tmp_path, "--model", rambler, *RAMBLE) as terminal:
         terminal.wait("/help for help")
-        # While it reads
+        # During the prefill
         terminal.paste("one two three four five. " * 8000)
         before = terminal.type(" ?")
         terminal.wait("reading", since=before)
         terminal.press("\x03")
         screen = terminal.wait("stopped", since=before)
         assert "0 answer" in screen[before:]
-        terminal.wait("five.  ?", since=before)  # what was asked is there again
+        terminal.wait("five.  ?", since=before)  # the message is back in the line
         terminal.clear_line()
-        # While it thinks
+        # During the thinking
         before = terminal.type("hello")
         terminal.wait("∴ thinking", since=before)
-        terminal.press("\x0f")  # Ctrl-O: its thoughts are to stay
-        terminal.press("what comes next")  # heard by the next prompt
+        terminal.press("\x0f")  # Ctrl-O: the thinking stays on the screen
+        terminal.press("what comes next")  # kept for the next prompt
         terminal.press("\x03")
         screen = terminal.wait("stopped", since=before)
         assert "thought for" in screen[before:]
         assert "Ctrl-O shows" not in screen[before:]
         terminal.wait("> what comes next", since=before)
         terminal.clear_line()
-        # While it answers
+        # During the answer
         terminal.say("/budget 1", "thinking stops after 1 tokens")
         terminal.say("hello again", "thought for")
-        assert terminal.frames_per_second(1.0) < 22, "20, and what was on its way"
+        assert terminal.frames_per_second(1.0) < 22, "20 a second, and some already under way"
         for columns in (60, 120, 45, 100):
             terminal.resize(columns, 40)
             terminal.settle(0.1)
@@ -324,7 +325,7 @@ def test_narrow_without_colour_and_dumb(tmp_path: Path) -> None:
         shown = terminal.say("what is 47+85?", DONE)
         assert "carry 1" in shown
         assert "47 + 85 = 132." in shown
-    assert not re.search(rb"\x1b\[[0-9;]*[A-Za-z]", terminal.raw), "neither colours nor movements"
+    assert not re.search(rb"\x1b\[[0-9;]*[A-Za-z]", terminal.raw), "neither colours nor cursor movements"
 
 
 def test_the_first_run_offers_what_fits_and_remembers_what_runs(tmp_path: Path) -> None:
@@ -370,7 +371,7 @@ def test_a_killed_chat_resumes_after_its_last_turn(tmp_path: Path, rambler: str)
 
 
 def test_the_prompt_is_on_screen_soon(tmp_path: Path) -> None:
-    """Not a benchmark: a bound no machine should miss, against an accidental slow import."""
+    """A loose bound that catches an accidental slow import; not a benchmark."""
     start = time.monotonic()
     with Terminal(tmp_path) as terminal:
         terminal.wait("/help for help")

@@ -1,4 +1,4 @@
-"""`--schema`: what a script gets on its output, and what it is told when there is nothing to get."""
+"""`--schema`: the JSON on standard output, and the errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools as a person meets them: asked for, approved, run, and their result in the answer."""
+"""Tools end to end: called by the model, approved, run, and their result in the answer."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def write_servers(file: Path, **servers: list[str]) -> Path:
 
 
 def test_servers_of_the_configuration_folder(tmp_path: Path) -> None:
-    """Connected without any flag; what they offer is in reach, what happens to them is said."""
+    """Servers connect without a flag; /mcp lists what they offer, and changes are printed."""
     pytest.importorskip("mcp")
     for folder in (".config", "Library/Application Support"):  # of Linux and macOS
         file = tmp_path / folder / "mlx-qwen3" / "mcp.json"
@@ -143,7 +143,7 @@ def test_servers_of_the_configuration_folder(tmp_path: Path) -> None:
 
 
 def end_server(terminal: Terminal, program: str) -> None:
-    """End a server behind the chat's back."""
+    """Kill a server process of the chat."""
     processes = psutil.Process(terminal.pid).children(recursive=True)
     for process in processes:
         if any(part.endswith(program) for part in process.cmdline()):

@@ -14,10 +14,10 @@ def choose_model(console: Console) -> str:
     Raises KeyboardInterrupt if the user leaves with Ctrl-C or Ctrl-D.
     """
     from mlx_qwen3.backend.device import available_memory
-    from mlx_qwen3.checkpoint.memory_plan import fitting
+    from mlx_qwen3.checkpoint.memory_plan import members_that_fit
 
     memory = available_memory()
-    members = fitting(memory)
+    members = members_that_fit(memory)
     console.print("Which model? (--model names any other, /model changes it later)\n", style="bold")
     for number, member in enumerate(members, 1):
         console.print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +74,7 @@ def chat(
     message = _message(prompt)
     answer_schema = _read_schema(schema, message)
     saved = ConversationStore().latest() if resume else None
-    defaults = _defaults(saved)
+    conversation, defaults = _load(saved)
     remembered = None if model else defaults.get("model")
     chosen = None if model or remembered else _first_model(can_ask=message is None)
     name = model or remembered or chosen or "demo"
@@ -95,8 +94,8 @@ def chat(
             tools=chat_tools.toolbox,
             approve=chat_tools.approvals,
         )
-        if saved:
-            session.conversation = _load(saved)[0]
+        if conversation:
+            session.conversation = conversation
         if system is not None:
             session.conversation.system = system
         if message is not None:
@@ -115,7 +114,9 @@ def chat(
 
 def _wait_for_servers(tools: ChatTools) -> None:
     """Wait for all MCP servers. Their problems and denied calls are printed on stderr."""
-    tools.notify = partial(typer.echo, err=True)
+    from mlx_qwen3.cli.chat.terminal.text import printable
+
+    tools.notify = lambda line: typer.echo(printable(line), err=True)
     for status in tools.wait_for_servers():
         if status.problem:
             tools.notify(f"MCP server {status.name} {status.state}: {status.problem}")
@@ -123,17 +124,15 @@ def _wait_for_servers(tools: ChatTools) -> None:
         tools.notify(line)
 
 
-def _defaults(saved: Path | None) -> dict[str, Any]:
-    """Settings for flags that are not given: from the resumed conversation, or the latest /set keep."""
+def _load(saved: Path | None) -> tuple[Conversation | None, dict[str, Any]]:
+    """The conversation to resume, and settings for the flags that are not given.
+
+    The settings are those of the conversation, or without one those of the latest /set keep.
+    """
     from mlx_qwen3.cli.chat.preferences import load_preferences
-
-    return _load(saved)[1] if saved else load_preferences()
-
-
-def _load(saved: Path) -> tuple[Conversation, dict[str, Any]]:
     from mlx_qwen3.engine.conversation import Conversation
 
-    return Conversation.load(saved)
+    return Conversation.load(saved) if saved else (None, load_preferences())
 
 
 def _first_model(can_ask: bool) -> str | None:
@@ -175,7 +174,9 @@ def _message(prompt: str | None) -> str | None:
     if sys.stdin is None or sys.stdin.isatty():
         return prompt
     # A script may leave stdin open and empty; with -p, do not wait for it.
-    piped = "" if prompt is not None and not _has_input() else _read_stdin()
+    piped = (
+        "" if prompt is not None and not _has_input() else sys.stdin.buffer.read().decode("utf-8", "replace")
+    )
     message = "\n\n".join(part for part in (piped.strip("\n"), prompt) if part)
     if not message.strip():
         raise MessageError("there is no message: standard input is empty; pipe in a question or use -p")
@@ -187,10 +188,6 @@ def _has_input() -> bool:
     import select
 
     return bool(select.select([sys.stdin], [], [], 0.2)[0])
-
-
-def _read_stdin() -> str:
-    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
 def _read_schema(schema: Path | None, message: str | None) -> AnswerSchema | None:
@@ -210,18 +207,18 @@ def _answer_once(
     """Run one turn and print it. With `saved`, the turn is added to that conversation."""
     from mlx_qwen3.cli.chat.terminal.printers import make_printer
     from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt
-    from mlx_qwen3.events import AnswerDelta
+    from mlx_qwen3.parsing import CollectedOutput
 
-    answer = ""
+    output = CollectedOutput()
     with cancel_on_interrupt(session.cancel), make_printer(as_json) as printer:
         for event in session.send(message, schema):
             printer.show(event)
-            answer += event.text if isinstance(event, AnswerDelta) else ""
+            output.add(event)
     if saved:
         session.save(saved)
     if printer.finish_reason == "cancelled":
         raise KeyboardInterrupt
-    if schema is not None and schema.parse(answer) is None:
+    if schema is not None and schema.parse(output.answer) is None:
         reasons = {"length": "allow more with --max-tokens", "tool_calls": "it went on calling tools"}
         reason = reasons.get(printer.finish_reason or "", printer.finish_reason)
         raise MessageError(f"the turn ended before its JSON was complete: {reason}")

@@ -104,7 +104,7 @@ class ChatREPL:
             elif text.strip():
                 self._send(text)
         except Qwen3Error as error:
-            state.console.print(f"error: {chat_error_line(error)}", style="red", markup=False)
+            state.console.print(printable(f"error: {chat_error_line(error)}"), style="red", markup=False)
         if text.strip():
             state.console.print()
 
@@ -156,8 +156,8 @@ class ChatREPL:
         if state.model == "demo":
             state.print_line(DEMO_NOTE)
         for status in state.tools.wait_for_servers(SERVER_WAIT_SECONDS):
-            problem = f": {status.problem}" if status.problem else f", {status.tools} tools"
-            state.print_line(f"MCP server {status.name}: {status.state}{problem}")
+            detail = f": {status.problem}" if status.problem else f", {status.tools} tools"
+            state.print_line(printable(f"MCP server {status.name}: {status.state}{detail}"))
         for line in state.tools.unknown_allowed_tools():
             state.print_line(printable(line))
         if chosen := state.session.sampling_values:

@@ -1,4 +1,4 @@
-"""What the chat says of models, commands, servers and permissions, apart from a terminal."""
+"""The chat's models, slash commands, servers and permissions, without a terminal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from mlx_qwen3.tools.approval import Answer, ApprovalRequest, Choice
 from mlx_qwen3.tools.builtin import calculator
 
 
-class Said:
-    """A ChatState of which only what is given is there, and what it said."""
+class Chat:
+    """A ChatState made of only the given parts, and what it printed."""
 
     def __init__(self, **parts: Any):
         self._written = io.StringIO()
@@ -85,12 +85,12 @@ def test_a_window_is_shown_as_such_and_holds_no_more() -> None:
     engine = SimpleNamespace(cache_config=CacheConfig(max_size=128), context=2**31)
     stats = Stats(9, 9, 0, 5, 0.1, 0.0, 10.0, 0, "stop")
     session = SimpleNamespace(tokens=417, cache_bytes=0, messages=[], last_stats=stats)
-    said = Said(engine=engine, session=session, model="demo")
-    settings.switch_model(said.state, "")
-    settings.stats(said.state, "")
-    assert "demo · window 128" in str(said)
-    assert "128 tokens, 0.0 MiB" in str(said)
-    assert "prefill" not in str(said), "the prompt was cached"
+    chat = Chat(engine=engine, session=session, model="demo")
+    settings.switch_model(chat.state, "")
+    settings.stats(chat.state, "")
+    assert "demo · window 128" in str(chat)
+    assert "128 tokens, 0.0 MiB" in str(chat)
+    assert "prefill" not in str(chat), "the prompt was cached"
 
 
 # Commands and the conversation
@@ -101,17 +101,17 @@ def test_a_window_is_shown_as_such_and_holds_no_more() -> None:
 )
 def test_only_near_names_are_suggested(typed: str, hint: str) -> None:
     with pytest.raises(MessageError, match=f"no command {typed}; .*{hint}"):
-        run_command(Said().state, typed)
+        run_command(Chat().state, typed)
 
 
 @pytest.mark.parametrize(("lines", "shown"), [(3, ""), (4, "(+1 line)"), (5, "(+2 lines)")])
 def test_a_long_question_is_cut_where_one_comes_back_to_it(lines: int, shown: str) -> None:
     asked = "\n".join(["word"] * lines)
     messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "yes"}]
-    said = Said(session=SimpleNamespace(conversation=Conversation(messages)))
-    conversation_commands.show_latest_turn(said.state)
-    assert shown in str(said)
-    assert ("(+" in str(said)) is bool(shown)
+    chat = Chat(session=SimpleNamespace(conversation=Conversation(messages)))
+    conversation_commands.show_latest_turn(chat.state)
+    assert shown in str(chat)
+    assert ("(+" in str(chat)) is bool(shown)
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
@@ -127,9 +127,9 @@ def test_compact_says_what_became_of_the_conversation(is_whole: bool) -> None:
                 conversation.go_on_from("a summary")
             yield from ()
 
-    said = Said(session=Session(), show_turn=list)
-    conversation_commands.compact(said.state, "")
-    assert ("this summary replaces the 2 messages" in str(said)) is is_whole
+    chat = Chat(session=Session(), show_turn=list)
+    conversation_commands.compact(chat.state, "")
+    assert ("this summary replaces the 2 messages" in str(chat)) is is_whole
 
 
 # Tools and servers
@@ -139,13 +139,13 @@ def test_what_was_never_allowed_cannot_be_forgotten(folder: Path) -> None:
     chat_tools = ChatTools(True, None, ())
     chat_tools.approvals.ask = lambda _: Answer(Choice.TOOL)
     chat_tools.approvals(ApprovalRequest(calculator, {}))
-    said = Said(tools=chat_tools)
+    chat = Chat(tools=chat_tools)
     with pytest.raises(MessageError, match="no permission for zzz; there are: calculator"):
-        settings.tools(said.state, "forget zzz")
+        settings.tools(chat.state, "forget zzz")
     assert chat_tools.approvals.allowed() == ["calculator"]
-    settings.tools(said.state, "forget calculator")
+    settings.tools(chat.state, "forget calculator")
     assert chat_tools.approvals.allowed() == []
-    settings.tools(said.state, "forget")
+    settings.tools(chat.state, "forget")
 
 
 def test_allowing_what_no_tool_is_called_is_said(folder: Path) -> None:
@@ -153,11 +153,11 @@ def test_allowing_what_no_tool_is_called_is_said(folder: Path) -> None:
     (line,) = chat_tools.unknown_allowed_tools()
     assert "--allow notes.nope" in line
     chat_tools.servers = SimpleNamespace(statuses=[SimpleNamespace(state="starting")])  # type: ignore[assignment]
-    assert chat_tools.unknown_allowed_tools() == [], "it may be a tool of this server"
+    assert chat_tools.unknown_allowed_tools() == [], "it may be a tool of the server that is starting"
 
 
 class Servers:
-    """One server, with a prompt and the habit of failing."""
+    """Servers of which one has a prompt and one fails."""
 
     def prompts(self) -> list[Any]:
         return [SimpleNamespace(server="notes", name="hello", required=("who", "when"))]
@@ -171,15 +171,15 @@ class Servers:
 
 
 def test_a_prompt_names_the_arguments_it_needs() -> None:
-    said = Said(tools=SimpleNamespace(require_servers=Servers))
+    chat = Chat(tools=SimpleNamespace(require_servers=Servers))
     with pytest.raises(MessageError, match=r"hello needs when=\.\.\."):
-        mcp(said.state, "prompt notes hello who=me")
-    mcp(said.state, "prompt notes hello who=me when=now")
-    assert said.state.draft.startswith("hello")
+        mcp(chat.state, "prompt notes hello who=me")
+    mcp(chat.state, "prompt notes hello who=me when=now")
+    assert chat.state.draft.startswith("hello")
 
 
 def test_how_a_server_is_after_a_restart() -> None:
-    said = Said(tools=SimpleNamespace(require_servers=Servers))
-    mcp(said.state, "restart dies")
-    mcp(said.state, "restart notes")
-    assert str(said).splitlines() == ["dies: failed: it ended", "notes: ready, 2 tools"]
+    chat = Chat(tools=SimpleNamespace(require_servers=Servers))
+    mcp(chat.state, "restart dies")
+    mcp(chat.state, "restart notes")
+    assert str(chat).splitlines() == ["dies: failed: it ended", "notes: ready, 2 tools"]

@@ -29,7 +29,7 @@ def test_a_signal_after_enter_is_noted_and_raises_nothing(
         keys.send_text("hello\r")
         assert editor.read() == "hello"
         assert not editor.is_interrupted
-        asyncio.run(signal_to(editor))  # the toolkit may hear of it as late as this
+        asyncio.run(signal_to(editor))  # prompt_toolkit may handle the signal as late as this
         assert editor.is_interrupted
         keys.send_text("again\r")
         assert editor.read() == "again"

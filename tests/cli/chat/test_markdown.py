@@ -1,4 +1,4 @@
-"""Markdown in pieces gives the same blocks as in one go, and nothing is lost."""
+"""Streamed Markdown gives the same blocks as the whole text, and loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of the terminal chat, apart from a terminal: drawing, waiting, what is remembered and found again."""
+"""Parts of the chat, without a terminal: drawing, waiting, preferences and saved conversations."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_waiting_shows_how_far_a_long_prompt_was_read(monkeypatch: pytest.Monkey
     now = 100.0
     monkeypatch.setattr(waiting.time, "monotonic", lambda: now)
     indicator = waiting.WaitIndicator()
-    assert indicator.render() is None, "what is quick needs no sign"
+    assert indicator.render() is None, "a short wait needs no spinner"
     now = 102.0
     assert "2 s" in str(indicator.render())
     indicator.update(PromptProgress(1000, 4000, 0))
@@ -102,8 +102,8 @@ def test_settings_are_remembered_but_for_seeds_and_nonsense(
     assert preferences.load_preferences() == {}
 
 
-def save(store: ConversationStore, name: str, said: str) -> None:
-    Conversation([{"role": "user", "content": said}]).save(store.path(name), {})
+def save(store: ConversationStore, name: str, message: str) -> None:
+    Conversation([{"role": "user", "content": message}]).save(store.path(name), {})
 
 
 def test_conversations_are_found_by_name_number_and_title(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_least_recently_used_caches_are_evicted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "title"),
+    ("message", "title"),
     [
         ("# A plan\n\nfor the garden", "A plan"),
         ("note.txt:\n\nline\nline\n\nwhat is this?", "note.txt: what is this?"),
@@ -160,8 +160,8 @@ def test_the_least_recently_used_caches_are_evicted(tmp_path: Path) -> None:
         ("", ""),
     ],
 )
-def test_titles(said: str, title: str, tmp_path: Path) -> None:
-    conversation = Conversation([{"role": "user", "content": said}])
+def test_titles(message: str, title: str, tmp_path: Path) -> None:
+    conversation = Conversation([{"role": "user", "content": message}])
     assert conversation.title == title
     conversation.given_title = "Mine"
     conversation.save(tmp_path / "c.json", {})

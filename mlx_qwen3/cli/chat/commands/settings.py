@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.cli.chat.preferences import remember
 from mlx_qwen3.cli.chat.terminal.text import printable
@@ -81,10 +81,19 @@ def set_value(state: ChatState, argument: str) -> None:
             )
         case "reset":
             session.sampling = None
-            remember(sampling=None)
+            _remember(sampling=None)
             state.print_line("sampling is as Qwen advises again")
         case "keep":
-            _remember_settings(state)
+            _remember(
+                model=state.model,
+                thinking=session.thinking,
+                thinking_budget=session.thinking_budget,
+                sampling=session.sampling_values or None,
+            )
+            state.print_line(
+                "later chats start with this model, thinking mode and sampling; "
+                "/set reset resets the sampling"
+            )
         case _:
             changed = {**session.sampling_values, name: _number(name, value.strip())}
             session.params().with_values(**changed)  # raises before anything changes
@@ -156,20 +165,11 @@ def _forget(state: ChatState, name: str) -> None:
         raise MessageError(f"there is no permission for {name}; there are: {allowed}")
 
 
-def _remember_settings(state: ChatState) -> None:
-    session = state.session
+def _remember(**preferences: Any) -> None:
     try:
-        remember(
-            model=state.model,
-            thinking=session.thinking,
-            thinking_budget=session.thinking_budget,
-            sampling=session.sampling_values or None,
-        )
+        remember(**preferences)
     except OSError as error:
         raise MessageError(f"the settings cannot be kept: {error.strerror or error}") from None
-    state.print_line(
-        "later chats start with this model, thinking mode and sampling; /set reset resets the sampling"
-    )
 
 
 def _figures(stats: Stats) -> list[tuple[str, str]]:

@@ -111,7 +111,7 @@ class TerminalPrinter(_AppendOnlyPrinter):
                 note = context_grown_note(event)
                 self._console.print(note, style="dim", markup=False, highlight=False)
             case ThinkingDelta():
-                self.thoughts = event.text if self._part is None else self.thoughts + event.text
+                self.thoughts = ("" if self._part is None else self.thoughts) + printable(event.text)
                 self._begin(ThinkingDelta)
                 self._write(event.text, "dim italic")
             case AnswerDelta():
