@@ -5,7 +5,6 @@ Arrays are written one after the other: a save takes the memory of one layer's r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +13,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_qwen3.atomic_write import replacing
+from mlx_qwen3.backend.safetensors_io import TensorSpec, encode_header, read_header
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
@@ -22,8 +22,6 @@ from mlx_qwen3.errors import CacheError
 CLASSES: dict[str, type[KVCache | RotatingKVCache]] = {
     kind.__name__: kind for kind in (KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache)
 }
-DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "uint32": "U32", "int32": "I32"}
-ALIGNMENT = 8  # of the header's length, as the format asks
 
 
 def save_prompt_cache(
@@ -76,14 +74,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def _read_header(path: str | Path) -> dict[str, str]:
     """A file's own metadata, in which the cache's is one part."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, "np") as file:
-            return dict(file.metadata() or {})
+        return read_header(path).metadata
     except FileNotFoundError:
         raise CacheError(f"there is no saved cache {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (OSError, ValueError) as error:
         raise CacheError(f"{path} is damaged or cut off ({error})") from None
 
 
@@ -98,18 +93,11 @@ def _as_array(value: Any) -> mx.array:
 
 
 def _write(file: BinaryIO, arrays: Mapping[str, mx.array], metadata: Mapping[str, str]) -> None:
-    """A safetensors file: the header's length, the header, the arrays' bytes."""
-    entries: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
-        dtype = DTYPES[str(array.dtype).rpartition(".")[2]]
-        entries[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    file.write(len(text).to_bytes(8, "little") + text)
+    tensors = [TensorSpec(name, array.dtype, array.shape) for name, array in arrays.items()]
+    header, _ = encode_header(tensors, metadata)
+    file.write(header)
     for array in arrays.values():
         if array.size:
-            # bf16 has no place in Python's buffer interface, words of its size have.
-            words = mx.contiguous(array).view(mx.uint32 if array.itemsize == 4 else mx.uint16)
-            file.write(memoryview(words))  # type: ignore[arg-type]
+            # Python's buffer interface has no bfloat16, so the bytes are passed as integers.
+            integers = mx.contiguous(array).view(mx.uint32 if array.itemsize == 4 else mx.uint16)
+            file.write(memoryview(integers))  # type: ignore[arg-type]
