@@ -1,4 +1,4 @@
-"""Writing files so that a killed process leaves the old one or the new one, and nothing between."""
+"""Writes files atomically: if the process is killed, the path holds the old content or all of the new."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """Write `content` beside `path`, make sure it is on the disk, then put it in place of `path`.
+    """Replace the file at `path` with `content`.
 
-    Raises OSError, with nothing changed and nothing left behind.
+    Raises OSError; then the old file is unchanged and no temporary file is left.
     """
     with replacing(path, mode) as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -21,9 +21,9 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> Non
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """A new file, which takes the place of `path` once all that was written is on the disk.
+    """A temporary file that replaces `path` at the end of the block, once its content is on the disk.
 
-    If the block raises, nothing has changed and nothing is left behind. Raises OSError.
+    If the block raises, the old file is unchanged and the temporary file is removed. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

@@ -1,4 +1,4 @@
-"""What a running turn reports: frozen dataclasses of plain Python values, safe to pass to any thread."""
+"""Events of a running turn: frozen dataclasses of plain Python values, safe to pass to any thread."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length", "cancelled", "loop", "tool_calls"]
-"""Why generation ended: the model ended its turn, `max_tokens` or the context was reached, somebody
-cancelled, the text went round in a loop, or the model asked for tools."""
+"""Why generation ended: `stop`, the model ended its turn; `length`, `max_tokens` or the context was reached;
+`cancelled`, the caller cancelled; `loop`, the text repeated itself; `tool_calls`, the model called tools."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptProgress:
-    """The prompt is being read: `processed` of `total` new tokens; `cached` were known already."""
+    """Prefill has processed `processed` of `total` new prompt tokens; `cached` more were in the KV cache."""
 
     processed: int
     total: int
@@ -21,8 +21,8 @@ class PromptProgress:
 
 @dataclass(frozen=True, slots=True)
 class ContextGrown:
-    """The conversation outgrew its context: positions are scaled by `factor` (YaRN), which makes room
-    for `context` tokens, and all of it is read once more."""
+    """The conversation outgrew its context. Positions are scaled by `factor` (YaRN), the context is now
+    `context` tokens, and the whole prompt is prefilled again."""
 
     context: int
     factor: float
@@ -30,14 +30,14 @@ class ContextGrown:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """More of the model's thinking; never contains a think tag."""
+    """More of the thinking; never contains a think tag."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDone:
-    """The model has thought: `tokens` of it, in `seconds`. Not told of an empty think block."""
+    """Thinking has ended after `tokens` tokens and `seconds`. Not sent for an empty think block."""
 
     tokens: int
     seconds: float
@@ -70,8 +70,10 @@ class ToolCallDelta:
 class ToolCall:
     """Call number `index` is complete.
 
-    arguments: parsed (repaired where that was safe); None where `error` says, for the model to
-    read, why they could not be used. raw: the call as the model spelled it.
+    Attributes:
+        arguments: The parsed arguments, repaired where that is safe; None if they cannot be used.
+        raw: The call as the model spelled it.
+        error: Why the arguments cannot be used, worded for the model.
     """
 
     index: int
@@ -83,7 +85,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came back from call number `index`; `seconds` is how long it took."""
+    """The result of call number `index`, which took `seconds`."""
 
     index: int
     name: str
@@ -94,12 +96,27 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Figures of one turn. Tokens are counts, times are seconds, memory is bytes.
+    """Figures of one turn.
 
-    prompt_tokens: the whole prompt; cached_tokens of it were in the cache. thinking_tokens leaves
-    out the tags and the sentence that ends a thinking budget. ttft: from asking to first token.
-    finish_reason: why the turn ended. drafted_tokens were guessed ahead, accepted_tokens of them came
-    true; passes_per_token is how often the model ran for each token it said, 1 without speculation.
+    Attributes:
+        prompt_tokens: Tokens of the whole prompt.
+        cached_tokens: Tokens of the prompt that were in the KV cache.
+        thinking_tokens: Generated tokens of thinking, without the tags and without the sentence that
+            ends a thinking budget.
+        answer_tokens: Generated tokens of the answer.
+        ttft: Seconds from the request to the first token.
+        prompt_tokens_per_second: Speed of prefill.
+        tokens_per_second: Speed of decoding.
+        peak_memory: Peak memory of MLX during the turn, in bytes.
+        finish_reason: Why the turn ended.
+        drafted_tokens: Tokens proposed by speculative decoding.
+        accepted_tokens: Drafted tokens that the model accepted.
+        passes_per_token: Forward passes of the model per generated token; 1 without speculation.
+        generated_tokens: All tokens generated, with tags and the token that ended the turn.
+        queue_time: Seconds from the request until the scheduler admitted it.
+        time_per_output_token: Mean seconds between two tokens.
+        batch_size: The most sequences that were decoded together with this one, itself included.
+        stop_string: The stop string that ended the turn, if one did.
     """
 
     prompt_tokens: int
@@ -114,6 +131,32 @@ class Stats:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     passes_per_token: float = 1.0
+    generated_tokens: int = 0
+    queue_time: float = 0.0
+    time_per_output_token: float = 0.0
+    batch_size: int = 1
+    stop_string: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token with its text and its log probability."""
+
+    token: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """The log probability of one generated token, and of the likeliest tokens at its position.
+
+    They are of the model's own distribution, before logit bias, penalties, temperature and filters. Sent
+    only if `SamplingParams.logprobs` asks for them.
+    """
+
+    token: TokenLogprob
+    top: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +180,6 @@ Event = (
     | ToolCallDelta
     | ToolCall
     | ToolResult
+    | Logprobs
     | Done
 )

@@ -1,10 +1,10 @@
-"""How fast a model runs here, alone or beside mlx-lm: `run` measures, `Result` says it."""
+"""Measures the speed and memory of a model on this machine, alone or beside mlx-lm."""
 
 from mlx_qwen3.bench.measure import ENGINES as ENGINES
-from mlx_qwen3.bench.measure import Work as Work
+from mlx_qwen3.bench.measure import Workload as Workload
 from mlx_qwen3.bench.measure import run as run
-from mlx_qwen3.bench.plot import check_plot as check_plot
-from mlx_qwen3.bench.plot import plot as plot
+from mlx_qwen3.bench.plot import check_plot_path as check_plot_path
+from mlx_qwen3.bench.plot import write_plot as write_plot
 from mlx_qwen3.bench.result import Result as Result
 from mlx_qwen3.bench.shapes import SHAPES as SHAPES
 from mlx_qwen3.bench.shapes import make_checkpoint as make_checkpoint

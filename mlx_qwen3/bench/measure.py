@@ -1,4 +1,4 @@
-"""Runs engines in turn, each time in a fresh process, on the same files."""
+"""Runs a benchmark: the engines in turn, each run in a fresh process, on the same files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ from mlx_qwen3.errors import BenchmarkError
 
 ENGINES = tuple(worker.ENGINES)  # ours comes first
 OnRun = Callable[[str, int], None]
+"""Called with the engine and the number of each run before it starts."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is measured: every batch of every prompt length, `tokens` written after each, all `repeat` times.
+class Workload:
+    """What is measured: every batch size with every prompt length.
 
-    limit: seconds one of them may take. An engine too slow for it gets a shorter prompt and fewer
-    tokens; rates are per token either way, and the result says what it was given.
+    Attributes:
+        prompts: Prompt lengths in tokens.
+        batches: Numbers of sequences that are generated together.
+        tokens: Tokens generated after the first.
+        repeat: Runs of each engine.
+        limit: Seconds that one case may take. A slower engine gets a shorter prompt and fewer tokens;
+            rates are per token, and the result says how much it was given.
     """
 
     prompts: Sequence[int] = (128, 1024)
@@ -41,45 +47,54 @@ class Work:
 
     @property
     def cases(self) -> list[tuple[int, int, int]]:
-        """(prompt tokens, texts at once, answer tokens) of each."""
+        """(prompt tokens, batch size, answer tokens) of each case."""
         return [(prompt, batch, self.tokens) for batch in self.batches for prompt in self.prompts]
 
 
 def run(
-    folder: Path, work: Work, engines: Sequence[str] = ENGINES[:1], on_run: OnRun | None = None
+    folder: Path, workload: Workload, engines: Sequence[str] = ENGINES[:1], on_run: OnRun | None = None
 ) -> Result:
-    """Measure the checkpoint in `folder` with each of `engines`, in turn.
+    """Measure a checkpoint with each engine in turn.
 
-    on_run: told the engine and the number of each run before it starts. Raises BenchmarkError for
-    work that cannot be done and for a process that fails.
+    Args:
+        folder: The checkpoint.
+        workload: What to measure.
+        engines: Names in ENGINES.
+        on_run: Called before each run.
+
+    Raises:
+        BenchmarkError: The workload is not possible, or a process failed.
     """
-    _check(folder, work, engines)
-    cost, ceilings = cost_of(folder), _process("-m", "mlx_qwen3.bench.roofline")
+    _check(folder, workload, engines)
+    cost, ceilings = cost_of(folder), _json_from("-m", "mlx_qwen3.bench.roofline")
+    cases, limit = json.dumps(workload.cases), str(workload.limit)
     runs: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
-    for number in range(work.repeat):
+    for number in range(workload.repeat):
         for engine in engines:
             if on_run is not None:
                 on_run(engine, number)
             started = time.time()
-            found = _process(
-                "-P", worker.__file__, engine, str(folder), json.dumps(work.cases), str(work.limit)
-            )
-            runs[engine].append({"start_s": found.pop("first_token_at") - started, **found})
-    return Result(_setup(folder, work), ceilings, cost, runs)
+            figures = _json_from("-P", worker.__file__, engine, str(folder), cases, limit)
+            runs[engine].append({"start_s": figures.pop("first_token_at") - started, **figures})
+    return Result(_setup(folder, workload), ceilings, cost, runs)
 
 
-def _check(folder: Path, work: Work, engines: Sequence[str]) -> None:
-    context, longest = load_config(folder).context_length, max(work.prompts) + work.tokens
+def _check(folder: Path, workload: Workload, engines: Sequence[str]) -> None:
+    if unknown := [engine for engine in engines if engine not in ENGINES]:
+        raise BenchmarkError(f"engine {unknown[0]!r} is none of {', '.join(ENGINES)}")
+    context, longest = load_config(folder).context_length, max(workload.prompts) + workload.tokens
     if longest > context:
-        raise BenchmarkError(f"prompt and answer would have {longest:,} tokens, the model reads {context:,}")
-    if min(work.prompts) < 2 or min(work.batches) < 1 or work.tokens < 1 or work.repeat < 1:
-        raise BenchmarkError("a prompt needs 2 tokens, and batches, answers and repetitions at least 1")
+        raise BenchmarkError(
+            f"prompt and answer would have {longest:,} tokens, the model's context is {context:,}"
+        )
+    if min(workload.prompts) < 2 or min(workload.batches) < 1 or workload.tokens < 1 or workload.repeat < 1:
+        raise BenchmarkError("prompts need at least 2 tokens; batches, tokens and repeat must be at least 1")
     if "mlx-lm" in engines and find_spec("mlx_lm") is None:
         raise BenchmarkError("mlx-lm is not installed; pip install mlx-lm")
 
 
-def _process(*arguments: str) -> dict[str, Any]:
-    """What a fresh Python prints on its last line, as JSON."""
+def _json_from(*arguments: str) -> dict[str, Any]:
+    """Run a fresh Python with `arguments`. Returns the JSON on its last line. Raises BenchmarkError."""
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, *arguments]
@@ -87,24 +102,21 @@ def _process(*arguments: str) -> dict[str, Any]:
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
     )
     if done.returncode != 0 or not done.stdout.strip():
-        said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-        raise BenchmarkError(f"the process of {_name(arguments)} failed: {said[-1]}")
+        reason = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        name = next((argument for argument in arguments if argument in ENGINES), arguments[-1])
+        raise BenchmarkError(f"the process of {name} failed: {reason}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def _name(arguments: Sequence[str]) -> str:
-    return next((argument for argument in arguments if argument in ENGINES), arguments[-1])
-
-
-def _setup(folder: Path, work: Work) -> dict[str, Any]:
+def _setup(folder: Path, workload: Workload) -> dict[str, Any]:
     import mlx.core as mx
 
     from mlx_qwen3 import BLAS
 
     return {
         "checkpoint": folder.name,
-        "work": asdict(work),
+        "work": asdict(workload),
         "packages": {name: _version(name) for name in ("mlx", "mlx-lm", "mlx-qwen3")},
         "device": str(mx.device_info().get("device_name", mx.default_device())),
         "blas": BLAS,

@@ -1,4 +1,4 @@
-"""The result as a picture: prompts, answers, and the start."""
+"""Draws a result: prefill, decoding and startup of each engine."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ if TYPE_CHECKING:
 
 COLOURS = {"mlx-qwen3": "#6f42c1", "mlx-lm": "#b0b0b0"}
 BAR, GAP = 0.38, 0.42
-KINDS = (".png", ".svg", ".pdf")
+SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def check_plot(path: Path) -> None:
-    """Raises BenchmarkError if `plot` could not write to `path`."""
-    if path.suffix not in KINDS:
-        raise BenchmarkError(f"a plot is one of {', '.join(KINDS)}, and {path} is none")
+def check_plot_path(path: Path) -> None:
+    """Raise BenchmarkError if `write_plot` could not write to `path`."""
+    if path.suffix not in SUFFIXES:
+        raise BenchmarkError(f"a plot is one of {', '.join(SUFFIXES)}, not {path}")
     if not path.absolute().parent.is_dir():
         raise BenchmarkError(f"there is no folder {path.absolute().parent} for the plot")
     if find_spec("matplotlib") is None:
         raise BenchmarkError("plots need matplotlib; pip install 'mlx-qwen3[plot]'")
 
 
-def plot(result: Result, path: Path) -> None:
-    """Write a picture (.png, .svg, .pdf). Raises BenchmarkError without matplotlib or for another kind."""
-    check_plot(path)
+def write_plot(result: Result, path: Path) -> None:
+    """Draw `result` to a .png, .svg or .pdf file. Raises BenchmarkError as `check_plot_path` does."""
+    check_plot_path(path)
     import matplotlib as mpl
 
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), width_ratios=(1, 1, 0.8), layout="constrained")
-    _cases(axes[0], result, "prefill", "Reading the prompt, tokens a second")
-    _cases(axes[1], result, "decode", "Writing the answer, tokens a second")
+    _cases(axes[0], result, "prefill", "Prefill, tokens per second")
+    _cases(axes[1], result, "decode", "Decode, tokens per second")
     _bars(
         axes[2],
-        [("first token\nof the process", result.of_run("start_s")), ("load", result.of_run("load_s"))],
+        [
+            ("first token\nof the process", result.run_values("start_s")),
+            ("load", result.run_values("load_s")),
+        ],
     )
     axes[2].set_title("Seconds, lower is better")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False)
@@ -59,32 +62,32 @@ def _cases(axes: Axes, result: Result, phase: str, title: str) -> None:
     for index in range(result.num_cases):
         case = result.case(index)
         name = f"{case['prompt']:,}" if case["batch"] == 1 else f"{case['batch']} x {case['prompt']:,}"
-        groups.append((name, result.of_case(index, f"{phase}_tok_s")))
+        groups.append((name, result.case_values(index, f"{phase}_tok_s")))
     _bars(axes, groups)
     axes.set_title(title)
-    axes.set_xlabel("tokens of the prompt")
+    axes.set_xlabel("prompt tokens")
     for index in range(result.num_cases):
         _ceiling(axes, result, phase, index)
 
 
 def _ceiling(axes: Axes, result: Result, phase: str, index: int) -> None:
-    """A dashed line where the device's limit is, unless it is too far up to be of use."""
+    """Draw a dashed line at the device's ceiling, unless it is far above all bars."""
     engine = next(iter(result.runs))
     share = (result.prefill_share if phase == "prefill" else result.decode_share)(index, engine)
-    limit = median(result.of_case(index, f"{phase}_tok_s")[engine]) / share
+    limit = median(result.case_values(index, f"{phase}_tok_s")[engine]) / share
     if limit < 2.5 * axes.get_ylim()[1]:
         axes.plot([index - 0.45, index + 0.45], [limit, limit], "--", color="#444444", linewidth=1)
-        text = "memory's limit" if phase == "decode" else "arithmetic's limit"
+        text = "bandwidth ceiling" if phase == "decode" else "arithmetic ceiling"
         axes.annotate(text, (index, limit), ha="center", va="bottom", fontsize=7, color="#444444")
         axes.set_ylim(top=max(axes.get_ylim()[1], limit * 1.15))
 
 
 def _bars(axes: Axes, groups: list[tuple[str, dict[str, list[float]]]]) -> None:
-    for place, (_, values) in enumerate(groups):
-        for number, (engine, found) in enumerate(values.items()):
-            x = place + (number - (len(values) - 1) / 2) * GAP
-            label = engine if place == 0 else None
-            bars = axes.bar(x, median(found), BAR, color=COLOURS.get(engine), label=label)
+    for position, (_, values) in enumerate(groups):
+        for number, (engine, measured) in enumerate(values.items()):
+            x = position + (number - (len(values) - 1) / 2) * GAP
+            label = engine if position == 0 else None
+            bars = axes.bar(x, median(measured), BAR, color=COLOURS.get(engine), label=label)
             axes.bar_label(bars, fmt=_short, padding=2, fontsize=8)
     axes.set_xticks(range(len(groups)), [name for name, _ in groups])
     axes.spines[["top", "right"]].set_visible(False)

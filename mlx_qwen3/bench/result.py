@@ -1,4 +1,4 @@
-"""What was measured, its medians, and what share of the possible they are."""
+"""The figures of a benchmark: medians, comparisons, and shares of the device's ceilings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mlx_qwen3.bench.cost import Cost
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table: a figure of each engine, its extremes and its share of the ceiling.
+class TableRow:
+    """One row of the table: a metric's values by engine, and the share of the ceiling their median reaches.
 
-    Seconds and bytes are better lower, tokens a second higher.
+    Lower is better for seconds and GB, higher for tokens per second.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better the first engine is than the second; None where there is one."""
+        """How many times better the first engine is than the second; None if there is one engine."""
         if len(self.values) < 2:
             return None
         first, second = self.medians.values()
@@ -38,7 +38,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """Runs of each engine, as `worker.measure` returns them with `start_s`; the first engine is ours."""
+    """The measured runs.
+
+    Attributes:
+        setup: What was measured, where, and with which packages.
+        ceilings: The device's `bandwidth` (bytes per second) and `arithmetic` (FLOP per second).
+        cost: The least work a token takes.
+        runs: Engine -> its runs, as `worker.measure` returns them, with `start_s` added. Ours comes first.
+    """
 
     setup: dict[str, Any]
     ceilings: dict[str, float]
@@ -50,71 +57,74 @@ class Result:
         return len(next(iter(self.runs.values()))[0]["cases"])
 
     def case(self, index: int, engine: str | None = None) -> dict[str, Any]:
-        """What case `index` was, and what `engine` (ours) was given of it."""
+        """Case `index` as `engine` (None: ours) ran it."""
         case: dict[str, Any] = self.runs[engine or next(iter(self.runs))][0]["cases"][index]
         return case
 
-    def of_case(self, index: int, metric: str) -> dict[str, list[float]]:
-        """A metric of every run, by engine."""
+    def case_values(self, index: int, metric: str) -> dict[str, list[float]]:
+        """A metric of one case in every run, by engine."""
         return {engine: [run["cases"][index][metric] for run in runs] for engine, runs in self.runs.items()}
 
-    def _whole(self, index: int, metric: str) -> dict[str, list[float]]:
-        """A metric that depends on the prompt's length, of the engines that were given all of it."""
-        found = self.of_case(index, metric).items()
-        asked = self.case(index)["prompt"]
+    def _uncut_values(self, index: int, metric: str) -> dict[str, list[float]]:
+        """`case_values` of the engines that ran the whole prompt, for a metric that depends on its length."""
+        length = self.case(index)["prompt"]
         return {
-            engine: values for engine, values in found if self.case(index, engine)["prompt_tokens"] == asked
+            engine: values
+            for engine, values in self.case_values(index, metric).items()
+            if self.case(index, engine)["prompt_tokens"] == length
         }
 
-    def of_run(self, metric: str) -> dict[str, list[float]]:
-        """A metric of whole runs, by engine."""
+    def run_values(self, metric: str) -> dict[str, list[float]]:
+        """A metric of every run as a whole, by engine."""
         return {engine: [run[metric] for run in runs] for engine, runs in self.runs.items()}
 
     def decode_share(self, index: int, engine: str) -> float:
-        """Share of the measured bandwidth that reading weights and cache, as stored, amounts to."""
+        """The share of the bandwidth ceiling that reading weights and KV cache amounts to."""
         case = self.case(index, engine)
         context = case["prompt_tokens"] + case["decode_tokens"] / 2
-        steps = median(self.of_case(index, "decode_tok_s")[engine]) / case["batch"]
+        steps = median(self.case_values(index, "decode_tok_s")[engine]) / case["batch"]
         return float(steps * self.cost.decode_bytes(context, case["batch"]) / self.ceilings["bandwidth"])
 
     def prefill_share(self, index: int, engine: str) -> float:
-        """Share of the measured arithmetic that a prompt's multiplications amount to."""
-        rate = median(self.of_case(index, "prefill_tok_s")[engine])
+        """The share of the arithmetic ceiling that the FLOP of prefill amount to."""
+        rate = median(self.case_values(index, "prefill_tok_s")[engine])
         prompt = self.case(index, engine)["prompt_tokens"]
         return rate * self.cost.prefill_flops(prompt) / self.ceilings["arithmetic"]
 
-    def rows(self) -> Iterator[Row]:
-        """The table, line by line."""
-        yield Row("from command to first token", "s", self.of_run("start_s"), {})
-        yield Row("load", "s", self.of_run("load_s"), {})
+    def rows(self) -> Iterator[TableRow]:
+        """The rows of the table."""
+        yield TableRow("from command to first token", "s", self.run_values("start_s"), {})
+        yield TableRow("load", "s", self.run_values("load_s"), {})
         for index in range(self.num_cases):
             case = self.case(index)
             texts = "" if case["batch"] == 1 else f"{case['batch']} x "
             what = f"{texts}{case['prompt']:,} tokens"
-            yield Row(f"TTFT, {what}", "s", self._whole(index, "ttft_s"), {})
+            yield TableRow(f"TTFT, {what}", "s", self._uncut_values(index, "ttft_s"), {})
             for phase, shares in (("prefill", self.prefill_share), ("decode", self.decode_share)):
-                values = self.of_case(index, f"{phase}_tok_s")
+                values = self.case_values(index, f"{phase}_tok_s")
                 name = f"{phase}, {what}" if phase == "prefill" else f"{phase} after {what}"
-                yield Row(name, "tok/s", values, {engine: shares(index, engine) for engine in values})
-            yield Row(f"peak memory, {what}", "GB", _gigabytes(self._whole(index, "peak_bytes")), {})
-        yield Row("resident memory at most", "GB", _gigabytes(self.of_run("resident_bytes")), {})
+                yield TableRow(name, "tok/s", values, {engine: shares(index, engine) for engine in values})
+            yield TableRow(
+                f"peak memory, {what}", "GB", _gigabytes(self._uncut_values(index, "peak_bytes")), {}
+            )
+        yield TableRow("peak resident memory", "GB", _gigabytes(self.run_values("resident_bytes")), {})
 
     def cuts(self) -> Iterator[str]:
-        """What an engine was given where that was less than asked for."""
+        """One line for each case that an engine too slow for it ran shorter than asked."""
         for engine in self.runs:
             for index in range(self.num_cases):
                 case = self.case(index, engine)
                 asked = self.setup["work"]["tokens"]
                 if case["prompt_tokens"] < case["prompt"] or case["decode_tokens"] < asked:
-                    given = f"{case['prompt_tokens']:,} of {case['prompt']:,} prompt tokens"
+                    prompt = f"{case['prompt_tokens']:,} of {case['prompt']:,} prompt tokens"
                     texts = f" {case['batch']} times" if case["batch"] > 1 else ""
                     answer = f"{case['decode_tokens']} of {asked} answer tokens"
-                    yield f"{engine} was given{texts} {given}, {answer}"
+                    yield f"{engine} was given{texts} {prompt}, {answer}"
 
     def to_json(self) -> str:
-        """Everything, medians apart, as indented JSON."""
+        """All fields as indented JSON."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def _gigabytes(values: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {engine: [value / 1e9 for value in found] for engine, found in values.items()}
+    return {engine: [value / 1e9 for value in in_bytes] for engine, in_bytes in values.items()}

@@ -1,7 +1,7 @@
-"""What the device can do at best: bytes a second through one large matrix, multiplications through another.
+"""Measures the ceilings of the roofline model on this device: memory bandwidth and arithmetic.
 
-Decoding reads all weights for every token, so it is bound by the first; a prompt multiplies each
-weight with many tokens, so it is bound by the second.
+Decoding reads all weights for every token, so bandwidth bounds it. Prefill multiplies each weight with
+many tokens, so arithmetic bounds it.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ import mlx.core as mx
 
 from mlx_qwen3.model.prepare import compute_dtype
 
+# Rows of the largest square matrix that is read, and of the largest that is multiplied.
 LARGEST_READ, LARGEST_PRODUCT = 16384, 8192
-# Sizes double until one measurement takes this long.
+# Sizes double until one measurement takes this many seconds.
 LONG_ENOUGH = 0.05
-REPEAT, AT_ONCE = 5, 8
+REPEAT = 5
+VECTORS = 8
 
 
-def ceilings() -> dict[str, float]:
-    """`bandwidth` in bytes a second and `arithmetic` in FLOP a second, in the format computed in."""
+def measure_ceilings() -> dict[str, float]:
+    """`bandwidth` in bytes per second and `arithmetic` in FLOP per second, in the device's compute dtype."""
     dtype = compute_dtype(mx.bfloat16)
     return {"bandwidth": max(_read(dtype), _copy(dtype)), "arithmetic": _multiply(dtype)}
 
 
 def _read(dtype: mx.Dtype) -> float:
-    """A matrix times a vector: the matrix is read once."""
+    """Bandwidth of matrix times vector, which reads the matrix once."""
 
     def rate(size: int) -> tuple[float, float]:
-        matrix, vectors = _random((size, size), dtype), _random((AT_ONCE, size, 1), dtype)
+        matrix, vectors = _random((size, size), dtype), _random((VECTORS, size, 1), dtype)
         seconds = _best(lambda: [matrix @ vector for vector in vectors])
-        return AT_ONCE * matrix.nbytes / seconds, seconds
+        return VECTORS * matrix.nbytes / seconds, seconds
 
     return _growing(rate, LARGEST_READ)
 
 
 def _copy(dtype: mx.Dtype) -> float:
-    """Every number of a matrix changed: it is read once and written once."""
+    """Bandwidth of adding 1 to a matrix, which reads it once and writes it once."""
 
     def rate(size: int) -> tuple[float, float]:
         matrix = _random((size, size), dtype)
@@ -59,17 +61,18 @@ def _multiply(dtype: mx.Dtype) -> float:
 
 
 def _growing(rate: Callable[[int], tuple[float, float]], largest: int) -> float:
+    """The best rate over growing sizes. `rate` returns the rate at a size, and the seconds it took."""
     size, best = 1024, 0.0
     while True:
-        found, seconds = rate(size)
-        best = max(best, found)
+        measured, seconds = rate(size)
+        best = max(best, measured)
         if seconds >= LONG_ENOUGH or size >= largest:
             return best
         size *= 2
 
 
 def _best(work: Callable[[], list[mx.array]]) -> float:
-    """The fastest of several runs; others were disturbed."""
+    """Seconds of the fastest of several runs; slower ones were disturbed."""
     times = []
     for _ in range(REPEAT):
         start = time.perf_counter()
@@ -85,8 +88,8 @@ def _random(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
 
 
 def main() -> None:
-    """Print the ceilings as a line of JSON: a process of its own gives its memory back."""
-    sys.stdout.write(json.dumps(ceilings()) + "\n")
+    """Print the ceilings as one line of JSON. Run in a process of its own, it gives its memory back."""
+    sys.stdout.write(json.dumps(measure_ceilings()) + "\n")
 
 
 if __name__ == "__main__":

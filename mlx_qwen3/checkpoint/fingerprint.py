@@ -1,4 +1,4 @@
-"""What a saved cache belongs to: another model, template or rope reads the same ids otherwise."""
+"""Identifies the model of a saved KV cache: with another model, template or RoPE its values are wrong."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.model.config import ModelConfig
 
-SAMPLE_BYTES = 4096  # of each tensor: reading all would take as long as loading
+SAMPLE_BYTES = 4096  # read of each tensor: reading all would take as long as loading
 
 
-def fingerprint(folder: Path, config: ModelConfig, template: str) -> dict[str, str]:
-    """Names what a cache filled by this model depends on, each with a digest or in words.
+def model_fingerprint(folder: Path, config: ModelConfig, template: str) -> dict[str, str]:
+    """Name -> value or digest of all that a KV cache of this model depends on.
 
-    The weights are known by names, shapes and a sample of each tensor. Raises CheckpointError.
+    Weights are identified by names, dtypes, shapes and a sample of each tensor. Raises CheckpointError.
     """
     quantization = config.quantization.to_dict() if config.quantization else None
     unscaled = replace(config, rope_scaling=None, quantization=None)

@@ -1,4 +1,4 @@
-"""Loads a checkpoint strictly: its files are checked whole before the first weight is read."""
+"""Loads a checkpoint: validates all its files and plans the memory before it reads the first weight."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_qwen3.backend.device import keep_resident
+from mlx_qwen3.backend.safetensors_io import DTYPES
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.context_length import config_for_context
 from mlx_qwen3.checkpoint.locate import resolve
-from mlx_qwen3.checkpoint.memory_plan import Demand, Plan, make_plan
-from mlx_qwen3.checkpoint.safetensors_files import DTYPES, StoredTensor, stored_tensors
-from mlx_qwen3.checkpoint.validation import build_model, check
+from mlx_qwen3.checkpoint.memory_plan import MemoryPlan, MemoryRequest, plan_memory
+from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, stored_tensors
+from mlx_qwen3.checkpoint.validation import build_model, validate
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.model.prepare import compute_dtype, prepare, wanted_copies
+from mlx_qwen3.model.prepare import compute_dtype, dense_copies_wanted, prepare
 from mlx_qwen3.model.qwen3 import Model
 
 
@@ -27,21 +28,30 @@ def load_config(path_or_hub_id: str | Path) -> ModelConfig:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model with its weights, the plan it was loaded by and the folder it came from."""
+class LoadedModel:
+    """A model with its weights, the memory plan it was loaded by, and its folder."""
 
     model: Model
-    plan: Plan
+    plan: MemoryPlan
     folder: Path
 
 
 def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
-    """The model in a folder, of a short name (`14b`), a hub id (`org/name`) or `demo`.
+    """Load a model with all its weights.
 
-    context: tokens to make room for; beyond the native length YaRN is switched on, just enough.
-    Returns a module with all weights in memory: model(ids (B, L), cache=None) -> logits (B, L, V).
-    Raises ModelNotFoundError, ConfigError, CheckpointError naming the file and tensor at fault, or
-    InsufficientMemoryError before a weight is read if the model does not fit with such a context.
+    Args:
+        path_or_hub_id: A folder, a short name (`14b`), a hub id (`org/name`) or `demo`.
+        context: Tokens that a conversation may need. Beyond the native length YaRN is switched on, with the
+            smallest factor that suffices. None plans for as many as memory allows.
+
+    Returns:
+        A module: model(ids (B, L), cache=None) -> logits (B, L, V).
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+        ConfigError: config.json is broken or not of a Qwen3 model, or `context` is too long for it.
+        CheckpointError: A file or a tensor is missing or wrong; the message names it.
+        InsufficientMemoryError: The model does not fit with this context. No weight was read.
     """
     return load(resolve(path_or_hub_id), context, name=str(path_or_hub_id)).model
 
@@ -51,54 +61,61 @@ def load(
     context: int | None = None,
     cache_config: CacheConfig | None = None,
     name: str | None = None,
-    beside: Plan | None = None,
-) -> Loaded:
-    """As `load_model`, planned for conversations in caches of `cache_config`, and returned with the plan.
+    beside: MemoryPlan | None = None,
+) -> LoadedModel:
+    """Load a model as `load_model` does, together with its memory plan.
 
-    name: what the user calls the model, for messages. beside: the plan of another model, which is to
-    read the same conversations with what it leaves of the memory.
+    Args:
+        folder: The checkpoint.
+        context: As in `load_model`.
+        cache_config: The KV cache of its conversations, for the plan.
+        name: What the user calls the model, for messages.
+        beside: The plan of another model that has the same conversations; this one gets its headroom.
     """
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     model = build_model(config, stored)
-    check(folder, model, stored)
-    demand = _demand(name or folder.name, model, stored, context, cache_config or CacheConfig())
-    plan = make_plan(demand) if beside is None else make_plan(demand, beside.left, beside.context)
+    validate(folder, model, stored)
+    request = _request(name or folder.name, model, stored, context, cache_config or CacheConfig())
+    if beside is None:
+        plan = plan_memory(request)
+    else:
+        plan = plan_memory(request, beside.headroom, beside.context)
     _load_weights(model, sorted({tensor.file for tensor in stored.values()}))
     model.eval()
-    prepare(model, plan.copies)
-    keep_resident(plan.need.total)
-    return Loaded(model, plan, folder)
+    prepare(model, plan.dense_copies)
+    keep_resident(plan.estimate.total)
+    return LoadedModel(model, plan, folder)
 
 
-def _demand(
+def _request(
     name: str,
     model: Model,
     stored: Mapping[str, StoredTensor],
     context: int | None,
     cache_config: CacheConfig,
-) -> Demand:
-    needed = [tensor for tensor in stored.values() if tensor.name != "lm_head.weight" or "lm_head" in model]
+) -> MemoryRequest:
+    used = [tensor for tensor in stored.values() if tensor.name != "lm_head.weight" or "lm_head" in model]
     dtype = DTYPES[stored["model.norm.weight"].dtype]
-    return Demand(
+    return MemoryRequest(
         name=name,
         config=model.args,
-        weights=sum(tensor.num_bytes for tensor in needed),
+        weights=sum(tensor.num_bytes for tensor in used),
         itemsize=compute_dtype(dtype).size,
         cache_config=cache_config,
         context=context,
-        copies=wanted_copies(model, dtype.size),
+        dense_copies=dense_copies_wanted(model, dtype.size),
     )
 
 
 def _load_weights(model: Model, files: list[Path]) -> None:
-    """Give `model` the tensors of `files`, a layer in memory at a time beyond those loaded."""
+    """Load the tensors of `files`, at most one layer at a time beyond what is already loaded."""
     weights: dict[str, mx.array] = {}
     try:
         for file in files:
             weights.update(mx.load(str(file)))  # type: ignore[arg-type]
         model.load_weights(list(model.sanitize(weights).items()))
-        weights.clear()  # so that experts are gone once their stack is made
+        weights.clear()  # frees the experts of a layer once they are stacked
         for layer in model.layers:
             mx.eval(layer.parameters())
         mx.eval(model.parameters())

@@ -1,32 +1,39 @@
-"""A plan before loading: weights, cache and working memory against what this machine has."""
+"""Plans the memory of a model before it is loaded: how long a context fits, or what would fit instead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from mlx_qwen3.backend.device import available_memory
 from mlx_qwen3.cache.config import CacheConfig
-from mlx_qwen3.cache.kv import room_for
+from mlx_qwen3.cache.kv import capacity_for
 from mlx_qwen3.checkpoint.catalog import FAMILY, FamilyMember
 from mlx_qwen3.checkpoint.context_length import MAX_FACTOR, native_context
-from mlx_qwen3.checkpoint.memory import Need, needed
-from mlx_qwen3.errors import InsufficientMemoryError
+from mlx_qwen3.checkpoint.memory import MemoryEstimate, estimate_memory
+from mlx_qwen3.errors import InsufficientMemoryError, Suggestion
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import DENSE_SHARE, compute_dtype
 
-# A conversation that no context was asked for must be able to grow so far, in tokens.
+# If no context is asked for, a model is refused unless a conversation of this many tokens fits.
 LEAST_CONTEXT = 2048
-# And so far before memory goes to fp32 copies of weights, which only make the CPU faster.
+# Memory for a conversation of this many tokens comes before fp32 copies of weights, which only add speed.
 USUAL_CONTEXT = 8192
+CONTEXT_STEP = 1024  # suggested contexts are multiples of this
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What is to be loaded, and for which conversations.
+class MemoryRequest:
+    """What is to be loaded, and for how long a conversation.
 
-    name: what the user calls it. weights: bytes of them. itemsize: bytes of the numbers computed
-    with. context: tokens asked for, None for what fits. copies: bytes of fp32 copies that would help.
+    Attributes:
+        name: What the user calls the model.
+        config: The model's config.
+        weights: Bytes of the weights.
+        itemsize: Bytes per number of the compute dtype.
+        cache_config: The KV cache of a conversation.
+        context: Tokens asked for; None for as many as fit.
+        dense_copies: Bytes of the fp32 copies of weights that would make the model faster.
     """
 
     name: str
@@ -35,135 +42,141 @@ class Demand:
     itemsize: int = 2
     cache_config: CacheConfig = field(default_factory=CacheConfig)
     context: int | None = None
-    copies: int = 0
+    dense_copies: int = 0
 
-    def need(self, tokens: int) -> Need:
-        """Bytes that a conversation of `tokens` takes."""
-        return needed(self.config, self.weights, tokens, self.cache_config, self.itemsize)
+    def estimate(self, tokens: int) -> MemoryEstimate:
+        """The memory of a conversation of `tokens`."""
+        return estimate_memory(self.config, self.weights, tokens, self.cache_config, self.itemsize)
 
-    def longest(self, room: int) -> int:
-        """The longest conversation that `room` bytes hold, at most what YaRN was validated for; or 0."""
+    def fits(self, tokens: int, available: int) -> bool:
+        """Whether a conversation of `tokens` fits in `available` bytes."""
+        return self.estimate(tokens).total <= available
+
+    def longest_context(self, available: int) -> int:
+        """The longest context that fits in `available` bytes, in tokens, within what YaRN allows; or 0."""
         most = max(int(native_context(self.config) * MAX_FACTOR), self.config.context_length)
         if self.cache_config.max_size is not None:
-            return most if self.need(self.cache_config.max_size).total <= room else 0
-        fits = 0
-        while (rows := min(room_for(fits + 1), most)) > fits and self.need(rows).total <= room:
-            fits = rows
-        return fits
+            return most if self.fits(self.cache_config.max_size, available) else 0
+        longest = 0
+        while (capacity := min(capacity_for(longest + 1), most)) > longest and self.fits(capacity, available):
+            longest = capacity
+        return longest
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """A model that fits. Sizes are bytes, contexts tokens.
 
-    context: how long a conversation may be without scaling positions further; longest: how long
-    with it. need: what a conversation of `context` takes. copies: what fp32 copies may take.
-    is_limited: the model reads further than `context`, for which there is no memory.
+    Attributes:
+        context: The longest conversation with positions scaled as the config says.
+        longest_context: The longest conversation if positions may be scaled further.
+        estimate: The memory of a conversation of `context`.
+        dense_copies: What fp32 copies of weights may take.
+        available: The memory that was planned for.
+        is_limited: Whether memory, not the model, limits `context`.
     """
 
     context: int
-    longest: int
-    need: Need
-    copies: int
-    room: int
+    longest_context: int
+    estimate: MemoryEstimate
+    dense_copies: int
+    available: int
     is_limited: bool = False
 
     @property
-    def left(self) -> int:
-        """What it leaves of the memory."""
-        return max(0, self.room - self.need.total - self.copies)
+    def headroom(self) -> int:
+        """Bytes that the plan leaves."""
+        return max(0, self.available - self.estimate.total - self.dense_copies)
 
 
-def make_plan(demand: Demand, room: int | None = None, least: int = LEAST_CONTEXT) -> Plan:
-    """Plan `demand` for a machine with `room` bytes (None: what this one has).
+def plan_memory(
+    request: MemoryRequest, available: int | None = None, least: int = LEAST_CONTEXT
+) -> MemoryPlan:
+    """Fit `request` into `available` bytes (None: what this machine has).
 
-    Raises InsufficientMemoryError, naming what would fit, if the context asked for does not; if none
-    was asked for, one of `least` tokens.
+    Raises InsufficientMemoryError with suggestions if the context asked for does not fit, or, if none was
+    asked for, if one of `least` tokens does not.
     """
-    room = available_memory() if room is None else room
-    natural = demand.config.context_length
-    asked = demand.context or demand.cache_config.max_size
-    least = asked or min(natural, least)
-    if demand.need(least).total > room:
-        raise InsufficientMemoryError(_refusal(demand, least, room))
-    usual = demand.need(asked or min(natural, USUAL_CONTEXT)).total
-    share = int((room - demand.weights) * DENSE_SHARE)
-    copies = max(0, min(demand.copies, share, room - usual))
-    longest = demand.context or demand.longest(room - copies)
-    context = min(natural, longest)
-    is_limited = demand.context is None and context < natural
-    return Plan(context, longest, demand.need(asked or context), copies, room, is_limited)
+    available = available_memory() if available is None else available
+    unscaled = request.config.context_length
+    asked = request.context or request.cache_config.max_size
+    least = asked or min(unscaled, least)
+    if not request.fits(least, available):
+        raise _refusal(request, least, available)
+    usual = request.estimate(asked or min(unscaled, USUAL_CONTEXT)).total
+    share = int((available - request.weights) * DENSE_SHARE)
+    copies = max(0, min(request.dense_copies, share, available - usual))
+    longest = request.context or request.longest_context(available - copies)
+    context = min(unscaled, longest)
+    is_limited = request.context is None and context < unscaled
+    return MemoryPlan(context, longest, request.estimate(asked or context), copies, available, is_limited)
 
 
-def fitting(room: int | None = None) -> list[FamilyMember]:
-    """Members of the family that hold a usual conversation in `room` bytes, smallest first."""
-    room = available_memory() if room is None else room
+def members_that_fit(available: int | None = None) -> list[FamilyMember]:
+    """Members of the family that fit with a usual conversation, smallest first. None: this machine."""
+    available = available_memory() if available is None else available
     members = sorted(FAMILY.values(), key=lambda member: member.num_bytes)
-    return [member for member in members if family_demand(member).need(USUAL_CONTEXT).total <= room]
+    return [member for member in members if family_request(member).fits(USUAL_CONTEXT, available)]
 
 
-def family_demand(member: FamilyMember, cache_config: CacheConfig | None = None) -> Demand:
-    """What running a member of the family takes on this device, whether or not it is downloaded."""
+def family_request(member: FamilyMember, cache_config: CacheConfig | None = None) -> MemoryRequest:
+    """The request to run a member of the family on this device, downloaded or not."""
     import mlx.core as mx
 
     itemsize = compute_dtype(mx.bfloat16).size
-    return Demand(member.name, member.config, member.num_bytes, itemsize, cache_config or CacheConfig())
+    return MemoryRequest(
+        member.name, member.config, member.num_bytes, itemsize, cache_config or CacheConfig()
+    )
 
 
-def _refusal(demand: Demand, tokens: int, room: int) -> str:
-    what = "a window" if demand.cache_config.max_size else "a context"
-    needs = f"{demand.name} with {what} of {tokens:,} tokens needs {_gb(demand.need(tokens).total)}"
-    ways = _ways_out(demand, tokens, room)
-    hint = f"try {_either(ways)}" if ways else "no Qwen3 model fits; close other programs"
-    return f"{needs} GB of memory, and {_gb(room)} GB can be had; {hint}"
+def _refusal(request: MemoryRequest, tokens: int, available: int) -> InsufficientMemoryError:
+    what = "a window" if request.cache_config.max_size else "a context"
+    problem = (
+        f"{request.name} with {what} of {tokens:,} tokens needs {_gb(request.estimate(tokens).total)} GB "
+        f"of memory, and {_gb(available)} GB can be had"
+    )
+    suggestions = list(_suggestions(request, tokens, available))
+    if not suggestions:
+        return InsufficientMemoryError(f"{problem}; no Qwen3 model fits; close other programs")
+    return InsufficientMemoryError(problem, suggestions)
 
 
-def _ways_out(demand: Demand, tokens: int, room: int) -> list[str]:
-    """What to ask for instead, each of which fits."""
-    ways, bits = [], _first(_fewer_bits(demand), lambda d: d.need(tokens).total <= room)
-    if bits is not None:
-        ways.append(f"--kv-bits {bits.cache_config.bits}")
-    if shorter := _shorter(demand, room):
-        ways.append(shorter)
-    elif bits is None and (both := _first(_fewer_bits(demand), lambda d: bool(_shorter(d, room)))):
-        ways.append(f"--kv-bits {both.cache_config.bits} {_shorter(both, room)}")
-    smaller = [member for member in FAMILY.values() if member.num_bytes < demand.weights]
+def _suggestions(request: MemoryRequest, tokens: int, available: int) -> Iterator[Suggestion]:
+    """Arguments of Engine that fit: fewer bits, less context (if need be with fewer bits), smaller models."""
+    bits = request.cache_config.bits or 16
+    quantized = [_with_cache(request, bits=fewer) for fewer in (8, 4) if fewer < bits]
+    fitting = next((other for other in quantized if other.fits(tokens, available)), None)
+    if fitting is not None:
+        yield {"kv_bits": fitting.cache_config.bits}
+    if shorter := _shorter(request, available):
+        yield shorter
+    elif fitting is None:
+        for other in quantized:
+            if shorter := _shorter(other, available):
+                yield {"kv_bits": other.cache_config.bits, **shorter}
+                break
+    smaller = [member for member in FAMILY.values() if member.num_bytes < request.weights]
     for member in sorted(smaller, key=lambda member: -member.num_bytes):
-        if family_demand(member, demand.cache_config).need(tokens).total <= room:
-            return [*ways, f"--model {member.name}"]
-    return ways
+        if family_request(member, request.cache_config).fits(tokens, available):
+            yield {"model": member.name}
+            return
 
 
-def _fewer_bits(demand: Demand) -> list[Demand]:
-    return [
-        replace(demand, cache_config=replace(demand.cache_config, bits=bits))
-        for bits in (8, 4)
-        if demand.cache_config.bits is None or bits < demand.cache_config.bits
-    ]
+def _with_cache(request: MemoryRequest, **changes: int) -> MemoryRequest:
+    return replace(request, cache_config=replace(request.cache_config, **changes))
 
 
-def _shorter(demand: Demand, room: int) -> str:
-    """The option that asks for the longest context, or window, that fits; none if that is too short."""
-    if (size := demand.cache_config.max_size) is None:
-        fits = min(demand.longest(room), demand.context or demand.config.context_length)
-        return f"--context {_rounded(fits)}" if fits >= LEAST_CONTEXT else ""
+def _shorter(request: MemoryRequest, available: int) -> Suggestion:
+    """The longest context, or window, that fits; empty if that is shorter than LEAST_CONTEXT."""
+    if (size := request.cache_config.max_size) is None:
+        asked = request.context or request.config.context_length
+        longest = min(request.longest_context(available), asked)
+        return {"context": longest // CONTEXT_STEP * CONTEXT_STEP} if longest >= LEAST_CONTEXT else {}
     while size > LEAST_CONTEXT:
         size //= 2
-        if replace(demand, cache_config=replace(demand.cache_config, max_size=size)).need(size).total <= room:
-            return f"--max-kv-size {size}"
-    return ""
-
-
-def _rounded(tokens: int) -> int:
-    return tokens // 1024 * 1024
-
-
-def _first(demands: list[Demand], fits: Callable[[Demand], bool]) -> Demand | None:
-    return next((demand for demand in demands if fits(demand)), None)
-
-
-def _either(ways: list[str]) -> str:
-    return ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])} or {ways[-1]}"
+        if _with_cache(request, max_size=size).fits(size, available):
+            return {"max_kv_size": size}
+    return {}
 
 
 def _gb(num_bytes: int) -> str:

@@ -1,36 +1,28 @@
-"""What a checkpoint's folder holds, known from headers alone: nothing is loaded, nothing unpickled."""
+"""Lists a checkpoint's tensors from its files' headers. No weight is loaded, and nothing is unpickled."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlx.core as mx
-from safetensors import SafetensorError, safe_open
-
+from mlx_qwen3.backend.safetensors_io import read_header
 from mlx_qwen3.errors import CheckpointError, ConfigError
 from mlx_qwen3.model.config import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-# As safetensors spells them; what is not here no Qwen3 checkpoint needs.
-DTYPES = {
-    "BF16": mx.bfloat16,
-    "F16": mx.float16,
-    "F32": mx.float32,
-    "U32": mx.uint32,
-    "U8": mx.uint8,
-}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a safetensors file. dtype is spelled as there; `offset` is its place in the file."""
+    """A tensor of a safetensors file.
+
+    Attributes:
+        dtype: As safetensors spells it, such as `BF16`.
+        offset: Where its bytes start in the file.
+    """
 
     name: str
     file: Path
@@ -39,56 +31,41 @@ class StoredTensor:
     offset: int
     num_bytes: int
 
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of the checkpoint in `folder`, by name.
 
-    Raises CheckpointError when the index or a file it names is missing, when a file is cut off or
-    is not safetensors, and when two files hold the same tensor.
+    Raises CheckpointError if the index is broken or names a missing file, if a file is cut off or is not
+    safetensors, and if two files hold the same tensor.
     """
     index = read_index(folder)
     tensors: dict[str, StoredTensor] = {}
     for file in _weight_files(folder, index):
-        for tensor in read_header(file):
-            if (twin := tensors.get(tensor.name)) is not None:
+        for tensor in tensors_in(file):
+            if (duplicate := tensors.get(tensor.name)) is not None:
                 raise CheckpointError(
-                    f"{file} and {twin.file.name} both hold {tensor.name}; remove the file that is not part "
-                    "of the checkpoint"
+                    f"{file} and {duplicate.file.name} both hold {tensor.name}; "
+                    "remove the file that is not part of the checkpoint"
                 )
             tensors[tensor.name] = tensor
     _check_index(folder, index, tensors)
     return tensors
 
 
-def read_header(file: Path) -> list[StoredTensor]:
-    """The tensors of one safetensors file. Raises CheckpointError when the file is not whole."""
+def tensors_in(file: Path) -> list[StoredTensor]:
+    """The tensors of one safetensors file. Raises CheckpointError if the file is not complete."""
     try:
-        # safe_open checks that the header is sound and that the file is as long as it says.
-        with safe_open(file, "np"), file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-    except (SafetensorError, OSError, ValueError) as error:
+        entries = read_header(file).tensors
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged or cut off ({error}); download it again") from None
     return [
-        StoredTensor(
-            name=name,
-            file=file,
-            shape=tuple(entry["shape"]),
-            dtype=entry["dtype"],
-            offset=8 + length + entry["data_offsets"][0],
-            num_bytes=entry["data_offsets"][1] - entry["data_offsets"][0],
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
+        StoredTensor(name, file, entry.shape, entry.dtype, entry.start, entry.stop - entry.start)
+        for name, entry in entries.items()
     ]
 
 
 def read_index(folder: Path) -> dict[str, str] | None:
-    """Tensor name -> file name, as the index says; None where there is no index."""
+    """The index, tensor name -> file name; None if there is none. Raises CheckpointError if it is broken."""
     path = folder / INDEX
     if not path.exists():
         return None
@@ -97,12 +74,12 @@ def read_index(folder: Path) -> dict[str, str] | None:
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     if not isinstance(index, dict) or not all(_is_file_name(file) for file in index.values()):
-        raise CheckpointError(f"{path} has no sound weight_map; download it again")
+        raise CheckpointError(f"{path} has no valid weight_map; download it again")
     return index
 
 
 def _is_file_name(name: object) -> bool:
-    # A plain name: an index must not reach out of its folder, nor name a file of another kind.
+    # An index must not name a file outside its folder, nor one of another format.
     return isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
 
 
@@ -130,7 +107,7 @@ def _no_weights(folder: Path) -> str:
 
 
 def _check_index(folder: Path, index: dict[str, str] | None, tensors: dict[str, StoredTensor]) -> None:
-    """Every tensor the index names must be in the file it names."""
+    """Raise CheckpointError unless each tensor is in the file that the index names."""
     for name, file in (index or {}).items():
         if name not in tensors or tensors[name].file.name != file:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""The tensors a model needs, by name, shape and kind, and what is wrong with those there are."""
+"""Compares the tensors of a checkpoint with those its config asks for: names, shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,32 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_qwen3.checkpoint.safetensors_files import DTYPE_NAMES, StoredTensor, few
+from mlx_qwen3.backend.safetensors_io import DTYPE_NAMES
+from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, few
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig, Quantization
 from mlx_qwen3.model.qwen3 import EXPERT_KEY, Model
 
 FLOATS = ("BF16", "F16", "F32")
-Expected = dict[str, tuple[tuple[int, ...], mx.Dtype]]
+ParameterShapes = dict[str, tuple[tuple[int, ...], mx.Dtype]]
+"""Name -> (shape, dtype)."""
 
 
-def expected_tensors(config: ModelConfig, dtype: mx.Dtype = mx.bfloat16) -> Expected:
-    """Shape and dtype of every tensor of a checkpoint with this config, in MLX's form.
+def expected_tensors(config: ModelConfig, dtype: mx.Dtype = mx.bfloat16) -> ParameterShapes:
+    """The tensors of an MLX checkpoint with this config.
 
-    dtype: what stands for the floating-point tensors, of which a checkpoint chooses the format.
+    Args:
+        config: The model's config, with its quantization.
+        dtype: Stands for the dtype of floating-point tensors, which a checkpoint is free to choose.
+
+    Returns:
+        Name -> (shape, dtype) of every tensor.
     """
-    return parameters(build_model(config), dtype)
+    return parameter_shapes(build_model(config), dtype)
 
 
-def parameters(model: nn.Module, dtype: mx.Dtype) -> Expected:
-    """Shape and dtype of every parameter of `model`, which stays unevaluated."""
+def parameter_shapes(model: nn.Module, dtype: mx.Dtype) -> ParameterShapes:
+    """Shape and dtype of every parameter, with `dtype` for floating-point ones. Evaluates nothing."""
     return {
         name: (value.shape, dtype if mx.issubdtype(value.dtype, mx.floating) else value.dtype)
         for name, value in tree_flatten(model.parameters())
@@ -35,24 +42,29 @@ def parameters(model: nn.Module, dtype: mx.Dtype) -> Expected:
 
 
 def build_model(config: ModelConfig, stored: Mapping[str, StoredTensor] | None = None) -> Model:
-    """The module tree of `config`, quantized as the config says. Its weights are never computed.
+    """The model of `config`, quantized as the config says. Its random weights are never evaluated.
 
-    stored: what the checkpoint holds; a layer without scales there is left unquantized.
+    stored: The checkpoint's tensors; a layer without scales there stays unquantized.
     """
     model = Model(config)
     quantization = config.quantization
     if quantization is not None:
         quantized = None if stored is None else _quantized_layers(stored)
-        nn.quantize(
-            model, class_predicate=lambda path, module: _settings(path, module, quantization, quantized)
-        )
+
+        def predicate(path: str, module: nn.Module) -> dict[str, object] | bool:
+            return _quantize_arguments(path, module, quantization, quantized)
+
+        nn.quantize(model, class_predicate=predicate)
     return model
 
 
-def _settings(
+def _quantize_arguments(
     path: str, module: nn.Module, quantization: Quantization, quantized: Collection[str] | None
 ) -> dict[str, object] | bool:
-    """How `nn.quantize` is to treat the module at `path`."""
+    """Arguments of `nn.quantize` for the module at `path`, or False to leave it unquantized.
+
+    quantized: Paths of the layers that the checkpoint stores quantized; None if there is no checkpoint.
+    """
     layer = quantization.for_layer(path)
     if not hasattr(module, "to_quantized") or layer is None:
         return False
@@ -69,7 +81,7 @@ def _settings(
 
 
 def _quantized_layers(stored: Mapping[str, StoredTensor]) -> set[str]:
-    """Module paths of layers with scales or packed weights; those of experts as they are stacked."""
+    """Paths of layers with scales or packed weights; for an expert its own path and its stack's."""
     layers = set()
     for name, tensor in stored.items():
         path, _, leaf = name.rpartition(".")
@@ -80,32 +92,35 @@ def _quantized_layers(stored: Mapping[str, StoredTensor]) -> set[str]:
 
 
 def stacked_name(name: str) -> str:
-    """The name a per-expert tensor has once experts are stacked; any other name is returned as is."""
+    """The name of the stack that a per-expert tensor becomes part of. Returns other names unchanged."""
     match = EXPERT_KEY.fullmatch(name)
     return f"{match[1]}.switch_mlp.{match[3]}" if match else name
 
 
-def check(folder: Path, model: Model, stored: Mapping[str, StoredTensor]) -> None:
-    """Raise CheckpointError unless `stored` is exactly what `model` needs, stacked or per expert."""
+def validate(folder: Path, model: Model, stored: Mapping[str, StoredTensor]) -> None:
+    """Raise CheckpointError unless `stored` is exactly what `model` needs. Experts may be stacked or not."""
     config = model.args
-    if config.tie_word_embeddings:  # an output head beside a tied one is the same matrix again
+    if config.tie_word_embeddings:  # a stored output head is a copy of the embedding
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith("lm_head.")}
     if config.quantization is None and (layers := _quantized_layers(stored)):
         raise CheckpointError(
             f"{folder}: {min(layers)} is quantized, but config.json has no `quantization` that says how; "
             "download config.json again"
         )
-    expected = _as_stored(parameters(model, mx.float32), stored, config.num_experts)
-    _refuse(folder, "lacks", [name for name in expected if name not in stored], len(expected))
-    _refuse(folder, "holds unexpected", [name for name in stored if name not in expected], len(stored))
+    expected = _split_stacks(parameter_shapes(model, mx.float32), stored, config.num_experts)
+    _raise_if_any(folder, "lacks", [name for name in expected if name not in stored], len(expected))
+    unexpected = [name for name in stored if name not in expected]
+    _raise_if_any(folder, "holds unexpected", unexpected, len(stored))
     for name, (shape, dtype) in expected.items():
-        _check_tensor(stored[name], shape, dtype, config)
+        _validate_tensor(stored[name], shape, dtype, config)
 
 
-def _as_stored(expected: Expected, stored: Mapping[str, StoredTensor], num_experts: int) -> Expected:
-    """`expected` with stacks of experts split up where the checkpoint stores them one by one."""
+def _split_stacks(
+    expected: ParameterShapes, stored: Mapping[str, StoredTensor], num_experts: int
+) -> ParameterShapes:
+    """`expected` with a stack of experts split where the checkpoint stores each expert by itself."""
     per_expert = {stacked_name(name) for name in stored if EXPERT_KEY.fullmatch(name)}
-    result: Expected = {}
+    result: ParameterShapes = {}
     for name, (shape, dtype) in expected.items():
         if name in per_expert and name not in stored:
             for i in range(num_experts):
@@ -115,7 +130,7 @@ def _as_stored(expected: Expected, stored: Mapping[str, StoredTensor], num_exper
     return result
 
 
-def _refuse(folder: Path, verb: str, names: list[str], total: int) -> None:
+def _raise_if_any(folder: Path, verb: str, names: list[str], total: int) -> None:
     if names:
         raise CheckpointError(
             f"{folder} {verb} {few(names)} ({len(names)} of {total} tensors); "
@@ -123,7 +138,9 @@ def _refuse(folder: Path, verb: str, names: list[str], total: int) -> None:
         )
 
 
-def _check_tensor(tensor: StoredTensor, shape: tuple[int, ...], dtype: mx.Dtype, config: ModelConfig) -> None:
+def _validate_tensor(
+    tensor: StoredTensor, shape: tuple[int, ...], dtype: mx.Dtype, config: ModelConfig
+) -> None:
     where = f"{tensor.file}: {tensor.name}"
     if tensor.shape != shape:
         layer = config.quantization.for_layer(tensor.name.rpartition(".")[0]) if config.quantization else None

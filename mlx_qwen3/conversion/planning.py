@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.validation import build_model, parameters
+from mlx_qwen3.checkpoint.validation import build_model, parameter_shapes
 from mlx_qwen3.conversion.calibration import Calibration
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
 from mlx_qwen3.conversion.source.open import Original
@@ -130,7 +130,7 @@ def make_plan(
             choice if name.rpartition(".")[0] in quantizable else None,
             dtype,
         )
-        for name in parameters(model, mx.float32)
+        for name in parameter_shapes(model, mx.float32)
     ]
     if quantization is not None:
         quantization = replace(quantization, overrides=_overrides(steps, quantization))

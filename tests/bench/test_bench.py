@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from mlx_qwen3 import bench
 from mlx_qwen3.bench import shapes
 from mlx_qwen3.bench.cost import Cost, cost_of
-from mlx_qwen3.bench.measure import Work
-from mlx_qwen3.bench.plot import check_plot
+from mlx_qwen3.bench.measure import Workload
+from mlx_qwen3.bench.plot import check_plot_path
 from mlx_qwen3.bench.result import Result
 from mlx_qwen3.bench.shapes import make_checkpoint
-from mlx_qwen3.bench.worker import _fitting
+from mlx_qwen3.bench.worker import _prompt_in_time
 from mlx_qwen3.checkpoint import load_config, resolve
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.errors import BenchmarkError, CheckpointError
@@ -74,10 +74,10 @@ def test_an_engine_that_was_given_less_is_named_and_its_ttft_not_compared() -> N
 def test_a_prompt_is_cut_to_the_time_it_may_take(seconds_a_token: float, given: int) -> None:
     """A fixed cost, as of reading all weights, makes an engine look slow on a few tokens."""
 
-    def timed(prompt: int, batch: int, tokens: int) -> dict[str, float]:
+    def measure_case(prompt: int, batch: int, tokens: int) -> dict[str, float]:
         return {"ttft_s": prompt * seconds_a_token + 0.1}
 
-    assert _fitting(timed, timed(4, 1, 1), 512, 30) == pytest.approx(given, rel=0.3)
+    assert _prompt_in_time(measure_case, measure_case(4, 1, 1), 512, 30) == pytest.approx(given, rel=0.3)
 
 
 def test_a_token_costs_what_it_reads_and_multiplies() -> None:
@@ -101,11 +101,18 @@ def test_experts_count_as_far_as_they_are_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "work", [Work(prompts=[1]), Work(batches=[0]), Work(prompts=[10**6]), Work(repeat=0)]
+    "workload", [Workload(prompts=[1]), Workload(batches=[0]), Workload(prompts=[10**6]), Workload(repeat=0)]
 )
-def test_work_that_cannot_be_done_is_refused(work: Work) -> None:
+def test_an_impossible_workload_is_refused(workload: Workload) -> None:
     with pytest.raises(BenchmarkError):
-        bench.run(resolve("demo"), work)
+        bench.run(resolve("demo"), workload)
+
+
+def test_an_unknown_engine_or_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="'vllm' is none of mlx-qwen3, mlx-lm"):
+        bench.run(resolve("demo"), Workload(), ["vllm"])
+    with pytest.raises(BenchmarkError, match="'7b' is none of tiny"):
+        make_checkpoint("7b", 4, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +147,9 @@ def test_demo_beside_mlx_lm(tmp_path: Path) -> None:
     assert picture.read_text().startswith("<?xml")
 
 
-def test_a_process_that_fails_is_said_in_one_line() -> None:
+def test_a_failed_process_is_reported_in_one_line() -> None:
     with pytest.raises(BenchmarkError, match="worker") as caught:
-        bench.measure._process("-c", "import sys; sys.exit('no\\nworker')")
+        bench.measure._json_from("-c", "import sys; sys.exit('no\\nworker')")
     assert "\n" not in str(caught.value)
 
 
@@ -157,13 +164,15 @@ worker["measure"]("mlx-qwen3", None, [], 1.0)
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_drawn_or_stored_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+def test_a_plot_or_checkpoint_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path, monkeypatch
+):
     for plot, said in ((tmp_path / "a.gif", "one of .png"), (tmp_path / "none" / "a.png", "no folder")):
         with pytest.raises(BenchmarkError, match=said):
-            check_plot(plot)
-    monkeypatch.setattr(sys.modules[check_plot.__module__], "find_spec", lambda _: None)
+            check_plot_path(plot)
+    monkeypatch.setattr(bench.plot, "find_spec", lambda _: None)
     with pytest.raises(BenchmarkError, match="matplotlib; pip install"):
-        check_plot(tmp_path / "a.png")
+        check_plot_path(tmp_path / "a.png")
     monkeypatch.setattr(shapes.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(CheckpointError, match=r"would take 0\.3 GB and its disk has 0\.0 GB free"):
         make_checkpoint("0.6b", 4, tmp_path)

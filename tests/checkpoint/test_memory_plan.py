@@ -1,10 +1,11 @@
-"""The plan before loading: what fits, what is refused, and with which way out."""
+"""The memory plan: what fits, what is refused, and what is suggested instead."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast BLAS
 
@@ -20,10 +21,10 @@ from mlx_qwen3.checkpoint import FAMILY, load_model, memory
 from mlx_qwen3.checkpoint import load as load_module
 from mlx_qwen3.checkpoint.load import load
 from mlx_qwen3.checkpoint.memory import cache_nbytes
-from mlx_qwen3.checkpoint.memory_plan import Demand, family_demand, fitting, make_plan
-from mlx_qwen3.errors import InsufficientMemoryError
-from mlx_qwen3.generation import decode
-from mlx_qwen3.model import prepare as backend
+from mlx_qwen3.checkpoint.memory_plan import MemoryRequest, family_request, members_that_fit, plan_memory
+from mlx_qwen3.errors import InsufficientMemoryError, Suggestion
+from mlx_qwen3.generation import prefill
+from mlx_qwen3.model import prepare
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
@@ -34,19 +35,19 @@ MAC_16GB = int(11.8 * GB)
 @pytest.fixture
 def on_metal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes as they are on a GPU: bf16, large chunks."""
-    for module in (backend, memory):
+    for module in (prepare, memory):
         monkeypatch.setattr(module, "is_cpu", lambda: False)
 
 
-def demand(name: str, **options: object) -> Demand:
+def request(name: str, **options: object) -> MemoryRequest:
     member = FAMILY[name]
-    return Demand(name, member.config, member.num_bytes, **options)  # type: ignore[arg-type]
+    return MemoryRequest(name, member.config, member.num_bytes, **options)  # type: ignore[arg-type]
 
 
-def refused(asked: Demand, room: int) -> str:
+def refusal(asked: MemoryRequest, available: int) -> InsufficientMemoryError:
     with pytest.raises(InsufficientMemoryError) as raised:
-        make_plan(asked, room)
-    return str(raised.value)
+        plan_memory(asked, available)
+    return raised.value
 
 
 def test_a_cache_of_14b_takes_160_kib_a_token() -> None:
@@ -56,46 +57,50 @@ def test_a_cache_of_14b_takes_160_kib_a_token() -> None:
         assert cache_nbytes(config, cache_config, 0, 2) == 1024 * 160 * 1024 * per_value / 16
 
 
-def test_what_does_not_fit_is_refused_with_ways_out_that_do(on_metal: None) -> None:
-    said = refused(demand("14b", context=40960), MAC_16GB)
-    assert re.match(r"14b with a context of 40,960 tokens needs 15\.\d GB of memory, and 11\.8 GB", said)
-    context = int(re.search(r"--context (\d+)", said)[1])  # type: ignore[index]
-    model = re.search(r"--model (\S+)", said)[1]  # type: ignore[index]
+def test_what_does_not_fit_is_refused_with_suggestions_that_do(on_metal: None) -> None:
+    error = refusal(request("14b", context=40960), MAC_16GB)
+    needs = r"14b with a context of 40,960 tokens needs 15\.\d GB of memory, and 11\.8 GB can be had"
+    assert re.fullmatch(needs, error.problem)
+    quantized, shorter, smaller = error.suggestions
+    assert quantized == {"kv_bits": 4}
+    assert smaller == {"model": "8b"}
+    context = shorter["context"]
+    assert isinstance(context, int)
     assert 12_000 < context < 24_000
-    assert model == "8b"
-    assert "--kv-bits 4" in said
-    assert make_plan(demand("14b", context=context), MAC_16GB).context == context
-    make_plan(demand("14b", context=40960, cache_config=CacheConfig(bits=4)), MAC_16GB)
-    make_plan(demand("8b", context=40960, cache_config=CacheConfig(bits=8)), MAC_16GB)
+    assert str(error).endswith(f"; try kv_bits=4, context={context} or model='8b'")
+    assert plan_memory(request("14b", context=context), MAC_16GB).context == context
+    plan_memory(request("14b", context=40960, cache_config=CacheConfig(bits=4)), MAC_16GB)
+    plan_memory(request("8b", context=40960, cache_config=CacheConfig(bits=8)), MAC_16GB)
 
 
-def test_without_a_context_asked_for_what_fits_is_what_one_gets(on_metal: None) -> None:
-    plan = make_plan(demand("14b"), MAC_16GB)
-    assert 12_000 < plan.context == plan.longest < 24_000
-    assert plan.need.total <= MAC_16GB
-    large = make_plan(demand("14b"), 64 * GB)
-    assert (large.context, large.longest) == (40_960, 131_072)
-    window = make_plan(demand("14b", cache_config=CacheConfig(max_size=4096)), MAC_16GB)
+def test_without_a_context_asked_for_the_context_is_what_fits(on_metal: None) -> None:
+    plan = plan_memory(request("14b"), MAC_16GB)
+    assert 12_000 < plan.context == plan.longest_context < 24_000
+    assert plan.estimate.total <= MAC_16GB
+    large = plan_memory(request("14b"), 64 * GB)
+    assert (large.context, large.longest_context) == (40_960, 131_072)
+    window = plan_memory(request("14b", cache_config=CacheConfig(max_size=4096)), MAC_16GB)
     assert window.context == 40_960
 
 
 def test_weights_that_do_not_fit_leave_a_smaller_model(on_metal: None) -> None:
-    said = refused(demand("32b"), MAC_16GB)
-    assert said.endswith("can be had; try --model 14b")
-    assert "close other programs" in refused(demand("0.6b"), GB // 10)
-    window = refused(demand("14b", cache_config=CacheConfig(max_size=32768)), MAC_16GB)
-    assert "a window of 32,768" in window
-    assert "--max-kv-size 16384" in window
+    error = refusal(request("32b"), MAC_16GB)
+    assert error.suggestions == ({"model": "14b"},)
+    assert str(error).endswith("can be had; try model='14b'")
+    assert "close other programs" in str(refusal(request("0.6b"), GB // 10))
+    window = refusal(request("14b", cache_config=CacheConfig(max_size=32768)), MAC_16GB)
+    assert "a window of 32,768" in window.problem
+    assert {"max_kv_size": 16384} in window.suggestions
 
 
 def test_copies_for_the_cpu_get_what_a_conversation_leaves() -> None:
-    asked = replace(family_demand(FAMILY["0.6b"]), copies=10 * GB)
-    roomy, tight = make_plan(asked, 40 * GB), make_plan(replace(asked, context=8192), 4 * GB)
-    assert roomy.copies == 10 * GB
-    assert 0 < tight.copies < 4 * GB - asked.weights
-    assert tight.need.total + tight.copies <= 4 * GB
+    asked = replace(family_request(FAMILY["0.6b"]), dense_copies=10 * GB)
+    roomy, tight = plan_memory(asked, 40 * GB), plan_memory(replace(asked, context=8192), 4 * GB)
+    assert roomy.dense_copies == 10 * GB
+    assert 0 < tight.dense_copies < 4 * GB - asked.weights
+    assert tight.estimate.total + tight.dense_copies <= 4 * GB
     exact = replace(asked, context=8192)
-    assert make_plan(exact, exact.need(8192).total).copies == 0
+    assert plan_memory(exact, exact.estimate(8192).total).dense_copies == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,27 +108,37 @@ def test_copies_for_the_cpu_get_what_a_conversation_leaves() -> None:
     name=st.sampled_from(sorted(FAMILY)),
     context=st.one_of(st.none(), st.integers(1, 131_072)),
     bits=st.sampled_from([None, 8, 4]),
-    room=st.integers(GB // 10, 200 * GB),
+    available=st.integers(GB // 10, 200 * GB),
 )
-def test_a_plan_never_exceeds_the_room_and_ways_out_hold(
-    name: str, context: int | None, bits: int | None, room: int
+def test_a_plan_never_exceeds_the_available_memory_and_suggestions_fit(
+    name: str, context: int | None, bits: int | None, available: int
 ) -> None:
-    asked = replace(family_demand(FAMILY[name], CacheConfig(bits=bits)), context=context, copies=5 * GB)
+    cache_config = CacheConfig(bits=bits)
+    asked = replace(family_request(FAMILY[name], cache_config), context=context, dense_copies=5 * GB)
     try:
-        plan = make_plan(asked, room)
+        plan = plan_memory(asked, available)
     except InsufficientMemoryError as error:
-        assert (context is None and asked.need(2048).total > room) or asked.need(context or 2048).total > room
-        if found := re.search(r"(?:--kv-bits (\d) )?--context (\d+)", str(error)):
-            fewer = int(found[1]) if found[1] else bits
-            make_plan(replace(asked, cache_config=CacheConfig(bits=fewer), context=int(found[2])), room)
+        assert not asked.fits(context or 2048, available)
+        for suggestion in error.suggestions:
+            assert suggestion.keys() <= {"kv_bits", "context", "model"}
+            plan_memory(changed(asked, suggestion), available)
         return
-    assert plan.need.total + plan.copies <= room
-    assert plan.context <= plan.longest
-    assert asked.need(plan.longest).total + plan.copies <= room
+    assert plan.estimate.total + plan.dense_copies <= available
+    assert plan.context <= plan.longest_context
+    assert asked.estimate(plan.longest_context).total + plan.dense_copies <= available
+
+
+def changed(asked: MemoryRequest, suggestion: Suggestion) -> MemoryRequest:
+    """The request with a suggestion's arguments in place of its own."""
+    arguments: dict[str, Any] = dict(suggestion)
+    cache_config = replace(asked.cache_config, bits=arguments.get("kv_bits", asked.cache_config.bits))
+    if "model" in arguments:
+        asked = replace(family_request(FAMILY[arguments["model"]]), context=asked.context)
+    return replace(asked, cache_config=cache_config, context=arguments.get("context", asked.context))
 
 
 def test_the_chunks_planned_for_are_those_prefill_comes_to() -> None:
-    assert (memory.CPU_CHUNK, memory.GPU_CHUNK) == (decode.FIRST_CHUNK, decode.LARGEST_CHUNK)
+    assert (memory.CPU_CHUNK, memory.GPU_CHUNK) == (prefill.FIRST_CHUNK, prefill.LARGEST_CHUNK)
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
@@ -143,17 +158,17 @@ def test_a_model_that_does_not_fit_is_refused_before_a_weight_is_read(
 ) -> None:
     write_checkpoint(tmp_path, DENSE, mx.bfloat16)
     loaded = load(tmp_path, context=4096)
-    assert loaded.plan.context == loaded.plan.longest == 4096
+    assert loaded.plan.context == loaded.plan.longest_context == 4096
     weights = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
-    assert loaded.plan.need.weights == pytest.approx(weights, rel=0.05)
+    assert loaded.plan.estimate.weights == pytest.approx(weights, rel=0.05)
     monkeypatch.setattr(load_module, "_load_weights", lambda *_: pytest.fail("weights were read"))
     monkeypatch.setenv("MLX_QWEN3_MEMORY", "30MB")
-    with pytest.raises(InsufficientMemoryError, match=r"131,072 tokens needs .* --kv-bits|131,072 tokens"):
+    with pytest.raises(InsufficientMemoryError, match=r"131,072 tokens needs .* of memory"):
         load_model(tmp_path, context=131_072)
 
 
 def test_what_fits_this_machine_is_offered_smallest_first(on_metal: None) -> None:
-    assert [member.name for member in fitting(MAC_16GB)] == ["0.6b", "1.7b", "4b", "8b", "14b"]
+    assert [member.name for member in members_that_fit(MAC_16GB)] == ["0.6b", "1.7b", "4b", "8b", "14b"]
 
 
 @pytest.mark.parametrize("bits", [None, 8])
@@ -172,8 +187,8 @@ def test_the_estimate_is_within_a_tenth_of_what_is_taken(
     for layer in cache * 16:  # a long prompt, all but its last chunks
         layer.update_and_fetch(rows, rows)
         mx.eval(layer.state)
-    for _ in decode.prefill(loaded.model, [1] * 31, cache, chunk_size=32):
+    for _ in prefill.prefill(loaded.model, [1] * 31, cache, chunk_size=32):
         pass
     mx.eval(loaded.model(mx.array([[1]]), cache))
     taken = mx.get_peak_memory() - before
-    assert loaded.plan.need.total + loaded.plan.copies == pytest.approx(taken, rel=0.1)
+    assert loaded.plan.estimate.total + loaded.plan.dense_copies == pytest.approx(taken, rel=0.1)

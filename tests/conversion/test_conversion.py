@@ -158,12 +158,13 @@ def test_the_plan_knows_sizes_ahead(source, tmp_path):
 
 
 def test_every_tensor_starts_at_a_multiple_of_its_numbers(tmp_path):
-    from mlx_qwen3.checkpoint.safetensors_files import DTYPES, read_header
+    from mlx_qwen3.backend.safetensors_io import DTYPES
+    from mlx_qwen3.checkpoint.safetensors_files import tensors_in
 
     # 301 rows of 3 groups: an odd number of one-byte scales.
     write_checkpoint(tmp_path / "source", DENSE | {"hidden_size": 96, "vocab_size": 301})
     convert(tmp_path / "source", tmp_path / "out", mode="mxfp4")
-    for tensor in read_header(tmp_path / "out" / "model.safetensors"):
+    for tensor in tensors_in(tmp_path / "out" / "model.safetensors"):
         assert tensor.offset % DTYPES[tensor.dtype].size == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from mlx_qwen3.checkpoint.safetensors_files import StoredTensor
-from mlx_qwen3.checkpoint.validation import build_model, check
+from mlx_qwen3.checkpoint.validation import build_model, validate
 from mlx_qwen3.conversion.source.gguf_file import GgufFile, GgufTensor, read_gguf
 from mlx_qwen3.conversion.source.gguf_tokenizer import tokenizer_files
 from mlx_qwen3.conversion.source.open import Original
 from mlx_qwen3.errors import CheckpointError, ConfigError
 from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.model.rope import yarn_attention_factor
 
 # general.architecture -> model_type and architectures of config.json
 ARCHITECTURES = {"qwen3": ("qwen3", "Qwen3ForCausalLM"), "qwen3moe": ("qwen3_moe", "Qwen3MoeForCausalLM")}
@@ -54,7 +54,7 @@ def open_gguf(path: Path) -> Original:
     config = ModelConfig.from_dict(raw)
     sources = _renamed(file.tensors)
     model = build_model(config)
-    check(path, model, {name: _stored(name, source) for name, source in sources.items()})
+    validate(path, model, {name: _stored(name, source) for name, source in sources.items()})
     files = tokenizer_files(file, raw["max_position_embeddings"])
     return Original(path, raw, config, sources, partial(_write_files, files))
 
@@ -147,7 +147,7 @@ def _rope_scaling(values: _Fields) -> dict[str, Any] | None:
             scaling[name] = values.number(f"rope.scaling.yarn_{name}")
     share = values.number("rope.scaling.attn_factor", 1.0)
     if share != 1.0:  # llama.cpp multiplies YaRN's own factor with it
-        scaling["attention_factor"] = share * (0.1 * math.log(factor) + 1)
+        scaling["attention_factor"] = share * yarn_attention_factor(factor)
     return scaling
 
 

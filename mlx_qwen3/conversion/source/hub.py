@@ -9,14 +9,14 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_qwen3.backend.safetensors_io import DTYPES
 from mlx_qwen3.checkpoint.hub import OnDownload, cached_file, download_file, remote_header
 from mlx_qwen3.checkpoint.safetensors_files import (
-    DTYPES,
     INDEX,
     SINGLE,
     StoredTensor,
-    read_header,
     read_index,
+    tensors_in,
 )
 from mlx_qwen3.conversion.source.tensors import Source, read_rows_of
 from mlx_qwen3.errors import CheckpointError
@@ -55,7 +55,7 @@ class Downloads:
         """The tensors of a file, which need not be here. Raises ModelNotFoundError, CheckpointError."""
         here = cached_file(self.repository, name, self.commit)
         if here is not None:
-            return read_header(here)
+            return tensors_in(here)
         return remote_header(self.repository, name, self.commit)
 
     def expect(self, names: Iterable[str]) -> None:
@@ -130,7 +130,7 @@ class _Download:
             self._path = cached_file(downloads.repository, self._name, downloads.commit) or download_file(
                 downloads.repository, self._name, downloads.commit, downloads.folder, self._report
             )
-            self._tensors = {tensor.name: tensor for tensor in read_header(self._path)}
+            self._tensors = {tensor.name: tensor for tensor in tensors_in(self._path)}
         except Exception as error:  # noqa: BLE001  # raised where the file is waited for
             self._error = error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_qwen3.checkpoint.hub import OnDownload, download, download_gguf
 from mlx_qwen3.checkpoint.locate import HUB_ID, locate, with_folder_hint
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
-from mlx_qwen3.checkpoint.validation import build_model, check
+from mlx_qwen3.checkpoint.validation import build_model, validate
 from mlx_qwen3.conversion.source.tensors import Source, sources_of
 from mlx_qwen3.errors import ModelNotFoundError
 from mlx_qwen3.model.config import ModelConfig, read_json
@@ -98,7 +98,7 @@ def open_repository(
         return open_folder(download(repository, on_download))
     downloads = Downloads(repository, folder.name, disposable, on_download)
     stored = remote_tensors(downloads, folder)
-    check(Path(repository), build_model(config, stored), stored)
+    validate(Path(repository), build_model(config, stored), stored)
     return Original(
         path=folder,
         raw_config=read_json(folder / CONFIG),
@@ -113,7 +113,7 @@ def open_folder(folder: Path) -> Original:
     """The checkpoint in `folder`. Raises CheckpointError, ConfigError."""
     config = ModelConfig.from_file(folder / CONFIG)
     stored = stored_tensors(folder)
-    check(folder, build_model(config, stored), stored)
+    validate(folder, build_model(config, stored), stored)
     return Original(
         path=folder,
         raw_config=read_json(folder / CONFIG),

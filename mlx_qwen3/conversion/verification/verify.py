@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from mlx_qwen3.checkpoint.hub import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import INDEX, few, stored_tensors
-from mlx_qwen3.checkpoint.validation import build_model, parameters
+from mlx_qwen3.checkpoint.validation import build_model, parameter_shapes
 from mlx_qwen3.conversion.checksums import changed_files
 from mlx_qwen3.conversion.progress import CHECKING, PROBING, Meter, OnProgress
 from mlx_qwen3.conversion.source.open import Original, open_folder, open_original
@@ -102,7 +102,7 @@ def run_probe(made: Original, original: Original, on_progress: OnProgress | None
 
 
 def _names(config: ModelConfig) -> Iterable[str]:
-    return parameters(build_model(replace(config, quantization=None)), mx.float32)
+    return parameter_shapes(build_model(replace(config, quantization=None)), mx.float32)
 
 
 def _parameter(name: str, original: Original) -> Source:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from mlx_qwen3.checkpoint.safetensors_files import DTYPE_NAMES
+from mlx_qwen3.backend.safetensors_io import DTYPE_NAMES
 from mlx_qwen3.conversion.planning import OutputTensor
 from mlx_qwen3.errors import ConversionError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlx_qwen3.checkpoint.safetensors_files import read_header
+from mlx_qwen3.checkpoint.safetensors_files import tensors_in
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.progress import CHECKING, CONVERTING, Meter, OnProgress
 from mlx_qwen3.conversion.quantize.activations import Activations
@@ -68,7 +68,7 @@ def _write_shard(shard: tuple[Step, ...], path: Path, meter: Meter, activations:
 
 def _checked(todo: Plan, shard: tuple[Step, ...], path: Path, meter: Meter) -> list[TensorCheck]:
     """What is in the file at `path`, compared with its source."""
-    stored = {tensor.name: tensor for tensor in read_header(path)}
+    stored = {tensor.name: tensor for tensor in tensors_in(path)}
     made = sources_of(stored, todo.config.quantization)
     checks = []
     for step in shard:
