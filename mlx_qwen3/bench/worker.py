@@ -1,8 +1,7 @@
 """Measures one engine in its own process: start, load, prefill, decode. Prints one line of JSON.
 
-Both engines run their public path on the same files and token ids: ours `load_model`, `prefill` and
-`decode`, mlx-lm `load_model` and `generate_step`. Sampling is greedy, and there is no tokenizer. For
-batches the same loop calls either engine's model.
+Both engines run on the same files and token ids: ours `load_model` and the scheduler, mlx-lm `load_model`
+and `generate_step`, or for a batch a plain loop over its model. Sampling is greedy, without a tokenizer.
 
 This file is run by its path, not as a module: importing mlx_qwen3 would give mlx-lm our BLAS.
 """
