@@ -1,9 +1,9 @@
-"""Output that must have a form: an answer that is JSON for a schema, calls of the tools that are there.
+"""Constrained output: answers that are JSON for a schema, and calls of the tools that are offered.
 
-`schema.py` reads what the caller wants, `rules.py` writes it down as a grammar, `matcher.py` follows a
-grammar token by token through llguidance (extra `grammar`), `endings.py` leads it to its end, and
-`turn_grammar.py` knows where in a turn the grammar holds: thinking stays free, and so does an answer that no
-schema was given for. `binding.py` puts them together for a turn.
+`answer_schema.py` reads the caller's schema, `closed_schema.py` closes its objects, `rules.py` writes it as a
+grammar, and `matcher.py` follows a grammar token by token with llguidance (extra `grammar`).
+`json_completion.py` finds the tokens that complete JSON soonest. `turn_grammar.py` applies the grammar to a
+turn: thinking stays free, and so does an answer without a schema. `build.py` makes the grammar of a turn.
 """
 
 from mlx_qwen3.grammar.answer_schema import AnswerSchema

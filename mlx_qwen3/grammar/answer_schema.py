@@ -1,4 +1,4 @@
-"""The schema an answer is held to, and the answer as a value."""
+"""The schema of an answer, and the answer as a value."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.errors import SchemaError
-from mlx_qwen3.grammar.matcher import one_line, schema_problem
+from mlx_qwen3.errors import SchemaError, one_line
+from mlx_qwen3.grammar.matcher import schema_problem
 from mlx_qwen3.tokenizer.messages import Message, check_messages
 
 INSTRUCTION = "{}\n\nAnswer with JSON alone, in the form that this JSON schema describes:\n{}"
@@ -17,16 +17,20 @@ INSTRUCTION = "{}\n\nAnswer with JSON alone, in the form that this JSON schema d
 
 @dataclass(frozen=True)
 class AnswerSchema:
-    """A JSON schema, and how an answer in its form becomes a value. Make it with `of` or `read`."""
+    """A JSON schema, and how an answer becomes a value. Make it with `of` or `read`."""
 
     schema: dict[str, Any]
     _load: Callable[[str], Any]
 
     @classmethod
     def of(cls, schema: Any) -> AnswerSchema:
-        """From a JSON schema as a mapping, a pydantic model, or any type pydantic can check.
+        """Make it from a schema or a type.
 
-        Raises SchemaError if no grammar can be made of it.
+        Args:
+            schema: A JSON schema as a mapping, a pydantic model, or any type that pydantic can check.
+
+        Raises:
+            SchemaError: It cannot become a grammar, or the extra `grammar` is not installed.
         """
         if isinstance(schema, Mapping):
             return cls._checked(dict(schema), json.loads)
@@ -41,14 +45,22 @@ class AnswerSchema:
 
     @classmethod
     def of_any(cls, schema: Any) -> AnswerSchema | None:
-        """`of`, for what may be None or made already."""
+        """`of`, but None and an AnswerSchema are returned as they are."""
         return schema if schema is None or isinstance(schema, cls) else cls.of(schema)
 
     @classmethod
-    def read(cls, file: Path) -> AnswerSchema:
-        """From a file. Raises SchemaError naming it if it is missing, no JSON, or no usable schema."""
+    def read(cls, file: str | Path) -> AnswerSchema:
+        """Read a JSON schema from a file.
+
+        Args:
+            file: The path of a JSON file that holds the schema.
+
+        Raises:
+            SchemaError: The file is missing or is not JSON, or its schema cannot become a grammar.
+                The message names the file.
+        """
         try:
-            schema = json.loads(file.read_text(encoding="utf-8"))
+            schema = json.loads(Path(file).read_text(encoding="utf-8"))
         except OSError as error:
             raise SchemaError(f"{file} cannot be read: {error.strerror or error}") from None
         except (ValueError, RecursionError) as error:
@@ -66,25 +78,35 @@ class AnswerSchema:
             raise SchemaError(f"this schema cannot be used: {problem}")
         return cls(schema, load)
 
-    def asking(self, messages: Sequence[Message]) -> list[Message]:
-        """`messages` with the latest of the user's asking for this form as well.
+    def add_to(self, messages: Sequence[Message]) -> list[Message]:
+        """`messages`, with the schema appended to the last user message.
 
-        A model that is only held to a schema it was never shown fills the form with whatever comes to its
-        mind. The request is part of no conversation: what comes next may be asked for in another form.
-        Raises SchemaError if the user said nothing, MessageError for what is no conversation.
+        A model that is constrained to a schema which it was not shown fills in arbitrary values. The
+        conversation itself keeps its message as it was: the next answer may have another schema.
+
+        Raises SchemaError if there is no user message, MessageError for messages that are not valid.
         """
         messages = check_messages(messages)
-        said = [place for place, message in enumerate(messages) if message["role"] == "user"]
-        if not said:
-            raise SchemaError("an answer in a form needs a message of the user to answer")
-        latest = messages[said[-1]]
-        text = INSTRUCTION.format(latest["content"], json.dumps(self.schema, ensure_ascii=False))
-        return [*messages[: said[-1]], {**latest, "content": text}, *messages[said[-1] + 1 :]]
+        user_messages = [index for index, message in enumerate(messages) if message["role"] == "user"]
+        if not user_messages:
+            raise SchemaError("an answer with a schema needs a message of the user to answer")
+        last = user_messages[-1]
+        schema = json.dumps(self.schema, ensure_ascii=False)
+        text = INSTRUCTION.format(messages[last]["content"], schema)
+        return [*messages[:last], {**messages[last], "content": text}, *messages[last + 1 :]]
 
     def parse(self, answer: str) -> Any:
-        """The value of a whole answer; None for one that was cut off.
+        """The value of an answer.
 
-        Raises SchemaError if a pydantic model's own checks, which no grammar can know, refuse it.
+        Args:
+            answer: The text of the answer.
+
+        Returns:
+            An instance of the type that `of` was given, or the JSON value for a JSON schema. None for an
+            answer that is not complete.
+
+        Raises:
+            SchemaError: A pydantic model's own checks, which a grammar cannot express, refused the answer.
         """
         try:
             json.loads(answer)
@@ -94,5 +116,5 @@ class AnswerSchema:
             return self._load(answer)
         except ValueError as error:
             raise SchemaError(
-                f"the answer has the form of the schema, but was refused: {one_line(error)}"
+                f"the answer matches the schema, but its model refused it: {one_line(error)}"
             ) from None

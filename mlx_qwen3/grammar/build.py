@@ -1,4 +1,4 @@
-"""What a turn is held to: a schema for its answer, the tools offered for its calls."""
+"""Makes the grammar of a turn from the schema of its answer and the tools it is offered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_qwen3.grammar.answer_schema import AnswerSchema
 from mlx_qwen3.grammar.matcher import is_grammar, is_installed, schema_problem
-from mlx_qwen3.grammar.rules import answer_or_call_rules, answer_rules, call_rules, only
+from mlx_qwen3.grammar.rules import answer_or_call_rules, answer_rules, call_rules, one_call_rules
 from mlx_qwen3.grammar.turn_grammar import Phase, TurnGrammar
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import Thinking
@@ -20,53 +20,60 @@ def constrain(
     answer: AnswerSchema | None,
     tools: Mapping[str, Mapping[str, Any]],
 ) -> TurnGrammar | None:
-    """The constraint of a turn after `prompt_ids`: the form of its answer, and calls of `tools` alone.
+    """The grammar of the turn that follows a prompt.
 
-    None where there is nothing to bind: calls are bound where the extra `grammar` is installed and the
-    tools' schemas can be made a grammar, and read by the stream parser in any case.
+    Tool calls are constrained only if the extra `grammar` is installed and the schemas of the tools can
+    become a grammar. The stream parser reads calls in either case.
+
+    Args:
+        tokenizer: The tokenizer of the model.
+        vocab_size: The size V of the model's logits.
+        prompt_ids: The prompt, which may open or close a think block.
+        answer: The schema of the answer; None for a free answer.
+        tools: The tools offered, name -> JSON schema of the parameters.
+
+    Returns:
+        The grammar; None if nothing is constrained.
     """
-    call, tags = _calls(tokenizer, tools), _tags(tokenizer)
+    call, tags = _call_rules(tokenizer, tools), _call_tags(tokenizer)
     if answer is None:
-        rules = only(call) if call else None
+        rules = one_call_rules(call) if call else None
     elif call and tags:
         rules = answer_or_call_rules(answer.schema, call, tags)
     else:
         rules = answer_rules(answer.schema)
     if rules is None:
         return None
-    return TurnGrammar(tokenizer, vocab_size, rules, answer is not None, opening_phase(tokenizer, prompt_ids))
+    return TurnGrammar(tokenizer, vocab_size, rules, answer is not None, _first_phase(tokenizer, prompt_ids))
 
 
-def opening_phase(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> Phase:
-    """Where a turn begins: in thinking that the prompt opened, behind thinking that it closed, or before."""
-    for token in reversed(prompt_ids):
-        if token == tokenizer.think_start_id:
-            return Phase.THINKING
-        if token == tokenizer.think_end_id:
-            return Phase.BOUND
-        if token == tokenizer.control_tokens["<|im_start|>"]:
-            break
+def _first_phase(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> Phase:
+    """The phase in which a turn begins: the prompt may have opened thinking, or closed it."""
+    think_block = tokenizer.think_block(prompt_ids)
+    if think_block == "open":
+        return Phase.THINKING
     can_think = tokenizer.think_start_id is not None and tokenizer.template.thinking is not Thinking.NEVER
-    return Phase.OPENING if can_think else Phase.BOUND
+    return Phase.OPENING if think_block is None and can_think else Phase.CONSTRAINED
 
 
-def _tags(tokenizer: Tokenizer) -> tuple[int, int] | None:
+def _call_tags(tokenizer: Tokenizer) -> tuple[int, int] | None:
+    """The ids of `<tool_call>` and `</tool_call>`; None if the tokenizer lacks one."""
     start, end = tokenizer.tool_call_start_id, tokenizer.tool_call_end_id
     return None if start is None or end is None else (start, end)
 
 
-def _calls(tokenizer: Tokenizer, tools: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The rules of calls of `tools`; None where they cannot be bound."""
-    tags, tool_format = _tags(tokenizer), tokenizer.template.tool_format
+def _call_rules(tokenizer: Tokenizer, tools: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The rules of calls of `tools`; None if they cannot be constrained."""
+    tags, tool_format = _call_tags(tokenizer), tokenizer.template.tool_format
     if not tools or tags is None or tool_format is None or not is_installed():
         return None
     parameters = {name: _parameters(schema) for name, schema in tools.items()}
     rules = call_rules(parameters, tool_format, tags)
-    return rules if is_grammar(only(rules)) else None
+    return rules if is_grammar(one_call_rules(rules)) else None
 
 
 def _parameters(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A tool's schema if it is one of objects and a grammar can be made of it, else one of any object."""
+    """The schema of a tool's parameters; "any object" if it is not an object's or cannot become a grammar."""
     schema = {"type": "object"} | dict(schema)
     is_usable = schema["type"] == "object" and not schema_problem(schema)
     return schema if is_usable else {"type": "object"}

@@ -1,7 +1,7 @@
-"""Bringing JSON to its end: which of the tokens that may come close most.
+"""Completes JSON soonest: which of the allowed tokens close the value fastest.
 
-A model that is running out of tokens, or that goes round in a loop inside a string, is led to the end of
-the form, so that what it says is whole.
+If the model runs out of tokens, or repeats itself inside a string, it is steered to the end of the answer, so
+that the JSON is complete.
 """
 
 from __future__ import annotations
@@ -12,62 +12,66 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Bits = NDArray[np.uint8]
+PackedMask = NDArray[np.uint8]
+"""A set of tokens: one bit a token, the lowest bit of a byte first."""
 
 OUTSIDE, INSIDE, ESCAPED = range(3)
-"""Where a JSON text stands: outside of strings, inside one, behind a backslash in one."""
+"""State of a JSON text at its end: outside strings, inside one, after a backslash in one."""
 
-_CLOSES_STRING = re.compile(rb'"[}\]]*')
-_CLOSES = re.compile(rb"[}\]]+")
-_CLOSING, _SEPARATING = {b"}", b"]"}, {b",", b":"}
-_OPENS = re.compile(rb"[\[{\s,]")
+_STRING_END = re.compile(rb'"[}\]]*')
+_BRACKETS = re.compile(rb"[}\]]+")
+_CLOSING_BRACKETS, _SEPARATORS = {b"}", b"]"}, {b",", b":"}
+_OPENING = re.compile(rb"[\[{\s,]")
 
 
 def json_state(state: int, text: bytes) -> int:
-    """Where a JSON text stands after `text`."""
+    """The state after `text`, which begins in `state`."""
     for byte in text:
         if state == ESCAPED:
             state = INSIDE
-        elif byte == 0x22:
+        elif byte == 0x22:  # a quote
             state = INSIDE if state == OUTSIDE else OUTSIDE
-        elif byte == 0x5C and state == INSIDE:
+        elif byte == 0x5C and state == INSIDE:  # a backslash
             state = ESCAPED
     return state
 
 
-class Endings:
-    """Kinds of tokens, those that end JSON soonest first."""
+class ClosingTokens:
+    """The tokens of a vocabulary that close JSON values, by state.
 
-    def __init__(self, token_bytes: Sequence[bytes], control_ids: Collection[int], end_id: int):
-        def kind(matches: Callable[[bytes], object], also: int | None = None) -> Bits:
+    Attributes:
+        ending: The tokens that end the value, or the string.
+        probes: The ASCII characters after which the value may be allowed to end.
+    """
+
+    def __init__(self, token_bytes: Sequence[bytes], special_ids: Collection[int], end_id: int):
+        def mask(matches: Callable[[bytes], object], and_end: bool = False) -> PackedMask:
             flags = [bool(matches(text)) for text in token_bytes]
-            for id_ in control_ids:
-                flags[id_] = id_ == also
-            # At least as long as llguidance's masks, which are whole words of 32 and may have one to spare.
+            for id_ in special_ids:
+                flags[id_] = and_end and id_ == end_id
+            # llguidance pads its masks to a multiple of 32 bits and may add a word: be at least as long.
             return np.packbits(np.pad(flags, (0, 64)), bitorder="little")
 
-        # Looking at the first byte first: 150,000 tokens are looked at.
-        closes = kind(lambda text: text[:1] in _CLOSING and _CLOSES.fullmatch(text), also=end_id)
-        separates = kind(_SEPARATING.__contains__)
-        closes_string = kind(lambda text: text[:1] == b'"' and _CLOSES_STRING.fullmatch(text))
-        opens_nothing = kind(lambda text: not _OPENS.search(text))
-        nothing = np.zeros_like(closes)
-        single = kind(lambda text: len(text) == 1 and b" " <= text <= b"~" and text != b"\\")
-        self._kinds = {OUTSIDE: [closes, separates, opens_nothing], INSIDE: [closes_string], ESCAPED: []}
-        self.ends = {OUTSIDE: closes | separates, INSIDE: closes_string, ESCAPED: nothing}
-        """By state: the tokens that end the value, or the string, there."""
-        self.tries = {OUTSIDE: single & opens_nothing, INSIDE: single, ESCAPED: nothing}
-        """By state: the ASCII characters that may lead to where it can end."""
+        # The first byte is compared before the pattern: there are 150,000 tokens.
+        closing = mask(lambda text: text[:1] in _CLOSING_BRACKETS and _BRACKETS.fullmatch(text), and_end=True)
+        separating = mask(_SEPARATORS.__contains__)
+        string_end = mask(lambda text: text[:1] == b'"' and _STRING_END.fullmatch(text))
+        not_opening = mask(lambda text: not _OPENING.search(text))
+        single = mask(lambda text: len(text) == 1 and b" " <= text <= b"~" and text != b"\\")
+        nothing = np.zeros_like(closing)
+        self._preferred = {OUTSIDE: [closing, separating, not_opening], INSIDE: [string_end], ESCAPED: []}
+        self.ending = {OUTSIDE: closing | separating, INSIDE: string_end, ESCAPED: nothing}
+        self.probes = {OUTSIDE: single & not_opening, INSIDE: single, ESCAPED: nothing}
 
-    def choose(self, allowed: Bits, state: int) -> Bits:
-        """The tokens of `allowed` that end soonest; all of them where no kind does."""
-        for kind in self._kinds[state]:
-            chosen = both(allowed, kind)
-            if chosen.any():
-                return chosen
+    def soonest(self, allowed: PackedMask, state: int) -> PackedMask:
+        """The tokens of `allowed` that end the value soonest; all of them if none is known to."""
+        for preferred in self._preferred[state]:
+            tokens = intersect(allowed, preferred)
+            if tokens.any():
+                return tokens
         return allowed
 
 
-def both(allowed: Bits, kind: Bits) -> Bits:
-    """The tokens of a mask that are of a kind."""
-    return allowed & kind[: len(allowed)]
+def intersect(allowed: PackedMask, tokens: PackedMask) -> PackedMask:
+    """The tokens in both. `tokens` may be longer than `allowed`."""
+    return allowed & tokens[: len(allowed)]

@@ -1,6 +1,6 @@
-"""Follows a grammar token by token, through llguidance.
+"""Follows a grammar token by token with llguidance.
 
-A mask is packed, a bit a token, until it goes to the device: 19 kB for Qwen3's vocabulary.
+Masks stay packed, one bit a token, until they go to the device: 19 kB for Qwen3's vocabulary.
 """
 
 from __future__ import annotations
@@ -15,38 +15,35 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlx_qwen3.errors import SchemaError
-from mlx_qwen3.grammar.closed_schema import closed
-from mlx_qwen3.grammar.json_completion import OUTSIDE, Endings, both, json_state
+from mlx_qwen3.errors import SchemaError, one_line
+from mlx_qwen3.grammar.closed_schema import close_schema
+from mlx_qwen3.grammar.json_completion import OUTSIDE, ClosingTokens, PackedMask, intersect, json_state
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
     from mlx_qwen3.tokenizer import Tokenizer
 
-Bits = NDArray[np.uint8]
-
-MOST_LOOK_AHEAD = 2000  # tokens
-MOST_COMPILED = 32  # grammars kept for the next turn
+MAX_LOOKAHEAD = 2000  # tokens
+MAX_COMPILED = 32  # compiled grammars kept for later turns
 
 
 def is_installed() -> bool:
-    """Whether the extra `grammar` is there."""
+    """Whether the extra `grammar` is installed."""
     return find_spec("llguidance") is not None
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str:
-    """Why no grammar can be made of a JSON schema, in one line; empty if one can.
+    """Why a JSON schema cannot become a grammar, in one line; empty if it can.
 
-    Raises SchemaError if the extra `grammar` is missing.
+    Raises SchemaError if the extra `grammar` is not installed.
     """
     if not is_installed():
         raise SchemaError("structured answers need llguidance: pip install 'mlx-qwen3[grammar]'")
     try:
-        return _schema_problem(json.dumps(closed(schema)))
-    except (RecursionError, TypeError, AttributeError, ValueError) as error:  # it may hold anything
+        return _schema_problem(json.dumps(close_schema(schema)))
+    except (RecursionError, TypeError, AttributeError, ValueError) as error:  # it may hold any value
         return f"not a JSON schema: {one_line(error)}"
 
 
@@ -54,153 +51,154 @@ def schema_problem(schema: Mapping[str, Any]) -> str:
 def _schema_problem(schema: str) -> str:
     from llguidance import LLMatcher
 
-    return _problem(LLMatcher.grammar_from_json_schema(schema))
+    return _grammar_problem(LLMatcher.grammar_from_json_schema(schema))
 
 
 @lru_cache(maxsize=32)
 def is_grammar(rules: str) -> bool:
-    """Whether `rules` can be used."""
+    """Whether llguidance accepts `rules`."""
     from llguidance import LLMatcher
 
-    return not _problem(LLMatcher.grammar_from_lark(rules))
+    return not _grammar_problem(LLMatcher.grammar_from_lark(rules))
 
 
-def _problem(grammar: str) -> str:
+def _grammar_problem(grammar: str) -> str:
     from llguidance import LLMatcher
 
     is_broken, messages = LLMatcher.validate_grammar_with_warnings(grammar)
     return one_line(messages[0]) if is_broken else ""
 
 
-def one_line(error: object) -> str:
-    """What a library says is wrong, as a part of one line."""
-    return " ".join(str(error).split())
-
-
-class Vocabulary:
-    """A tokenizer as llguidance wants it. Takes about half a second to make; see `vocabulary`."""
+class GrammarCompiler:
+    """Compiles grammars for one tokenizer. Takes about half a second to make; see `compiler_for`."""
 
     def __init__(self, tokenizer: Tokenizer):
         from llguidance import LLTokenizer
 
         self._compiled: dict[str, LLMatcher] = {}
         self.token_bytes = tokenizer.all_bytes()
-        self.control_ids = frozenset(tokenizer.control_tokens.values())
+        self.special_ids = frozenset(tokenizer.control_tokens.values())
         self.end_id = tokenizer.eos_token_ids[0]
-        self.tokens: Any = LLTokenizer(
-            _Wrapped(tokenizer, self),  # type: ignore[arg-type]  # what it reads of a TokenizerWrapper
+        self._ll_tokenizer: Any = LLTokenizer(
+            _TokenizerWrapper(tokenizer, self),  # type: ignore[arg-type]  # has the attributes that are read
             eos_token=[self.end_id],
             slices=LLTokenizer.json_slices(),
         )
 
     @cached_property
-    def endings(self) -> Endings:
-        """Which tokens end a JSON text soonest."""
-        return Endings(self.token_bytes, self.control_ids, self.end_id)
+    def closing_tokens(self) -> ClosingTokens:
+        """The tokens that close JSON values."""
+        return ClosingTokens(self.token_bytes, self.special_ids, self.end_id)
 
     def matcher(self, rules: str) -> Matcher:
-        """A matcher at the beginning of `rules`. Raises SchemaError if they are too much."""
+        """A matcher at the start of the grammar `rules`. Raises SchemaError if it is too large."""
         from llguidance import LLMatcher
 
         if rules not in self._compiled:
-            matcher = LLMatcher(self.tokens, LLMatcher.grammar_from_lark(rules), log_level=0)
+            matcher = LLMatcher(self._ll_tokenizer, LLMatcher.grammar_from_lark(rules), log_level=0)
             if matcher.is_error():
                 raise SchemaError(f"this schema cannot be used: {one_line(matcher.get_error())}")
-            if len(self._compiled) >= MOST_COMPILED:
+            if len(self._compiled) >= MAX_COMPILED:
                 self._compiled.clear()
             self._compiled[rules] = matcher
         return Matcher(self, self._compiled[rules].deep_copy())
 
 
-class _Wrapped:
-    """The attributes that llguidance reads of a tokenizer. Keeps none alive: Rust holds this."""
+class _TokenizerWrapper:
+    """The attributes of a tokenizer that llguidance reads.
+
+    Rust holds this object, so it refers weakly to the tokenizer, which would otherwise never be freed.
+    """
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary):
-        self.eos_token_id = vocabulary.end_id
-        self.tokens = vocabulary.token_bytes
-        self.special_token_ids = sorted(vocabulary.control_ids)
+    def __init__(self, tokenizer: Tokenizer, compiler: GrammarCompiler):
+        self.eos_token_id = compiler.end_id
+        self.tokens = compiler.token_bytes
+        self.special_token_ids = sorted(compiler.special_ids)
         self._tokenizer = ref(tokenizer)
 
     def __call__(self, text: str | bytes) -> list[int]:
         tokenizer = self._tokenizer()
-        assert tokenizer is not None  # whoever asks for a mask has it
+        assert tokenizer is not None  # the caller of the matcher holds it
         return tokenizer.encode(text if isinstance(text, str) else text.decode())
 
 
-_vocabularies: WeakKeyDictionary[Tokenizer, Future[Vocabulary]] = WeakKeyDictionary()
+_compilers: WeakKeyDictionary[Tokenizer, Future[GrammarCompiler]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def vocabulary(tokenizer: Tokenizer) -> Future[Vocabulary]:
-    """The tokenizer's vocabulary, made once, on a thread of its own while the prompt is read."""
+def compiler_for(tokenizer: Tokenizer) -> Future[GrammarCompiler]:
+    """The compiler of `tokenizer`. It is made once, on its own thread, while the prompt is prefilled."""
     with _lock:
-        if (future := _vocabularies.get(tokenizer)) is None:
-            future = _vocabularies[tokenizer] = Future()
-            threading.Thread(target=_make, args=(tokenizer, future), daemon=True).start()
+        if (future := _compilers.get(tokenizer)) is None:
+            future = _compilers[tokenizer] = Future()
+            threading.Thread(target=_make_compiler, args=(tokenizer, future), daemon=True).start()
     return future
 
 
-def _make(tokenizer: Tokenizer, future: Future[Vocabulary]) -> None:
+def _make_compiler(tokenizer: Tokenizer, future: Future[GrammarCompiler]) -> None:
     try:
-        future.set_result(Vocabulary(tokenizer))
-    except Exception as error:  # noqa: BLE001  # whoever waits for it gets it
+        future.set_result(GrammarCompiler(tokenizer))
+    except Exception as error:  # noqa: BLE001  # `future.result()` raises it
         future.set_exception(error)
 
 
 class Matcher:
-    """A grammar on its way through a text. Only tokens that `bits` allows may be accepted."""
+    """A position in a grammar. Accept only tokens that `mask` allows."""
 
-    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher, states: list[int] | None = None):
-        self._vocabulary, self._matcher = vocabulary, matcher
-        self._states = states or [OUTSIDE]  # of the JSON text after each token
-        self._seen: set[bytes] = set()  # what might come next, in the value being ended
+    def __init__(self, compiler: GrammarCompiler, matcher: LLMatcher, states: list[int] | None = None):
+        self._compiler, self._matcher = compiler, matcher
+        self._states = states or [OUTSIDE]  # the JSON state after each token
+        self._seen_masks: set[bytes] = set()  # what was allowed so far in the value that is to end
 
     def copy(self) -> Matcher:
-        """One that goes its own way from here."""
-        return Matcher(self._vocabulary, self._matcher.deep_copy(), [self._states[-1]])
+        """An independent matcher at the same position."""
+        return Matcher(self._compiler, self._matcher.deep_copy(), [self._states[-1]])
 
-    def bits(self) -> Bits:
-        """The tokens that may come next, a bit each, the lowest first."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+    def mask(self) -> PackedMask:
+        """The tokens that may come next."""
+        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._check()
-        return bits
+        return mask
 
-    def ending_bits(self) -> Bits:
-        """Of those, the ones that lead to the end soonest."""
-        bits, state, endings = self.bits(), self._states[-1], self._vocabulary.endings
-        if both(bits, endings.ends[state]).any():
-            self._seen.clear()
-            return endings.choose(bits, state)
-        return self._way_out(bits, state)
+    def closing_mask(self) -> PackedMask:
+        """Of the tokens that may come next, those that lead to the end of the JSON soonest."""
+        mask, state, closing = self.mask(), self._states[-1], self._compiler.closing_tokens
+        if intersect(mask, closing.ending[state]).any():
+            self._seen_masks.clear()
+            return closing.soonest(mask, state)
+        return self._towards_end(mask, state)
 
-    def _way_out(self, bits: Bits, state: int) -> Bits:
-        """Of `bits`, in a value that may not end here, what leads to where it may.
+    def _towards_end(self, mask: PackedMask, state: int) -> PackedMask:
+        """The tokens of `mask` that lead towards an end of a value that may not end here.
 
-        Those after which it may end, as after the `0` of a multiple of ten; else those after which
-        something may come that might not before in this value, such as the `@` of an address.
+        First choice: tokens after which the value may end, such as the `0` of a multiple of ten. Second:
+        tokens after which a token is allowed that was not allowed before in this value, such as the `@` of
+        an address.
         """
-        endings = self._vocabulary.endings
-        self._seen.add(bits.tobytes())
-        ends, leads = np.zeros_like(bits), np.zeros_like(bits)
-        for token in ids(both(bits, endings.tries[state])):
+        closing = self._compiler.closing_tokens
+        self._seen_masks.add(mask.tobytes())
+        before_end, before_new = np.zeros_like(mask), np.zeros_like(mask)
+        for token in token_ids(intersect(mask, closing.probes[state])):
             ahead = self._matcher.deep_copy()
             ahead.consume_token(token)
-            following = ahead.compute_bitmask()
-            there = endings.ends[json_state(state, self._vocabulary.token_bytes[token])]
-            if both(np.frombuffer(following, np.uint8), there).any():
-                ends[token // 8] |= 1 << token % 8
-            elif following not in self._seen:
-                leads[token // 8] |= 1 << token % 8
-        return ends if ends.any() else leads if leads.any() else endings.choose(bits, state)
+            next_mask = ahead.compute_bitmask()
+            ending = closing.ending[json_state(state, self._compiler.token_bytes[token])]
+            if intersect(np.frombuffer(next_mask, np.uint8), ending).any():
+                before_end[token // 8] |= 1 << token % 8
+            elif next_mask not in self._seen_masks:
+                before_new[token // 8] |= 1 << token % 8
+        if before_end.any():
+            return before_end
+        return before_new if before_new.any() else closing.soonest(mask, state)
 
     def accept(self, token: int) -> None:
-        """Go on by `token`."""
+        """Advance by `token`."""
         self._matcher.consume_token(token)
         self._check()
-        self._states.append(json_state(self._states[-1], self._vocabulary.token_bytes[token]))
+        self._states.append(json_state(self._states[-1], self._compiler.token_bytes[token]))
 
     def rollback(self, count: int) -> None:
         """Go back by `count` tokens."""
@@ -210,9 +208,9 @@ class Matcher:
     def tokens_to_end(self) -> int:
         """About how many tokens the shortest way to the end takes; 0 if none was found."""
         ahead = self.copy()
-        for count in range(1, MOST_LOOK_AHEAD):
-            token = lowest(ahead.ending_bits())
-            if token == self._vocabulary.end_id:
+        for count in range(1, MAX_LOOKAHEAD):
+            token = lowest_token_id(ahead.closing_mask())
+            if token == self._compiler.end_id:
                 return count
             ahead.accept(token)
         return 0
@@ -223,13 +221,13 @@ class Matcher:
             raise SchemaError(f"the answer left its grammar: {one_line(problem)}")
 
 
-def lowest(bits: Bits) -> int:
-    """The first token of a mask."""
-    byte = int(np.argmax(bits != 0))
-    value = int(bits[byte])
+def lowest_token_id(mask: PackedMask) -> int:
+    """The lowest token id in `mask`."""
+    byte = int(np.argmax(mask != 0))
+    value = int(mask[byte])
     return 8 * byte + (value & -value).bit_length() - 1
 
 
-def ids(bits: Bits) -> list[int]:
-    """The tokens of a mask."""
-    return [8 * int(byte) + bit for byte in np.flatnonzero(bits) for bit in range(8) if bits[byte] >> bit & 1]
+def token_ids(mask: PackedMask) -> list[int]:
+    """The token ids in `mask`."""
+    return [8 * int(byte) + bit for byte in np.flatnonzero(mask) for bit in range(8) if mask[byte] >> bit & 1]

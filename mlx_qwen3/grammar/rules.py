@@ -1,6 +1,6 @@
-"""Grammars in llguidance's Lark dialect: an answer for a JSON schema, calls of the tools offered.
+"""Writes grammars in llguidance's Lark dialect: answers for a JSON schema, and calls of the tools offered.
 
-Control tokens are written `<[id]>`; everything else is text, which never becomes one.
+A special token is written `<[id]>`. Everything else is text, which never becomes a special token.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_qwen3.grammar.closed_schema import closed
+from mlx_qwen3.grammar.closed_schema import close_schema
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
 Schema = Mapping[str, Any]
 
-# Between the parts of a JSON text: nothing, a blank, or a new line indented up to ten levels of four.
-# Bounded, so that no model can go on with blanks for ever.
+# Between the parts of a JSON text: nothing, a space, or a new line indented by up to ten levels of four.
+# It is bounded, because a model could otherwise write spaces without end.
 WHITESPACE = r" |\n[ ]{0,40}"
-# Kinds of values that XML calls spell as JSON; strings, and what may be one, stand there as they are.
-SPELLED_AS_JSON = ("integer", "number", "boolean", "object", "array")
+# The types that XML calls write as JSON. A value that may be a string is written as it is.
+JSON_TYPES = ("integer", "number", "boolean", "object", "array")
 
 
 def answer_rules(schema: Schema) -> str:
-    """An answer that is JSON for `schema`, behind the blank line that may follow thinking."""
+    """The grammar of an answer that is JSON for `schema`, after the blank line that may follow thinking."""
     return "\n".join(["start: BLANK? answer", *_answer(schema)])
 
 
 def answer_or_call_rules(schema: Schema, call: str, tags: tuple[int, int]) -> str:
-    """An answer for `schema`, or calls instead of it; a call is what the rules `call` say."""
+    """The grammar of an answer for `schema`, or of calls in its place. call: the rules of a call."""
     opening, _ = tags
     return "\n".join(
         [
@@ -40,26 +40,26 @@ def answer_or_call_rules(schema: Schema, call: str, tags: tuple[int, int]) -> st
 
 
 def call_rules(tools: Mapping[str, Schema], tool_format: ToolFormat, tags: tuple[int, int]) -> str:
-    """The rule `call`: what stands between `<tool_call>` and its end, that end included.
+    """The rule `call`: what follows `<tool_call>`, up to and with `</tool_call>`.
 
-    tools: name -> JSON schema of its parameters; each of them must be usable. tags: the ids of
-    `<tool_call>` and `</tool_call>`.
+    tools: name -> JSON schema of the parameters; each must be one that can become a grammar.
+    tags: the ids of `<tool_call>` and `</tool_call>`.
     """
     rule = _json_call if tool_format is ToolFormat.JSON else _xml_call
     choices = " | ".join(f"tool{number}" for number in range(len(tools)))
     lines = [f'call: "\\n" ({choices}) "\\n" <[{tags[1]}]>']
     for number, (name, schema) in enumerate(tools.items()):
-        lines += rule(f"tool{number}", name, closed(schema))
+        lines += rule(f"tool{number}", name, close_schema(schema))
     return "\n".join(lines)
 
 
-def only(rules: str) -> str:
-    """The grammar of one call."""
+def one_call_rules(rules: str) -> str:
+    """The grammar of one call. rules: those of `call_rules`."""
     return f"start: call\n{rules}"
 
 
 def _answer(schema: Schema) -> list[str]:
-    return [r"BLANK: /\n{1,2}/", f"answer: {_json(closed(schema))}"]
+    return [r"BLANK: /\n{1,2}/", f"answer: {_json(close_schema(schema))}"]
 
 
 def _json(schema: Schema) -> str:
@@ -67,18 +67,18 @@ def _json(schema: Schema) -> str:
 
 
 def _text(text: str) -> str:
-    """A literal."""
+    """`text` as a literal of the grammar."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _json_call(rule: str, name: str, schema: Schema) -> list[str]:
-    """`{"name": ..., "arguments": {...}}`, spaced as the template spaces it."""
+    """`{"name": ..., "arguments": {...}}`, with the spaces that the template writes."""
     start = json.dumps({"name": name}, ensure_ascii=False)[:-1] + ', "arguments": '
     return [f'{rule}: {_text(start)} {rule}-arguments "}}"', f"{rule}-arguments: {_json(schema)}"]
 
 
 def _xml_call(rule: str, name: str, schema: Schema) -> list[str]:
-    """`<function=...>` and its parameters, in the schema's order."""
+    """`<function=...>` and its parameters, in the order of the schema."""
     opening, closing = _text(f"<function={name}>\n"), _text("</function>")
     if "properties" not in schema:
         return [f"{rule}: {opening} {rule}-text", _text_until(f"{rule}-text", closing)]
@@ -91,13 +91,13 @@ def _xml_call(rule: str, name: str, schema: Schema) -> list[str]:
 
 
 def _xml_parameter(rule: str, key: str, value: Any, root: Schema) -> list[str]:
-    """One parameter: JSON where its schema says what kind, text up to the closing tag otherwise."""
+    """One parameter: a value of an enum, JSON for one of JSON_TYPES, otherwise text up to the closing tag."""
     opening, closing = _text(f"<parameter={key}>\n"), _text("\n</parameter>\n")
     schema = value if isinstance(value, Mapping) else {}
     if choices := schema.get("enum"):
-        spelled = [item if isinstance(item, str) else json.dumps(item) for item in choices]
-        return [f"{rule}: {opening} ({' | '.join(map(_text, spelled))}) {closing}"]
-    if schema.get("type") in SPELLED_AS_JSON:
+        texts = [item if isinstance(item, str) else json.dumps(item) for item in choices]
+        return [f"{rule}: {opening} ({' | '.join(map(_text, texts))}) {closing}"]
+    if schema.get("type") in JSON_TYPES:
         definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
         return [
             f"{rule}: {opening} {rule}-value {closing}",

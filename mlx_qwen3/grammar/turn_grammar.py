@@ -1,4 +1,4 @@
-"""Where in a turn a grammar holds."""
+"""Applies a grammar to the parts of a turn that it constrains."""
 
 from __future__ import annotations
 
@@ -6,203 +6,225 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from enum import Enum, auto
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.events import FinishReason
-from mlx_qwen3.grammar.matcher import Matcher, Vocabulary, vocabulary
+from mlx_qwen3.grammar.json_completion import PackedMask
+from mlx_qwen3.grammar.matcher import GrammarCompiler, Matcher, compiler_for
 from mlx_qwen3.parsing.sections import CodeTracker
 from mlx_qwen3.tokenizer import Tokenizer
 
-SPARE_TOKENS = 16  # beyond what the shortest way to the end takes, and took at most
-LOOKS = 4  # after this part of the tokens to spare, it is asked again how many the end takes
-ANSWER_TOKENS = 64  # that thinking leaves for the answer, beyond twice that
+SPARE_TOKENS = 16  # kept free beyond the shortest end and the longest end seen so far
+SPARE_PART = 4  # the end is measured again after this fraction (1/4) of the tokens to spare, or 4 tokens
+ANSWER_TOKENS = 64  # thinking leaves this many for the answer, and twice its shortest end
 
 
 class Phase(Enum):
-    """OPENING: nothing was said. FREE: an answer of any kind. BOUND: the grammar holds. OVER: it ended."""
+    """The phase of a turn.
+
+    OPENING: no token was generated, and thinking may begin. FREE: an answer without a grammar.
+    CONSTRAINED: the grammar applies. ENDED: the turn has ended.
+    """
 
     OPENING = auto()
     THINKING = auto()
     FREE = auto()
-    BOUND = auto()
-    OVER = auto()
+    CONSTRAINED = auto()
+    ENDED = auto()
 
 
-class _Watch(NamedTuple):
-    """What is known of the way to the end. hurried_by: why it was taken. look_again_at: how many tokens are
-    left when it is to be asked again how long it is. most_needed: the longest it was."""
+class _Lookahead(NamedTuple):
+    """What is known of the end of the answer.
 
-    hurried_by: FinishReason | None
-    look_again_at: int
-    most_needed: int
+    finish_reason: why the answer is steered to its end; None while it is not. measure_at: the end is measured
+    again when this many tokens are left. longest_end: the most tokens that the end took.
+    """
+
+    finish_reason: FinishReason | None
+    measure_at: int
+    longest_end: int
 
 
-class _Step(NamedTuple):
-    """A token taken, and what was before it."""
+class _AcceptedToken(NamedTuple):
+    """An accepted token, and the state before it, for rollback."""
 
     token: int
     phase: Phase
     matcher: Matcher | None
-    watch: _Watch
+    lookahead: _Lookahead
     was_matched: bool
 
 
 class TurnGrammar:
-    """The constraint of one turn. Made by `constrain`.
+    """The constraint of one turn. `constrain` makes it.
 
-    With a schema, the whole answer is bound, and a turn cannot end before it is complete. Without one,
-    what stands inside of `<tool_call>` is. Thinking is free; with a schema it cannot end the turn.
+    With a schema, the whole answer is constrained, and the turn cannot end before it is complete; thinking is
+    free, but cannot end the turn. Without a schema, only the text inside `<tool_call>` is constrained.
 
-    limit: how many tokens the turn may have.
+    Attributes:
+        limit: The most tokens that the turn may have.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, rules: str, binds_answer: bool, phase: Phase):
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, rules: str, constrains_answer: bool, phase: Phase
+    ):
         self.limit = 2**31
         self._tokenizer, self._vocab_size, self._rules = tokenizer, vocab_size, rules
-        self._binds_answer = binds_answer
-        self._phase = phase if binds_answer or phase is not Phase.BOUND else Phase.FREE
-        self._vocabulary: Future[Vocabulary] = vocabulary(tokenizer)
+        self._constrains_answer = constrains_answer
+        self._phase = Phase.FREE if phase is Phase.CONSTRAINED and not constrains_answer else phase
+        self._compiler: Future[GrammarCompiler] = compiler_for(tokenizer)
         self._matcher: Matcher | None = None
-        self._steps: list[_Step] = []
+        self._accepted: list[_AcceptedToken] = []
         self._forced = 0
-        self._has_thought_enough = False
-        self._watch = _Watch(None, self.limit, 0)
+        self._thinking_must_end = False
+        self._lookahead = _Lookahead(None, self.limit, 0)
 
-    # What Constraint asks for
+    # The `Constraint` protocol of the sampler
 
     def mask(self) -> mx.array | None:
-        """True (V,) where a token may come next; None while every token may."""
-        if self._phase is Phase.BOUND:
-            return self._unpack(self._matcher_bits())
-        if not self._binds_answer or self._phase is Phase.OVER:
+        """True (V,) for each token that may come next; None if every token may."""
+        if self._phase is Phase.CONSTRAINED:
+            return self._unpack(self._constrained_mask())
+        if not self._constrains_answer or self._phase is Phase.ENDED:
             return None
         if self._phase is Phase.THINKING:
             return self._thinking_mask
-        bits = self._current().bits().copy()
-        start = self._tokenizer.think_start_id
-        assert start is not None  # a turn opens with thinking only where there is a token for it
-        bits[start // 8] |= 1 << start % 8
-        return self._unpack(bits)
+        mask = self._current_matcher().mask().copy()
+        think_start = self._tokenizer.think_start_id
+        assert think_start is not None  # else the turn does not begin in Phase.OPENING
+        mask[think_start // 8] |= 1 << think_start % 8
+        return self._unpack(mask)
 
     def accept(self, token: int) -> None:
-        """`token` was taken."""
-        phase, matcher, watch = self._phase, self._matcher, self._watch
-        was_matched = self._follow(token)
-        self._steps.append(_Step(token, phase, matcher, watch, was_matched))
+        """Advance by `token`."""
+        phase, matcher, lookahead = self._phase, self._matcher, self._lookahead
+        was_matched = self._advance(token)
+        self._accepted.append(_AcceptedToken(token, phase, matcher, lookahead, was_matched))
 
     def rollback(self, count: int) -> None:
-        """Take the latest `count` accepted tokens back."""
+        """Go back by `count` accepted tokens."""
         for _ in range(count):
-            step = self._steps.pop()
-            if step.was_matched:
-                self._current().rollback(1)
-            self._phase, self._matcher, self._watch = step.phase, step.matcher, step.watch
+            accepted = self._accepted.pop()
+            if accepted.was_matched:
+                self._current_matcher().rollback(1)
+            self._phase, self._matcher = accepted.phase, accepted.matcher
+            self._lookahead = accepted.lookahead
 
-    # What the turn asks for
+    # For the turn
 
     def force(self, tokens: Sequence[int]) -> None:
-        """`tokens` were said in the model's place."""
+        """Advance by `tokens` that were inserted into the output. They do not count towards `limit`."""
         for token in tokens:
             self.accept(token)
         self._forced += len(tokens)
 
-    def hurry(self, reason: FinishReason) -> bool:
-        """Lead what is being said to its end, because of `reason`; False if nothing is bound, or no more
-        can be done about it."""
-        if not self._binds_answer:
+    def finish_early(self, reason: FinishReason) -> bool:
+        """End the thinking, or steer the answer to its end, because of `reason`.
+
+        Returns False if the answer has no schema, or if this was already done.
+        """
+        if not self._constrains_answer:
             return False
         if self._phase is Phase.THINKING:
-            was_new, self._has_thought_enough = not self._has_thought_enough, True
+            is_new, self._thinking_must_end = not self._thinking_must_end, True
         else:
-            was_new, self._watch = self.hurried_by is None, self._watch._replace(hurried_by=reason)
-        return was_new
+            is_new = self.finish_reason is None
+            self._lookahead = self._lookahead._replace(finish_reason=reason)
+        return is_new
 
     @property
-    def hurried_by(self) -> FinishReason | None:
-        """Why the answer was led to its end, if it was."""
-        return self._watch.hurried_by
+    def finish_reason(self) -> FinishReason | None:
+        """Why the answer is steered to its end; None if it is not."""
+        return self._lookahead.finish_reason
 
     @property
-    def must_answer(self) -> bool:
-        """Whether thinking must end now, so that an answer can follow."""
-        if not self._binds_answer or self._phase is not Phase.THINKING:
+    def must_end_thinking(self) -> bool:
+        """Whether thinking must end now to leave enough tokens for the answer."""
+        if not self._constrains_answer or self._phase is not Phase.THINKING:
             return False
-        if not self._watch.most_needed:
-            self._watch = self._watch._replace(most_needed=max(1, self._current().tokens_to_end()))
-        return self._has_thought_enough or self._left <= 2 * self._watch.most_needed + ANSWER_TOKENS
+        if not self._lookahead.longest_end:
+            shortest_answer = self._current_matcher().tokens_to_end()
+            self._lookahead = self._lookahead._replace(longest_end=max(1, shortest_answer))
+        needed = 2 * self._lookahead.longest_end + ANSWER_TOKENS
+        return self._thinking_must_end or self._tokens_left <= needed
 
     # Inside
 
     @property
-    def _left(self) -> int:
-        return self.limit - (len(self._steps) - self._forced)
+    def _tokens_left(self) -> int:
+        return self.limit - (len(self._accepted) - self._forced)
 
-    def _current(self) -> Matcher:
+    def _current_matcher(self) -> Matcher:
         if self._matcher is None:
-            self._matcher = self._vocabulary.result().matcher(self._rules)
+            self._matcher = self._compiler.result().matcher(self._rules)
         return self._matcher
 
-    def _follow(self, token: int) -> bool:
-        """Go on by `token`; whether the matcher took it."""
+    def _advance(self, token: int) -> bool:
+        """Change the phase for `token`; return whether the matcher took it."""
         ids = self._tokenizer
         match self._phase:
             case Phase.OPENING | Phase.FREE if token == ids.think_start_id:
                 self._phase = Phase.THINKING
             case Phase.THINKING if token == ids.think_end_id:
-                self._phase = Phase.BOUND if self._binds_answer else Phase.FREE
+                self._phase = Phase.CONSTRAINED if self._constrains_answer else Phase.FREE
             case Phase.FREE if token == ids.tool_call_start_id and self._opens_call():
-                self._phase, self._matcher = Phase.BOUND, None
+                self._phase, self._matcher = Phase.CONSTRAINED, None
             case Phase.OPENING:
-                self._phase = Phase.BOUND if self._binds_answer else Phase.FREE
-                return self._follow(token)
-            case Phase.BOUND if token in ids.eos_token_ids:
-                self._phase = Phase.OVER
-            case Phase.BOUND:
-                self._current().accept(token)
-                if token == ids.tool_call_end_id and not self._binds_answer:
+                self._phase = Phase.CONSTRAINED if self._constrains_answer else Phase.FREE
+                return self._advance(token)
+            case Phase.CONSTRAINED if token in ids.eos_token_ids:
+                self._phase = Phase.ENDED
+            case Phase.CONSTRAINED:
+                self._current_matcher().accept(token)
+                if token == ids.tool_call_end_id and not self._constrains_answer:
                     self._phase = Phase.FREE
                 return True
         return False
 
     def _opens_call(self) -> bool:
-        """Whether `<tool_call>`, coming now, opens a call and is no mention of one, as the parser sees it."""
-        said = []
-        for step in reversed(self._steps):
-            if step.phase not in (Phase.FREE, Phase.OPENING):
+        """Whether a `<tool_call>` that comes now opens a call by the rules of the stream parser."""
+        answer = []
+        for accepted in reversed(self._accepted):
+            if accepted.phase not in (Phase.FREE, Phase.OPENING):
                 break
-            said.append(step.token)
+            answer.append(accepted.token)
         code = CodeTracker()
-        for char in self._tokenizer.decode(reversed(said)):
+        for char in self._tokenizer.decode(reversed(answer)):
             code.add(char)
         return code.at_line_start and not code.in_code
 
-    def _matcher_bits(self) -> Any:
-        matcher = self._current()
-        if self._binds_answer and self.hurried_by is None and self._left <= self._watch.look_again_at:
-            self._look_ahead(matcher)
-        return matcher.ending_bits() if self.hurried_by else matcher.bits()
+    def _constrained_mask(self) -> PackedMask:
+        matcher = self._current_matcher()
+        is_due = self._tokens_left <= self._lookahead.measure_at
+        if self._constrains_answer and self.finish_reason is None and is_due:
+            self._measure_end(matcher)
+        return matcher.closing_mask() if self.finish_reason else matcher.mask()
 
-    def _look_ahead(self, matcher: Matcher) -> None:
-        """Hurry while there is room for the end, and for what may be begun before it is looked again."""
-        needed = matcher.tokens_to_end()
-        most_needed = max(self._watch.most_needed, needed)
-        spare = self._left - needed - most_needed - SPARE_TOKENS
-        look_again_at = self._left - max(LOOKS, spare // LOOKS)
-        self._watch = _Watch(None if spare > 0 else "length", look_again_at, most_needed)
+    def _measure_end(self, matcher: Matcher) -> None:
+        """Measure the shortest end; steer the answer to it if the tokens left hardly suffice.
+
+        The answer may begin new values before the next measurement, so as many tokens as the longest end
+        took are kept free besides.
+        """
+        shortest_end = matcher.tokens_to_end()
+        longest_end = max(self._lookahead.longest_end, shortest_end)
+        spare = self._tokens_left - shortest_end - longest_end - SPARE_TOKENS
+        measure_at = self._tokens_left - max(SPARE_PART, spare // SPARE_PART)
+        self._lookahead = _Lookahead(None if spare > 0 else "length", measure_at, longest_end)
 
     @cached_property
     def _thinking_mask(self) -> mx.array:
-        """Everything but what ends the turn."""
+        """Every token but those that end the turn."""
         ends = [*self._tokenizer.eos_token_ids, self._tokenizer.control_tokens["<|im_start|>"]]
         flags = np.ones(self._vocab_size, bool)
         flags[ends] = False
         return mx.array(flags)
 
-    def _unpack(self, bits: Any) -> mx.array:
+    def _unpack(self, mask: PackedMask) -> mx.array:
         flags = np.zeros(self._vocab_size, bool)
-        count = min(self._vocab_size, 8 * len(bits))
-        flags[:count] = np.unpackbits(bits, count=count, bitorder="little")
+        count = min(self._vocab_size, 8 * len(mask))
+        flags[:count] = np.unpackbits(mask, count=count, bitorder="little")
         return mx.array(flags)

@@ -1,3 +1,3 @@
-"""Text to ids and back, and the chat template between messages and text."""
+"""Text <-> token ids, and the chat template that makes a prompt of messages."""
 
 from mlx_qwen3.tokenizer.tokenizer import Tokenizer as Tokenizer

@@ -1,6 +1,6 @@
-"""Messages -> prompt, with the checkpoint's own Jinja template.
+"""Renders messages into a prompt with the checkpoint's own Jinja template.
 
-What a checkpoint can do (think, call tools) is read from its template, never from its name.
+Whether a checkpoint can think and call tools is read from its template, never from its name.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.errors import MessageError, TemplateError
 from mlx_qwen3.tokenizer.messages import Message, check_messages, check_tools, parse_arguments, split_thinking
-from mlx_qwen3.tokenizer.special_tokens import Guard, Piece, choose_sentinel
+from mlx_qwen3.tokenizer.special_tokens import PromptPiece, SpecialTokenGuard, choose_sentinel
 
 if TYPE_CHECKING:
-    from mlx_qwen3.tokenizer.jinja_sandbox import Program
+    from mlx_qwen3.tokenizer.jinja_sandbox import CompiledTemplate
 
 
 class Thinking(StrEnum):
     """Whether a checkpoint thinks before it answers.
 
-    HYBRID: as `enable_thinking` says. ALWAYS: its prompt opens `<think>` itself. NEVER: neither.
+    HYBRID: if `enable_thinking` is set. ALWAYS: its prompt opens `<think>`. NEVER: neither.
     """
 
     HYBRID = "hybrid"
@@ -32,26 +32,26 @@ class Thinking(StrEnum):
 
 
 class ToolFormat(StrEnum):
-    """How a checkpoint spells a tool call inside `<tool_call>`.
+    """How a checkpoint writes a tool call inside `<tool_call>`.
 
-    JSON: `{"name": ..., "arguments": {...}}`. XML: `<function=...><parameter=...>`, as Qwen3-Coder.
+    JSON: `{"name": ..., "arguments": {...}}`. XML: `<function=...><parameter=...>`, as Qwen3-Coder does.
     """
 
     JSON = "json"
     XML = "xml"
 
 
-class Template:
-    """A chat template. Compiled when first used; rendering changes nothing, so threads may share it."""
+class ChatTemplate:
+    """A chat template. It is compiled on first use. Rendering changes no state, so threads may share it."""
 
     def __init__(
-        self, source: str, control_tokens: Iterable[str] = (), variables: Mapping[str, Any] | None = None
+        self, source: str, special_tokens: Iterable[str] = (), variables: Mapping[str, Any] | None = None
     ) -> None:
-        """control_tokens: spellings that only the template may write.
-        variables: what it can read beside the conversation, such as `eos_token`.
+        """special_tokens: spellings that only the template may write.
+        variables: what it can read besides the conversation, such as `eos_token`.
         """
         self.source = source
-        self._guard = Guard(control_tokens)
+        self._guard = SpecialTokenGuard(special_tokens)
         self._variables = dict(variables or {})
 
     def render(
@@ -60,24 +60,12 @@ class Template:
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = True,
         add_generation_prompt: bool = True,
-    ) -> str:
-        """The prompt as text for people; `pieces` is what a tokenizer needs. Raises as `pieces` does."""
-        return "".join(
-            piece.text for piece in self.pieces(messages, tools, enable_thinking, add_generation_prompt)
-        )
+    ) -> list[PromptPiece]:
+        """The prompt as pieces of plain text and special tokens. Supplied text is always plain text.
 
-    def pieces(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        enable_thinking: bool = True,
-        add_generation_prompt: bool = True,
-    ) -> list[Piece]:
-        """The prompt as plain text and control tokens in turn; nothing supplied becomes a control token.
-
-        messages: see `mlx_qwen3.tokenizer.messages`. tools: JSON schemas. Neither is changed.
-        Raises MessageError for a conversation the template cannot take, TemplateError when the template
-        does not parse, fails, reaches outside its sandbox or runs away.
+        The parameters are those of `Tokenizer.apply_chat_template`. Raises MessageError for a conversation
+        that the template cannot take, and TemplateError if the template does not parse, fails, reaches
+        outside its sandbox or does not end.
         """
         conversation = self._prepare(messages)
         schemas = check_tools(tools)
@@ -89,66 +77,67 @@ class Template:
             "add_generation_prompt": add_generation_prompt,
             "enable_thinking": enable_thinking,
         }
-        return list(self._guard.split(self._program.render(self._variables | variables), sentinel))
+        return list(self._guard.split(self._compiled.render(self._variables | variables), sentinel))
 
     @cached_property
     def thinking(self) -> Thinking:
-        """Whether the checkpoint thinks. Raises TemplateError when the template does not work."""
-        if "enable_thinking" in self._program.variables:
+        """Whether the checkpoint thinks. Raises TemplateError if the template cannot be used."""
+        if "enable_thinking" in self._compiled.variables:
             return Thinking.HYBRID
-        prompt = self.render([{"role": "user", "content": "hi"}])
+        prompt = "".join(piece.text for piece in self.render([{"role": "user", "content": "hi"}]))
         return Thinking.ALWAYS if prompt.rstrip().endswith("<think>") else Thinking.NEVER
 
     @cached_property
     def tool_format(self) -> ToolFormat | None:
-        """How tool calls are spelled; None when the template reads no tools."""
-        words = self._program.words
-        if "tools" not in self._program.variables:
+        """How the checkpoint writes tool calls; None if the template does not read tools."""
+        strings = self._compiled.strings
+        if "tools" not in self._compiled.variables:
             return None
-        if any("<function=" in word for word in words):
+        if any("<function=" in string for string in strings):
             return ToolFormat.XML
-        return ToolFormat.JSON if any("<tool_call>" in word for word in words) else None
+        return ToolFormat.JSON if any("<tool_call>" in string for string in strings) else None
 
     @cached_property
-    def _program(self) -> Program:
-        from mlx_qwen3.tokenizer.jinja_sandbox import Program  # brings jinja2, 60 ms
+    def _compiled(self) -> CompiledTemplate:
+        from mlx_qwen3.tokenizer.jinja_sandbox import CompiledTemplate  # imports jinja2, 60 ms
 
-        return Program(self.source)
+        return CompiledTemplate(self.source)
 
     def _prepare(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """The messages as this template reads them."""
         conversation = check_messages(messages)
-        if "reasoning_content" in self._program.words:
+        if "reasoning_content" in self._compiled.strings:
             conversation = [split_thinking(message) for message in conversation]
         return parse_arguments(conversation) if self.tool_format is ToolFormat.XML else conversation
 
     def _protect(self, value: Any, sentinel: str) -> Any:
+        """`value` with sentinels. A message keeps its role as it is: `check_messages` has checked it."""
         try:
-            guarded = self._guard.protect(value, sentinel)
+            protected = self._guard.protect(value, sentinel)
         except RecursionError as error:
             raise MessageError("the conversation or a tool is nested too deeply") from error
-        return guarded | {"role": value["role"]} if isinstance(value, dict) else guarded
+        return protected | {"role": value["role"]} if isinstance(value, dict) else protected
 
 
 def find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
     """The source of a checkpoint's chat template.
 
-    It is in chat_template.jinja, or under `chat_template` in tokenizer_config.json: a string, or a list
-    of {name, template} of which "default" counts. Raises TemplateError when there is none.
+    It is in chat_template.jinja, or under `chat_template` in tokenizer_config.json: a string, or a list of
+    {name, template} of which "default" is used. Raises TemplateError if there is none.
     """
+    file = folder / "chat_template.jinja"
     try:
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return _configured_template(folder, tokenizer_config.get("chat_template"))
+        pass
     except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"cannot read {folder / 'chat_template.jinja'}: {error}") from error
-
-
-def _configured_template(folder: Path, entry: Any) -> str:
-    if isinstance(entry, list):
-        named = {item.get("name"): item.get("template") for item in entry if isinstance(item, dict)}
-        entry = named.get("default")
-    if not isinstance(entry, str):
+        raise TemplateError(f"cannot read {file}: {error}") from error
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    if not isinstance(template, str):
         raise TemplateError(
             f"no chat template in {folder}: add chat_template.jinja, or use a checkpoint made for chat"
         )
-    return entry
+    return template

@@ -1,11 +1,12 @@
-"""Runs a checkpoint's Jinja template, which strangers wrote, where it can reach nothing and not run away.
+"""Runs a checkpoint's Jinja template in a sandbox: it is untrusted code.
 
-Rules are transformers' (`trim_blocks`, `lstrip_blocks`, `break` and `continue`, a `tojson` that escapes
-no HTML, `raise_exception`, `strftime_now`, `{% generation %}`), so that a template writes here what it
-writes there. On top of jinja2's immutable sandbox every loop step, call, operator, filter and joined
-string is paid from a budget once it is there; a template that has spent it is stopped.
+The settings are those of transformers (`trim_blocks`, `lstrip_blocks`, `break` and `continue`, a `tojson`
+that does not escape HTML, `raise_exception`, `strftime_now`, `{% generation %}`), so a template gives the
+same text here as there. jinja2's immutable sandbox keeps it from other objects. A budget limits its time
+and memory: every loop step, call, operator, filter and joined string is charged by the size of its result,
+and a template that exceeds the budget is stopped.
 
-Importing this module imports jinja2: import it when a template is to be compiled.
+Importing this module imports jinja2, so import it only to compile a template.
 """
 
 from __future__ import annotations
@@ -25,54 +26,56 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from mlx_qwen3.errors import MessageError, TemplateError
+from mlx_qwen3.errors import MessageError, TemplateError, one_line
 
-_STEPS = 4_000_000  # a 10,000-message conversation takes Qwen3's template 100,000
+_MAX_STEPS = 4_000_000  # Qwen3's template takes 100,000 for a conversation of 10,000 messages
 _BYTES_PER_STEP = 64
-_MAX_CHARACTERS = _STEPS * _BYTES_PER_STEP
+_MAX_CHARACTERS = _MAX_STEPS * _BYTES_PER_STEP
 _MAX_INT_BITS = 1024
 
-# Names no template can write: the budget among its variables, and the filters that charge it.
-_BUDGET, _LOOP, _JOIN, _PAY = "~budget", "~loop", "~join", "~pay"
+# The variable that holds the budget and the filters that charge it. `~` cannot be part of a template's names.
+_BUDGET, _LOOP, _JOIN, _CHARGE = "~budget", "~loop", "~join", "~charge"
 
 
-class Program:
+class CompiledTemplate:
     """A compiled template.
 
-    variables: the names it reads from outside. words: its own text, string constants and attribute names.
+    variables: the names that it reads from outside. strings: its text, string constants and attribute names.
     """
 
     def __init__(self, source: str) -> None:
-        """Raises TemplateError, with the line, when `source` does not parse."""
+        """Raises TemplateError, with the line, if `source` does not parse."""
         environment = _Sandbox()
         try:
             tree = _Metering(environment).visit(environment.parse(source))
             self.variables = frozenset(meta.find_undeclared_variables(tree))
-            self.words = frozenset(_words(tree))
+            self.strings = frozenset(_strings(tree))
             self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
-                f"the chat template does not parse, line {error.lineno}: {_line(error)}"
+                f"the chat template does not parse, line {error.lineno}: {one_line(error)}"
             ) from error
         except RecursionError as error:
             raise TemplateError("the chat template does not parse: it is nested too deeply") from error
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """The text written for `variables`.
+        """The text of the template for `variables`.
 
-        Raises MessageError when the template refuses the conversation through `raise_exception`,
-        TemplateError when it fails, reaches outside its sandbox or runs away.
+        Raises MessageError if the template refuses the conversation with `raise_exception`, and
+        TemplateError if it fails, reaches outside its sandbox or exceeds its budget.
         """
         try:
             return self._template.render({**variables, _BUDGET: _Budget()})
         except _RefusedError as error:
-            raise MessageError(f"the chat template refuses this conversation: {_line(error)}") from error
+            raise MessageError(f"the chat template refuses this conversation: {one_line(error)}") from error
         except jinja2.exceptions.SecurityError as error:
-            raise TemplateError(f"the chat template reaches outside its sandbox: {_line(error)}") from error
-        except (_SpentError, OverflowError, MemoryError, RecursionError) as error:
+            raise TemplateError(
+                f"the chat template reaches outside its sandbox: {one_line(error)}"
+            ) from error
+        except (_BudgetExceededError, OverflowError, MemoryError, RecursionError) as error:
             raise TemplateError(f"the chat template runs away{_at(error)}: it was stopped") from error
         except Exception as error:
-            problem = f"{type(error).__name__}: {_line(error)}"
+            problem = f"{type(error).__name__}: {one_line(error)}"
             raise TemplateError(f"the chat template fails{_at(error)}: {problem}") from error
 
 
@@ -80,40 +83,41 @@ class _RefusedError(jinja2.TemplateError):
     """The template called `raise_exception`."""
 
 
-class _SpentError(Exception):
-    """The template's budget is spent."""
+class _BudgetExceededError(Exception):
+    """The template took more steps than its budget has."""
 
 
 class _Budget:
-    """Steps left to one rendering."""
+    """The steps left for one rendering. A step is one operation and up to 64 bytes of its result."""
 
     def __init__(self) -> None:
-        self.steps = _STEPS
+        self.steps = _MAX_STEPS
 
     def charge(self, size: int) -> None:
+        """Charge one operation with a result of `size` bytes."""
         self.steps -= 1 + max(size, 0) // _BYTES_PER_STEP
         if self.steps < 0:
-            raise _SpentError
+            raise _BudgetExceededError
 
-    def pay(self, result: Any) -> Any:
-        """Charges for making `result`, and hands it on."""
+    def charge_for(self, result: Any) -> Any:
+        """Charge the operation that made `result`; return `result`."""
         self.charge(_size(result))
         if isinstance(result, int) and result.bit_length() > _MAX_INT_BITS:
-            raise _SpentError
+            raise _BudgetExceededError
         return result
 
 
 def _size(value: Any) -> int:
-    """What `value` takes, roughly, in bytes."""
+    """The approximate size of `value` in bytes."""
     if isinstance(value, str):
         return len(value)
     return 8 * len(value) if isinstance(value, list | tuple) else 0
 
 
 class _Namespace(Namespace):
-    """jinja2's `namespace`, without names that Python looks up by itself (`__call__` and the like)."""
+    """jinja2's `namespace`, without names that Python itself looks up, such as `__call__`."""
 
-    # No parameter has a name, so that a template may write `namespace(self=...)`.
+    # No parameter has a name, so that a template can write `namespace(self=...)`.
     def __init__(*args: Any, **kwargs: Any) -> None:
         for name in dict(*args[1:], **kwargs):
             _refuse_private(name)
@@ -125,7 +129,7 @@ class _Namespace(Namespace):
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks the model's own words for training; here it only writes them."""
+    """`{% generation %}` marks the model's own text for training; here it has no effect on the text."""
 
     tags = {"generation"}  # noqa: RUF012  jinja2 declares it as a plain set
 
@@ -135,18 +139,18 @@ class _Generation(Extension):
 
 
 def _join_output(parts: Iterable[str]) -> str:
-    """What templates and macros use to join what they wrote."""
-    kept, size = [], 0
+    """Joins the output of a template or macro, up to the longest text that is allowed."""
+    joined, size = [], 0
     for part in parts:
         size += len(part)
         if size > _MAX_CHARACTERS:
-            raise _SpentError
-        kept.append(part)
-    return "".join(kept)
+            raise _BudgetExceededError
+        joined.append(part)
+    return "".join(joined)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox, with transformers' filters and functions, whose work is paid for."""
+    """jinja2's immutable sandbox with the filters and functions of transformers, charged to the budget."""
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
     concat = staticmethod(_join_output)
@@ -156,9 +160,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", _Generation],
-            optimized=False,  # the optimizer would run filters while compiling, unpaid
+            optimized=False,  # the optimizer would run filters while compiling, without a budget
         )
-        self.filters |= {"tojson": _tojson, _LOOP: _metered_loop, _JOIN: _metered_join, _PAY: _pay}
+        self.filters |= {"tojson": _tojson, _LOOP: _metered_loop, _JOIN: _metered_join, _CHARGE: _charge}
         self.globals = {
             "range": safe_range,
             "dict": _make_dict,
@@ -168,7 +172,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         }
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        # jinja2 would raise only when the value is used: stop at the attempt.
+        # jinja2 would raise only when the value is used.
         raise jinja2.exceptions.SecurityError(f"access to {attribute!r} of {type(obj).__name__!r}")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -176,16 +180,16 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if operator == "*":
             budget.charge(_repeated_size(left, right))
         if operator == "**" and _power_bits(left, right) > _MAX_INT_BITS:
-            raise _SpentError
-        return budget.pay(self.binop_table[operator](left, right))
+            raise _BudgetExceededError
+        return budget.charge_for(self.binop_table[operator](left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         budget: _Budget = __context[_BUDGET]
-        return budget.pay(super().call(__context, __obj, *args, **kwargs))
+        return budget.charge_for(super().call(__context, __obj, *args, **kwargs))
 
 
 class _Metering(NodeTransformer):
-    """Rewrites a template's loops, `~` and filters so that each step and each result is paid for."""
+    """Rewrites the loops, `~` and filters of a template so that each step and each result is charged."""
 
     def __init__(self, environment: jinja2.Environment) -> None:
         self._environment = environment
@@ -201,12 +205,12 @@ class _Metering(NodeTransformer):
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        return self._filter(node, _PAY)
+        return self._filter(node, _CHARGE)
 
     def _filter(self, node: nodes.Node, name: str) -> nodes.Filter:
-        made = nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
-        made.set_environment(self._environment)
-        return made
+        filtered = nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+        filtered.set_environment(self._environment)
+        return filtered
 
 
 @jinja2.pass_context
@@ -214,29 +218,31 @@ def _metered_loop(context: Context, items: Iterable[Any]) -> Iterator[Any]:
     budget: _Budget = context[_BUDGET]
     for item in items:
         yield item
-        budget.pay(None)
+        budget.charge(0)
 
 
 @jinja2.pass_context
 def _metered_join(context: Context, parts: list[Any]) -> Any:
-    return context[_BUDGET].pay("".join(map(str, parts)))
+    return context[_BUDGET].charge_for("".join(map(str, parts)))
 
 
 @jinja2.pass_context
-def _pay(context: Context, result: Any) -> Any:
-    return context[_BUDGET].pay(result)
+def _charge(context: Context, result: Any) -> Any:
+    return context[_BUDGET].charge_for(result)
 
 
 def _repeated_size(left: Any, right: Any) -> int:
-    """What `left * right` will take, where one is a number and the other is text or a list."""
+    """The size of `left * right` in bytes, if one is a number and the other is text or a list."""
     if isinstance(right, int):
         return _size(left) * right
     return _size(right) * left if isinstance(left, int) else 0
 
 
 def _power_bits(base: Any, exponent: Any) -> int:
-    both_whole = isinstance(base, int) and isinstance(exponent, int)
-    return base.bit_length() * abs(exponent) if both_whole else 0
+    """About how many bits `base ** exponent` has, if both are integers."""
+    if isinstance(base, int) and isinstance(exponent, int):
+        return base.bit_length() * abs(exponent)
+    return 0
 
 
 def _tojson(
@@ -246,7 +252,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """`tojson` as transformers defines it: plain JSON, unlike jinja2's own, which escapes HTML."""
+    """`tojson` as transformers defines it: plain JSON, where jinja2's own escapes HTML."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -266,24 +272,19 @@ def _strftime_now(format: str) -> str:
 
 def _refuse_private(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace takes no name like {name!r}")
+        raise jinja2.exceptions.SecurityError(f"a namespace cannot have the name {name!r}")
 
 
-def _words(tree: nodes.Template) -> Iterator[str]:
+def _strings(tree: nodes.Template) -> Iterator[str]:
     yield from (node.data for node in tree.find_all(nodes.TemplateData))
     yield from (node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str))
     yield from (node.attr for node in tree.find_all(nodes.Getattr))
 
 
 def _at(error: BaseException) -> str:
-    """The template's line that raised `error`, as jinja2 wrote it into the traceback."""
+    """The line of the template that raised `error`; jinja2 writes it into the traceback."""
     line, frame = None, error.__traceback__
     while isinstance(frame, TracebackType):
         line = frame.tb_lineno if frame.tb_frame.f_code.co_filename == "<template>" else line
         frame = frame.tb_next
     return f" in line {line}" if line else ""
-
-
-def _line(error: BaseException) -> str:
-    """The message of `error` as one line without control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in str(error)).split())

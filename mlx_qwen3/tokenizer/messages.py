@@ -1,10 +1,12 @@
-"""What a conversation must look like before a template sees it. Messages are plain dicts.
+"""Checks the messages of a conversation and brings them into the form that chat templates read.
+
+Messages are plain dicts:
 
     {"role": "system" | "user" | "tool", "content": str or [{"type": "text", "text": str}, ...]}
     {"role": "assistant", "content": ..., "reasoning_content": str, "tool_calls": [call, ...]}
     call: {"name": str, "arguments": dict or JSON text}, or that under "function" as in OpenAI's format
 
-What is not like that is refused with the index of its message.
+Anything else raises MessageError with the index of the message.
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ from mlx_qwen3.errors import MessageError
 Message = Mapping[str, Any]
 
 _ROLES = ("system", "user", "assistant", "tool")
-# The first is Qwen3's own name; the others are what other servers call it.
+# The first is Qwen3's own name; other servers use the others.
 _THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Copies of `messages` in the one form templates read. Raises MessageError with the index of a bad one.
+    """Copies of `messages` in the form that templates read.
 
-    Content becomes a string, keys that hold None go, and thinking is called `reasoning_content`.
+    Content becomes a string, keys with the value None are removed, and thinking becomes
+    `reasoning_content`. Raises MessageError with the index of a message that is not valid.
     """
     if not isinstance(messages, list | tuple) or not messages:
         raise MessageError("a conversation is a list of at least one message")
@@ -33,17 +36,17 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
-    """Copies of the tools' JSON schemas. Raises MessageError with the index of one that is no plain dict."""
+    """Copies of the JSON schemas of the tools. Raises MessageError with the index of one that is not JSON."""
     if not isinstance(tools or [], list | tuple):
         raise MessageError("tools are a list of JSON schemas")
     return [_plain_dict(tool, f"tool {index}") for index, tool in enumerate(tools or [])]
 
 
 def split_thinking(message: dict[str, Any]) -> dict[str, Any]:
-    """An assistant's message with its inline `<think>` block moved to `reasoning_content`.
+    """A message of the assistant with its inline `<think>` block moved to `reasoning_content`.
 
-    Cuts where Qwen3's templates cut: the answer follows the last `</think>`, the thinking ends at the
-    first one. A message that says its thinking itself, or has none, stays as it is.
+    It is cut as Qwen3's templates cut it: thinking ends at the first `</think>`, and the answer follows the
+    last one. A message that has `reasoning_content`, or no block, stays as it is.
     """
     content = message["content"]
     if message["role"] != "assistant" or "reasoning_content" in message or "</think>" not in content:
@@ -54,26 +57,27 @@ def split_thinking(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_arguments(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with every call's arguments as a dict, for templates that write them one by one.
+    """The messages with the arguments of every call as a dict, for templates that write them one by one.
 
-    Raises MessageError with the index of a message whose arguments are not the JSON text of an object.
+    Raises MessageError with the index of a message whose arguments are not the text of a JSON object.
     """
     return [_parse_calls(message, f"message {index}") for index, message in enumerate(messages)]
 
 
-def _check_message(given: Any, where: str) -> dict[str, Any]:
-    message = {key: value for key, value in _plain_dict(given, where).items() if value is not None}
+def _check_message(value: Any, where: str) -> dict[str, Any]:
+    message = {key: item for key, item in _plain_dict(value, where).items() if item is not None}
     role = message.get("role")
     if role not in _ROLES:
         problem = f"has the unknown role {role!r:.40}" if "role" in message else "has no role"
         raise MessageError(f"{where} {problem}: use one of {', '.join(_ROLES)}")
     if role == "assistant":
-        message |= _check_thinking(message, where) | _check_calls(message, where)
+        _check_calls(message, where)
+        message |= _thinking(message, where)
     return message | {"content": _check_content(message, f"{where} ({role})")}
 
 
 def _plain_dict(value: Any, where: str) -> dict[str, Any]:
-    """A deep copy of `value` as JSON's own types, so that a template meets no other object."""
+    """A deep copy of `value` made of JSON's types alone, so that a template gets no other object."""
     if not isinstance(value, Mapping):
         raise MessageError(f"{where} is not a dict but {type(value).__name__}")
     try:
@@ -102,7 +106,8 @@ def _part_text(part: Any, where: str) -> str:
     return text
 
 
-def _check_thinking(message: dict[str, Any], where: str) -> dict[str, Any]:
+def _thinking(message: dict[str, Any], where: str) -> dict[str, Any]:
+    """The thinking of a message under Qwen3's name for it; empty if it has none."""
     thinking = next((message[key] for key in _THINKING_KEYS if key in message), None)
     if thinking is None:
         return {}
@@ -111,7 +116,7 @@ def _check_thinking(message: dict[str, Any], where: str) -> dict[str, Any]:
     return {"reasoning_content": thinking}
 
 
-def _check_calls(message: dict[str, Any], where: str) -> dict[str, Any]:
+def _check_calls(message: dict[str, Any], where: str) -> None:
     calls = message.get("tool_calls", [])
     if not isinstance(calls, list | tuple):
         raise MessageError(f"{where} has tool_calls that are not a list")
@@ -123,7 +128,6 @@ def _check_calls(message: dict[str, Any], where: str) -> dict[str, Any]:
             raise MessageError(
                 f"{where} has a tool call without arguments (call {index}): give a dict or JSON text"
             )
-    return {}
 
 
 def _parse_calls(message: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Keeps text that strangers supply from ever becoming a control token.
+"""Special-token injection guard: supplied text never becomes a special token.
 
-A control token is one the chat template alone may write: `<|im_end|>`, `<think>`, `<tool_call>` and the
-like. Before a template renders, a *sentinel* (a code point found nowhere in the conversation) is put into
-every supplied string wherever it could take part in a control token's spelling. After rendering, the
-text is split at the control tokens that are still spelled whole, which only the template can have
-written, and the sentinel is taken out of what lies between.
+Only the chat template may write special tokens (`<|im_end|>`, `<think>`, `<tool_call>`, ...). Before a
+template renders, a *sentinel* is put into every supplied string, at each place that could be part of the
+spelling of a special token. The sentinel is a character that the conversation does not contain. After
+rendering, the text is split at the special tokens that are still spelled without a sentinel: only the
+template can have written those. Then the sentinel is removed from the text between them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from mlx_qwen3.errors import MessageError
 
-# Unicode noncharacters first: no text should hold one. Then the private-use areas.
-_CANDIDATES = (
+# Unicode noncharacters first, because no text should contain one. Then the private-use areas.
+_SENTINELS = (
     range(0xFDD0, 0xFDF0),
     range(0xE000, 0xF900),
     range(0xF0000, 0xFFFFE),
@@ -26,72 +26,73 @@ _CANDIDATES = (
 )
 
 
-class Piece(NamedTuple):
-    """A part of a prompt: plain text, or one control token."""
+class PromptPiece(NamedTuple):
+    """A part of a prompt: plain text, or one special token."""
 
     text: str
-    is_control: bool
+    is_special: bool
 
 
 def choose_sentinel(*texts: str) -> str:
-    """A character that `texts` hold neither as itself nor as its JSON escape.
+    """A character that `texts` contain neither as it is nor as its JSON escape.
 
-    Raises MessageError when they hold every candidate.
+    Raises MessageError if they contain every candidate.
     """
-    for code_point in chain(*_CANDIDATES):
+    for code_point in chain(*_SENTINELS):
         sentinel = chr(code_point)
-        if not any(sentinel in text or _escaped(sentinel) in text for text in texts):
+        if not any(sentinel in text or _json_escape(sentinel) in text for text in texts):
             return sentinel
-    raise MessageError("the conversation holds every private-use character: remove some of them")
+    raise MessageError("the conversation contains every private-use character: remove some of them")
 
 
-class Guard:
-    """Guards supplied values against `control_tokens`, and finds the ones that a template wrote."""
+class SpecialTokenGuard:
+    """Protects supplied values against `special_tokens`, and finds those that a template wrote."""
 
-    def __init__(self, control_tokens: Iterable[str]) -> None:
-        # A one-character token has no inside to put a sentinel in: it is never recognised in a prompt.
-        tokens = sorted((token for token in control_tokens if len(token) > 1), key=len, reverse=True)
-        # Longest first makes the leftmost match the longest one, as the tokenizers library matches.
+    def __init__(self, special_tokens: Iterable[str]) -> None:
+        # A token of one character has no inside for a sentinel, so it is never recognized in a prompt.
+        tokens = sorted((token for token in special_tokens if len(token) > 1), key=len, reverse=True)
+        # Longest first: the leftmost match is the longest one, as in the tokenizers library.
         self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
-        self._firsts = {token[0] for token in tokens}
-        self._lasts = {token[-1] for token in tokens}
+        self._first_characters = {token[0] for token in tokens}
+        self._last_characters = {token[-1] for token in tokens}
         self._insides = {inside for token in tokens for inside in _insides(token)}
 
     def protect(self, value: Any, sentinel: str) -> Any:
-        """A copy of a JSON-like `value` whose strings, keys included, cannot spell a control token.
+        """A copy of a JSON-like `value` whose strings, keys included, cannot spell a special token.
 
-        A spelling that takes its first or last character from a supplied string meets the sentinel
-        beside it, however the template cuts or joins strings. One that takes only its inside from a
-        supplied string (a template writing `<` + key + `>`) meets the sentinel before it. Only a
-        template that puts an inside together from several supplied strings could get past; none does.
+        The sentinel follows each character that begins a special token and precedes each one that ends
+        one. So a spelling that takes its first or last character from a supplied string contains the
+        sentinel, however the template cuts or joins strings. A string that is the inside of a special token
+        gets a sentinel before it, for templates that write `<` + key + `>`. The guard does not cover a
+        template that joins the inside from several supplied strings; no known template does that.
         """
-        return self._protect(value, sentinel, self._marks(sentinel))
+        return self._protect(value, sentinel, self._replacements(sentinel))
 
-    def split(self, text: str, sentinel: str = "") -> Iterator[Piece]:
+    def split(self, text: str, sentinel: str = "") -> Iterator[PromptPiece]:
         """The pieces of rendered `text` in order, without empty ones and without the sentinel."""
         end = 0
         for match in self._pattern.finditer(text):
-            yield from _plain(text[end : match.start()], sentinel)
-            yield Piece(match.group(), is_control=True)
+            yield from _plain_piece(text[end : match.start()], sentinel)
+            yield PromptPiece(match.group(), is_special=True)
             end = match.end()
-        yield from _plain(text[end:], sentinel)
+        yield from _plain_piece(text[end:], sentinel)
 
-    def _marks(self, sentinel: str) -> dict[int, str]:
-        """For `str.translate`: the sentinel goes behind a token's first character and before its last."""
-        marks = {ord(char): char + sentinel for char in self._firsts}
-        return marks | {ord(char): sentinel + marks.get(ord(char), char) for char in self._lasts}
+    def _replacements(self, sentinel: str) -> dict[int, str]:
+        """For `str.translate`: the sentinel after first and before last characters of special tokens."""
+        after = {ord(char): char + sentinel for char in self._first_characters}
+        return after | {ord(char): sentinel + after.get(ord(char), char) for char in self._last_characters}
 
-    def _protect(self, value: Any, sentinel: str, marks: dict[int, str]) -> Any:
+    def _protect(self, value: Any, sentinel: str, replacements: dict[int, str]) -> Any:
         if isinstance(value, str):
-            inside = value.strip().casefold() in self._insides
-            return (sentinel if inside else "") + value.translate(marks)
+            is_inside = value.strip().casefold() in self._insides
+            return (sentinel if is_inside else "") + value.translate(replacements)
         if isinstance(value, dict):
             return {
-                self._protect(key, sentinel, marks): self._protect(item, sentinel, marks)
+                self._protect(key, sentinel, replacements): self._protect(item, sentinel, replacements)
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self._protect(item, sentinel, marks) for item in value]
+            return [self._protect(item, sentinel, replacements) for item in value]
         return value
 
 
@@ -104,13 +105,13 @@ def _insides(token: str) -> Iterator[str]:
             yield token[start:end].strip().casefold()
 
 
-def _plain(text: str, sentinel: str) -> Iterator[Piece]:
+def _plain_piece(text: str, sentinel: str) -> Iterator[PromptPiece]:
     if sentinel:
-        # A template may ask `tojson` for ASCII: then the sentinel is there as its escape.
-        text = text.replace(sentinel, "").replace(_escaped(sentinel), "")
+        # If the template asks `tojson` for ASCII, the sentinel is in the text as its escape.
+        text = text.replace(sentinel, "").replace(_json_escape(sentinel), "")
     if text:
-        yield Piece(text, is_control=False)
+        yield PromptPiece(text, is_special=False)
 
 
-def _escaped(char: str) -> str:
+def _json_escape(char: str) -> str:
     return json.dumps(char)[1:-1]

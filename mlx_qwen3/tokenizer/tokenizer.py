@@ -1,8 +1,8 @@
-"""Text <-> token ids, over the `tokenizers` library.
+"""Text <-> token ids, with the `tokenizers` library.
 
-Text is plain text: `encode` never makes a control token of it unless it is asked to, and a prompt made
-of messages holds only the control tokens that the chat template wrote (see guard.py). Decoding goes
-through bytes: a token's text, spelled in GPT-2's byte alphabet, is turned into the bytes it stands for.
+`encode` treats text as plain text: the spelling of a special token does not become that token unless the
+caller asks for it. A prompt made of messages holds only the special tokens that the chat template wrote
+(see special_tokens.py). Decoding goes through bytes: the vocabulary spells tokens in GPT-2's byte alphabet.
 """
 
 from __future__ import annotations
@@ -19,22 +19,32 @@ from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Encoder
 
 from mlx_qwen3.errors import TemplateError, TokenizerError
-from mlx_qwen3.tokenizer.chat_template import Template, find_template
+from mlx_qwen3.tokenizer.chat_template import ChatTemplate, find_template
 from mlx_qwen3.tokenizer.messages import Message
-from mlx_qwen3.tokenizer.special_tokens import Guard, Piece
+from mlx_qwen3.tokenizer.special_tokens import PromptPiece, SpecialTokenGuard
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer with its control tokens, stop ids and chat template.
+    """A byte-level BPE tokenizer with its special tokens, stop ids and chat template.
 
-    vocab_size: base and added tokens; a checkpoint's embedding may have more rows.
-    control_tokens: every added token, spelling -> id.
-    eos_token_ids: ids that end a turn, the usual one first.
+    Attributes:
+        vocab_size: The number of base and added tokens; the embedding of a checkpoint may have more rows.
+        control_tokens: Every added token, spelling -> id. All of them are special tokens here.
+        eos_token_ids: The ids that end a turn, the usual one first.
+        generation_config: The content of generation_config.json; empty if there is no such file.
     """
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """The tokenizer whose files are in `folder`. Raises TokenizerError."""
+        """Load the tokenizer from the files in `folder`.
+
+        Args:
+            folder: Holds tokenizer.json and, if the checkpoint has them, tokenizer_config.json,
+                generation_config.json and chat_template.jinja.
+
+        Raises:
+            TokenizerError: tokenizer.json is missing, or one of the JSON files cannot be used.
+        """
         encoder = _load_encoder(folder / "tokenizer.json")
         config = _read_json(folder / "tokenizer_config.json")
         generation_config = _read_json(folder / "generation_config.json")
@@ -47,13 +57,13 @@ class Tokenizer:
         generation_config: Mapping[str, Any],
         find_template: Callable[[], str],
     ) -> None:
-        """Use `load_tokenizer`. Takes `encoder` over; `find_template` is asked when a template is needed."""
-        self.control_tokens = _own_added_tokens(encoder)
+        """Use `load_tokenizer`. Changes `encoder`. Calls `find_template` on first use of the template."""
+        self.control_tokens = _make_added_tokens_special(encoder)
         self.vocab_size = encoder.get_vocab_size()
+        self.generation_config = generation_config
         self.eos_token_ids = _eos_token_ids(encoder, config, generation_config)
         self._encoder = encoder
-        self._guard = Guard(self.control_tokens)
-        self._control_ids = frozenset(self.control_tokens.values())
+        self._guard = SpecialTokenGuard(self.control_tokens)
         self._bytes: dict[int, bytes] = {}
         self._named_tokens = _named_tokens(config)
         self._find_template = find_template
@@ -61,24 +71,48 @@ class Tokenizer:
     def encode(
         self, text: str, *, control_tokens: bool = False, add_special_tokens: bool = False
     ) -> list[int]:
-        """The ids of `text`, in which a control token's spelling is text like any other.
+        """The ids of `text`. The spelling of a special token is text, unless `control_tokens` is set.
 
-        control_tokens: recognise them, for prompts written by hand; never for text of strangers.
-        add_special_tokens: what the tokenizer itself puts around a text; Qwen3's puts nothing.
-        Text is NFC-normalised by Qwen3's tokenizer; half a surrogate pair becomes U+FFFD.
+        Qwen3's tokenizer normalizes text to NFC. Half a surrogate pair becomes U+FFFD.
+
+        Args:
+            text: Any text.
+            control_tokens: Read spellings of special tokens as those tokens. For prompts written by hand;
+                never for untrusted text.
+            add_special_tokens: Add what the tokenizer itself puts around a text. Qwen3's adds nothing.
+
+        Returns:
+            The token ids.
+
+        Raises:
+            TokenizerError: `text` is not a str.
         """
+        if not isinstance(text, str):
+            raise TokenizerError(f"text must be a str, not {type(text).__name__}")
         if control_tokens:
             return self._encode_pieces(self._guard.split(text))
-        return self._encoder.encode(_scalars(text), add_special_tokens=add_special_tokens).ids
+        return self._encoder.encode(_replace_surrogates(text), add_special_tokens=add_special_tokens).ids
 
-    def decode(self, ids: Iterable[int], skip_control_tokens: bool = False) -> str:
-        """The text of `ids`. Bytes that are not UTF-8 become U+FFFD, ids without a token become nothing."""
-        token_bytes = self._content_bytes if skip_control_tokens else self._token_bytes
-        return b"".join(map(token_bytes, ids)).decode("utf-8", "replace")
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special tokens as their spelling.
 
-    def stream(self, skip_control_tokens: bool = False) -> TextStream:
+        Args:
+            ids: Token ids. An id that has no token adds nothing.
+
+        Returns:
+            The text. Bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            TokenizerError: `ids` are not integers.
+        """
+        try:
+            return b"".join(map(self._token_bytes, ids)).decode("utf-8", "replace")
+        except TypeError as error:
+            raise TokenizerError(f"ids must be integers: {error}") from None
+
+    def stream(self) -> TextStream:
         """A new decoder for ids that come one at a time."""
-        return TextStream(self._content_bytes if skip_control_tokens else self._token_bytes)
+        return TextStream(self._token_bytes)
 
     def apply_chat_template(
         self,
@@ -87,33 +121,36 @@ class Tokenizer:
         enable_thinking: bool = True,
         add_generation_prompt: bool = True,
     ) -> list[int]:
-        """The ids of the prompt for `messages` and the JSON schemas `tools`.
+        """The prompt for a conversation, with the chat template of the checkpoint.
 
-        Whatever the messages and tools say, control tokens are only where the template writes them.
-        Raises MessageError or TemplateError, see `Template.pieces`.
+        The prompt holds special tokens only where the template writes them, whatever the messages and tools
+        say. `messages` and `tools` are not changed.
+
+        Args:
+            messages: Dicts with `role` and `content`, see `mlx_qwen3.tokenizer.messages`.
+            tools: JSON schemas of the tools offered.
+            enable_thinking: Let a hybrid model think. Other models ignore it.
+            add_generation_prompt: End with the header of the assistant's next message.
+
+        Returns:
+            The token ids of the prompt.
+
+        Raises:
+            MessageError: The template cannot take this conversation.
+            TemplateError: There is no template, or it does not parse, fails, reaches outside its sandbox
+                or does not end.
         """
-        return self._encode_pieces(
-            self.template.pieces(messages, tools, enable_thinking, add_generation_prompt)
-        )
-
-    def render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        enable_thinking: bool = True,
-        add_generation_prompt: bool = True,
-    ) -> str:
-        """The same prompt as text, for people: it does not tell control tokens from their spellings."""
-        return self.template.render(messages, tools, enable_thinking, add_generation_prompt)
+        pieces = self.template.render(messages, tools, enable_thinking, add_generation_prompt)
+        return self._encode_pieces(pieces)
 
     @cached_property
-    def template(self) -> Template:
-        """The checkpoint's chat template. Raises TemplateError when there is none."""
-        return Template(self._find_template(), self.control_tokens, self._named_tokens)
+    def template(self) -> ChatTemplate:
+        """The chat template of the checkpoint. Raises TemplateError if there is none."""
+        return ChatTemplate(self._find_template(), self.control_tokens, self._named_tokens)
 
     @property
     def think_start_id(self) -> int | None:
-        """The id of `<think>`; None where the checkpoint has no such token, as for those below."""
+        """The id of `<think>`; None if the checkpoint has no such token, as for the three ids below."""
         return self.control_tokens.get("<think>")
 
     @property
@@ -146,58 +183,55 @@ class Tokenizer:
                 break
         return None
 
-    # What mlx-lm asks of a tokenizer, so that `mlx_lm.stream_generate(model, tokenizer, ids)` takes this one.
+    # The protocol of mlx-lm, so that `mlx_lm.stream_generate(model, tokenizer, ids)` works.
 
     @property
     def eos_token_id(self) -> int | None:
-        """The usual one of `eos_token_ids`."""
+        """The first of `eos_token_ids`; None if there is none."""
         return next(iter(self.eos_token_ids), None)
 
     @property
     def bos_token(self) -> str | None:
-        """The token that starts every text; Qwen3 has none."""
+        """The token that begins every text; Qwen3 has none."""
         return self._named_tokens.get("bos_token")
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template's source."""
+        """The source of the chat template; None if there is none."""
         try:
             return self.template.source
         except TemplateError:
             return None
 
     def get_vocab(self) -> dict[str, int]:
-        """Every token as the vocabulary spells it -> id. A new dict of `vocab_size` entries."""
+        """A new dict of all tokens, as the vocabulary spells them, -> id."""
         return self._encoder.get_vocab()
 
     def all_bytes(self) -> list[bytes]:
-        """The bytes each id stands for, `vocab_size` of them; of a control token, its spelling."""
+        """The bytes of each token, by id; for a special token, its spelling."""
         tokens = [b""] * self.vocab_size
         for token, token_id in self.get_vocab().items():
             tokens[token_id] = _spelled_bytes(token)
         return tokens
 
-    def _encode_pieces(self, pieces: Iterable[Piece]) -> list[int]:
+    def _encode_pieces(self, pieces: Iterable[PromptPiece]) -> list[int]:
         ids: list[int] = []
-        for text, is_control in pieces:
-            ids += [self.control_tokens[text]] if is_control else self.encode(text)
+        for text, is_special in pieces:
+            ids += [self.control_tokens[text]] if is_special else self.encode(text)
         return ids
 
     def _token_bytes(self, token_id: int) -> bytes:
-        known = self._bytes.get(token_id)
-        if known is None:
+        token_bytes = self._bytes.get(token_id)
+        if token_bytes is None:
             token = self._encoder.id_to_token(token_id)
-            known = self._bytes[token_id] = b"" if token is None else _spelled_bytes(token)
-        return known
-
-    def _content_bytes(self, token_id: int) -> bytes:
-        return b"" if token_id in self._control_ids else self._token_bytes(token_id)
+            token_bytes = self._bytes[token_id] = b"" if token is None else _spelled_bytes(token)
+        return token_bytes
 
 
 class TextStream:
-    """Decodes ids one at a time and never gives out a part of a character.
+    """Decodes ids one at a time. It returns only complete characters.
 
-    What `push` and `finish` return, put together, is `Tokenizer.decode` of all ids.
+    The texts that `push` and `finish` return, joined, are `Tokenizer.decode` of all ids.
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
@@ -205,11 +239,11 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """The characters that `token_id` completes, often none."""
+        """The characters that `token_id` completes; often none."""
         return self._decoder.decode(self._token_bytes(token_id))
 
     def finish(self) -> str:
-        """What is left of a character that never became whole: U+FFFD, or nothing. Starts afresh."""
+        """U+FFFD if the last character is incomplete, else nothing. The stream can be used again."""
         return self._decoder.decode(b"", final=True)
 
 
@@ -218,11 +252,11 @@ def _load_encoder(file: Path) -> Encoder:
         raise TokenizerError(f"{file} is missing: download the checkpoint again, with its tokenizer files")
     try:
         encoder = Encoder.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower type
         raise TokenizerError(f"{file} is broken ({error}): download it again") from error
     if not isinstance(encoder.decoder, decoders.ByteLevel):
         raise TokenizerError(
-            f"{file} is not a byte-level tokenizer, as every Qwen3 checkpoint has: use one of those"
+            f"{file} is not a byte-level tokenizer: use a Qwen3 checkpoint, they all have one"
         )
     return encoder
 
@@ -239,8 +273,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _own_added_tokens(encoder: Encoder) -> Mapping[str, int]:
-    """Makes `encoder` read every added token as plain text, without cutting or padding; their ids."""
+def _make_added_tokens_special(encoder: Encoder) -> Mapping[str, int]:
+    """Makes every added token special, and returns spelling -> id.
+
+    `encoder` then encodes their spellings as text. Truncation and padding are switched off.
+    """
     spellings = [token.content for token in encoder.get_added_tokens_decoder().values()]
     encoder.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in spellings])
     encoder.encode_special_tokens = True
@@ -252,7 +289,7 @@ def _own_added_tokens(encoder: Encoder) -> Mapping[str, int]:
 def _eos_token_ids(
     encoder: Encoder, config: Mapping[str, Any], generation_config: Mapping[str, Any]
 ) -> tuple[int, ...]:
-    """Ids named by the configs, then `<|endoftext|>`; each once, and only those that have a token."""
+    """The ids that the configs name, then `<|endoftext|>`; each once, and only if it has a token."""
     named = generation_config.get("eos_token_id")
     candidates: list[Any] = named if isinstance(named, list) else [named]
     spellings = (_named_tokens(config).get("eos_token"), "<|endoftext|>")
@@ -276,7 +313,7 @@ def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spelled_bytes(token: str) -> bytes:
-    """The bytes a token stands for; a token with characters outside the byte alphabet stands for itself."""
+    """The bytes of a token; one with characters outside the byte alphabet is its own text."""
     try:
         return bytes(_BYTES[char] for char in token)
     except KeyError:
@@ -284,7 +321,7 @@ def _spelled_bytes(token: str) -> bytes:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: printable bytes are their own character, the others follow from U+0100 on."""
+    """GPT-2's byte alphabet: printable bytes are their own character, the others start at U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
@@ -293,8 +330,8 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTES = _byte_alphabet()
 
 
-def _scalars(text: str) -> str:
-    """`text` without halves of surrogate pairs, which have no UTF-8."""
+def _replace_surrogates(text: str) -> str:
+    """`text` with U+FFFD for halves of surrogate pairs, which have no UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Grammars: what may come is what the schema allows, whatever a model would rather say."""
+"""Grammars: the tokens that may come next are those that the schema allows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.events import ToolCall
 from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
-from mlx_qwen3.grammar.closed_schema import closed
-from mlx_qwen3.grammar.matcher import vocabulary
-from mlx_qwen3.grammar.rules import call_rules, only
+from mlx_qwen3.grammar.closed_schema import close_schema
+from mlx_qwen3.grammar.matcher import compiler_for
+from mlx_qwen3.grammar.rules import call_rules, one_call_rules
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
@@ -47,8 +47,8 @@ def grammar_for(
     tokenizer: Tokenizer, schema: Any = None, thinking: bool = False, tools: Mapping[str, Any] | None = None
 ) -> TurnGrammar:
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], enable_thinking=thinking)
-    form = None if schema is None else AnswerSchema.of(schema)
-    grammar = constrain(tokenizer, tokenizer.vocab_size + 7, prompt, form, tools or {})
+    answer = None if schema is None else AnswerSchema.of(schema)
+    grammar = constrain(tokenizer, tokenizer.vocab_size + 7, prompt, answer, tools or {})
     assert grammar is not None
     return grammar
 
@@ -59,7 +59,7 @@ def allowed(grammar: TurnGrammar) -> list[int] | None:
 
 
 def walk(grammar: TurnGrammar, tokenizer: Tokenizer, rng: np.random.Generator, most: int) -> list[int]:
-    """Tokens drawn at random from what may come, up to the end of the turn."""
+    """Tokens drawn at random from those that may come next, up to the end of the turn."""
     said: list[int] = []
     for _ in range(most):
         said.append(int(rng.choice(allowed(grammar))))
@@ -79,11 +79,11 @@ def say(grammar: TurnGrammar, tokenizer: Tokenizer, text: str) -> None:
 
 @pytest.mark.parametrize("first", range(0, 80, 20))
 def test_whatever_is_drawn_from_the_masks_is_valid(first: int, demo_tokenizer: Tokenizer) -> None:
-    """With a limit that leaves room for twice the shortest answer, and for nothing that has no end."""
+    """With a limit of twice the shortest answer and 100 tokens, so that every answer must end."""
     for seed in range(first, first + 20):
         schema = random_schema(seed)
         grammar = grammar_for(demo_tokenizer, schema)
-        grammar.limit = 100 + 2 * grammar._current().tokens_to_end()
+        grammar.limit = 100 + 2 * grammar._current_matcher().tokens_to_end()
         said = walk(grammar, demo_tokenizer, np.random.default_rng(seed), grammar.limit)
         assert not set(said) & set(demo_tokenizer.control_tokens.values())
         jsonschema.validate(json.loads(demo_tokenizer.decode(said)), schema)
@@ -114,7 +114,7 @@ def test_the_real_vocabulary_is_bound_as_well() -> None:
     for seed in range(2):
         schema = random_schema(seed)
         grammar = grammar_for(tokenizer, schema)
-        grammar.limit = 60 + 2 * grammar._current().tokens_to_end()
+        grammar.limit = 60 + 2 * grammar._current_matcher().tokens_to_end()
         text = tokenizer.decode(walk(grammar, tokenizer, np.random.default_rng(seed), grammar.limit))
         jsonschema.validate(json.loads(text), schema)
 
@@ -173,7 +173,7 @@ def test_a_forced_end_of_thinking_leads_to_the_answer(demo_tokenizer: Tokenizer)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_what_was_taken_back_was_never_there(data: st.DataObject, demo_tokenizer: Tokenizer) -> None:
-    """As a speculation does it: accept some, take some back, and stand where a straight way leads."""
+    """Speculative decoding accepts tokens and rolls some back: the mask is that of the tokens left."""
     texts = {
         True: '<think>\nso\n</think>\n\n{"x": 3, "label": "a\\"b"}<|im_end|>',
         False: "<think>\nso\n</think>\n\nSee:\n<tool_call>\n"
@@ -228,7 +228,7 @@ def test_calls_drawn_at_random_are_read_without_repair(
         grammar.accept(opening)
         said, rng = [opening], np.random.default_rng(seed)
         while (may := allowed(grammar)) is not None and len(said) < 600:
-            bits = grammar._current().ending_bits() if len(said) > 100 else None
+            bits = grammar._current_matcher().closing_mask() if len(said) > 100 else None
             said.append(
                 int(
                     rng.choice(
@@ -238,7 +238,7 @@ def test_calls_drawn_at_random_are_read_without_repair(
             )
             grammar.accept(said[-1])
         if tool_format is ToolFormat.XML and len(said) >= 600:
-            continue  # free text has no end that could be hurried to
+            continue  # free text has no end to steer to
         [call] = [
             event
             for event in parse_text(
@@ -318,46 +318,46 @@ def test_objects_are_closed_unless_they_are_composed() -> None:
     inner = {"properties": {"properties": {"type": "object"}}}
     schema = {"properties": {"a": {"type": "array", "items": inner}}, "$defs": {"b": inner}}
     shut = inner | {"additionalProperties": False}
-    assert closed(schema) == {
+    assert close_schema(schema) == {
         "properties": {"a": {"type": "array", "items": shut}},
         "$defs": {"b": shut},
         "additionalProperties": False,
     }
     for composed in ({"allOf": [inner, {"properties": {"b": {}}}]}, {"$ref": "#/$defs/x", **inner}):
-        assert closed({"properties": {"c": composed}}) == {"properties": {"c": composed}}
+        assert close_schema({"properties": {"c": composed}}) == {"properties": {"c": composed}}
     for said in ({**inner, "additionalProperties": True}, {**inner, "required": ["elsewhere"]}):
-        assert closed(said) == said
+        assert close_schema(said) == said
 
 
 def test_rules_of_calls_do_not_depend_on_the_template(demo_tokenizer: Tokenizer) -> None:
-    """Spelled as Qwen3-Coder spells them: values as they are, JSON where the kind asks for it."""
+    """Calls as Qwen3-Coder writes them: JSON for types that are not strings, other values as they are."""
     schema = {
         "type": "object",
         "properties": {"path": {"type": "string"}, "deep": {"type": "boolean"}, "n": {"type": "integer"}},
         "required": ["path"],
     }
-    rules = only(call_rules({"list": schema}, ToolFormat.XML, (1, 2)))
-    matcher = vocabulary(demo_tokenizer).result().matcher(rules)
+    rules = one_call_rules(call_rules({"list": schema}, ToolFormat.XML, (1, 2)))
+    matcher = compiler_for(demo_tokenizer).result().matcher(rules)
     text = (
         '\n<function=list>\n<parameter=path>\n/a "b"\n</parameter>\n'
         "<parameter=deep>\ntrue\n</parameter>\n</function>\n"
     )
     for token in demo_tokenizer.encode(text):
-        assert matcher.bits()[token // 8] >> token % 8 & 1, demo_tokenizer.decode([token])
+        assert matcher.mask()[token // 8] >> token % 8 & 1, demo_tokenizer.decode([token])
         matcher.accept(token)
 
 
-def test_a_vocabulary_goes_with_its_tokenizer() -> None:
+def test_a_compiler_is_freed_with_its_tokenizer() -> None:
     tokenizer = load_tokenizer(DEMO)
-    vocabulary(tokenizer).result().matcher("start: /a+/").bits()
+    compiler_for(tokenizer).result().matcher("start: /a+/").mask()
     gone = weakref.ref(tokenizer)
     del tokenizer
     gc.collect()
     assert gone() is None
 
 
-def test_a_tokenizer_s_vocabulary_is_made_once(demo_tokenizer: Tokenizer) -> None:
+def test_the_compiler_of_a_tokenizer_is_made_once(demo_tokenizer: Tokenizer) -> None:
     before = threading.active_count()
-    made = {vocabulary(demo_tokenizer) for _ in range(3)}
-    assert len(made) == 1
+    compilers = {compiler_for(demo_tokenizer) for _ in range(3)}
+    assert len(compilers) == 1
     assert threading.active_count() <= before + 1

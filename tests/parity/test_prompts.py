@@ -13,8 +13,8 @@ from qwen_tokenizer_files import DEMO_TEMPLATE, SHARED, official_templates, qwen
 
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.tokenizer import Tokenizer
-from mlx_qwen3.tokenizer.chat_template import Template
-from mlx_qwen3.tokenizer.jinja_sandbox import Program
+from mlx_qwen3.tokenizer.chat_template import ChatTemplate
+from mlx_qwen3.tokenizer.jinja_sandbox import CompiledTemplate
 
 GOLDEN = json.loads((Path(__file__).parent / "prompts_golden.json").read_text(encoding="utf-8"))
 SPELLINGS = ["<think>", "</think>", "<tool_response>", "</tool_response>", "\n", "a", ""]
@@ -32,7 +32,8 @@ def tokenizer() -> Tokenizer:
 def test_demo_template_writes_the_official_prompt(tokenizer: Tokenizer, number: int) -> None:
     golden = GOLDEN[number]
 
-    assert tokenizer.render(**golden["request"]) == golden["text"]
+    pieces = tokenizer.template.render(**golden["request"])
+    assert "".join(piece.text for piece in pieces) == golden["text"]
 
     ids = tokenizer.apply_chat_template(**golden["request"])
     assert hashlib.sha256(json.dumps(ids).encode()).hexdigest() == golden["ids_sha256"]
@@ -42,8 +43,8 @@ def test_demo_template_writes_the_official_prompt(tokenizer: Tokenizer, number: 
 @pytest.mark.parametrize("revision", ["first", "second"])
 def test_unguarded_the_demo_template_is_the_official_one_too(revision: str) -> None:
     """Other programs render a checkpoint's template without our guard, on text that holds its tokens."""
-    demo = Program(DEMO_TEMPLATE.read_text(encoding="utf-8"))
-    official = Program(official_templates()[revision])
+    demo = CompiledTemplate(DEMO_TEMPLATE.read_text(encoding="utf-8"))
+    official = CompiledTemplate(official_templates()[revision])
     pick = random.Random(0)
     for _ in range(300):
         messages = [
@@ -71,7 +72,7 @@ def test_2000_prompts_equal_transformers(revision: str) -> None:
     if source is None:
         pytest.skip("no published templates beside the repository")
     tokenizer = load_tokenizer(qwen_tokenizer_folder())
-    tokenizer.template = Template(source, tokenizer.control_tokens)
+    tokenizer.template = ChatTemplate(source, tokenizer.control_tokens)
     reference = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(qwen_tokenizer_folder() / "tokenizer.json"),
         chat_template=official.get(revision) or official.get("first") or source,

@@ -1,4 +1,4 @@
-"""Text that strangers supply never becomes a control token."""
+"""Supplied text never becomes a special token."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from qwen_tokenizer_files import CONTROL_TOKENS, qwen_tokenizer_folder
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.tokenizer import Tokenizer
-from mlx_qwen3.tokenizer.chat_template import Template
-from mlx_qwen3.tokenizer.special_tokens import Guard, Piece, choose_sentinel
+from mlx_qwen3.tokenizer.chat_template import ChatTemplate
+from mlx_qwen3.tokenizer.special_tokens import PromptPiece, SpecialTokenGuard, choose_sentinel
 
-# Tool calls as elements named after what was supplied, the way Qwen3-Coder spells them.
+# Tool calls as XML elements named after supplied strings, as Qwen3-Coder writes them.
 XML_TEMPLATE = """
 {%- for tool in tools or [] -%}
     {{- '<|im_start|>system\n<function>\n<name>' ~ tool.function.name ~ '</name>\n' -}}
@@ -47,7 +47,7 @@ XML_TEMPLATE = """
 {%- endif -%}
 """
 
-# Templates that handle a supplied text in ways that could make a token of it.
+# Templates that handle a supplied text in ways that could make a special token of it.
 NASTY_TEMPLATES = [
     "{{ t }}",
     "<{{ t }}>",
@@ -82,7 +82,7 @@ def tokenizer() -> Tokenizer:
 
 @cache
 def hostile_strings(count: int, seed: int = 0) -> list[str]:
-    """`count` different tries at a control token: whole, cut, cased, doubled, nested, quoted, disguised."""
+    """`count` attempts at a special token: whole, cut, cased, doubled, nested, quoted, disguised."""
     pick, made = random.Random(seed), dict.fromkeys(TOKENS + INSIDES)
     while len(made) < count:
         made[_hostile(pick)] = None
@@ -127,7 +127,7 @@ def _hostile(pick: random.Random) -> str:
 
 
 def conversation(spoken: list[str], written: list[str]) -> dict[str, Any]:
-    """A request that holds each of `spoken` as it is, and each of `written` where a template writes JSON."""
+    """A request with each of `spoken` as plain text, and each of `written` where a template writes JSON."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": spoken[0]}]
     for text, value in zip(spoken, written, strict=True):
         call = {"name": text, "arguments": {value: value, "list": [value, {value: 1}]}}
@@ -149,7 +149,7 @@ def _tool(text: str) -> dict[str, Any]:
 
 
 def parts(tokenizer: Tokenizer, ids: list[int]) -> tuple[list[int], list[str]]:
-    """The control ids of a prompt, and the text before, between and after them."""
+    """The ids of the special tokens of a prompt, and the text before, between and after them."""
     controls, texts, plain = [], [], []
     for token_id in ids:
         if token_id < FIRST_CONTROL_ID:
@@ -162,7 +162,7 @@ def parts(tokenizer: Tokenizer, ids: list[int]) -> tuple[list[int], list[str]]:
 
 
 def check_hostile(tokenizer: Tokenizer, hostile: list[str], write: Callable[[str], str]) -> None:
-    """Each prompt is one of harmless words in which every word is replaced by a hostile string."""
+    """A prompt of hostile strings has the special tokens of the same prompt with harmless words."""
     harmless = conversation([f"spoken{i}." for i in range(BATCH)], [f"written{i}." for i in range(BATCH)])
     expected_controls, texts = parts(tokenizer, tokenizer.apply_chat_template(**harmless))
     for start in range(0, len(hostile), BATCH):
@@ -182,17 +182,19 @@ def test_10000_hostile_strings_in_the_demo_template(tokenizer: Tokenizer) -> Non
 
 def test_hostile_strings_in_an_xml_template(tokenizer: Tokenizer) -> None:
     own = load_tokenizer(qwen_tokenizer_folder())
-    own.template = Template(XML_TEMPLATE, own.control_tokens)
+    own.template = ChatTemplate(XML_TEMPLATE, own.control_tokens)
     hostile = hostile_strings(5000, seed=1)
     check_hostile(own, hostile, str)
 
 
 @pytest.mark.parametrize("source", NASTY_TEMPLATES)
 def test_no_template_makes_a_token_of_hostile_text(source: str) -> None:
-    template = Template(f"{{% for m in messages %}}{{% set t = m.content %}}{source}{{% endfor %}}", TOKENS)
+    template = ChatTemplate(
+        f"{{% for m in messages %}}{{% set t = m.content %}}{source}{{% endfor %}}", TOKENS
+    )
     hostile = hostile_strings(3000, seed=2)
-    pieces = template.pieces([{"role": "user", "content": text} for text in hostile])
-    assert [piece.text for piece in pieces if piece.is_control] == []
+    pieces = template.render([{"role": "user", "content": text} for text in hostile])
+    assert [piece.text for piece in pieces if piece.is_special] == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -208,7 +210,7 @@ def test_plain_text_is_encoded_without_control_tokens(tokenizer: Tokenizer, text
 
 
 def test_honest_text_is_left_alone() -> None:
-    guard = Guard(TOKENS)
+    guard = SpecialTokenGuard(TOKENS)
     honest = {
         "role": "user",
         "n": [1, 2.5, None, True, "f(x)", {"type": "object"}],
@@ -218,19 +220,19 @@ def test_honest_text_is_left_alone() -> None:
 
 
 def test_guard_marks_what_could_be_part_of_a_token() -> None:
-    guard = Guard(["<think>", "<|im_end|>"])
+    guard = SpecialTokenGuard(["<think>", "<|im_end|>"])
     assert guard.protect("a<b", "*") == "a<*b"
     assert guard.protect("a>b", "*") == "a*>b"
     assert guard.protect({"Think ": ["|im_end|", "im_end"]}, "*") == {"*Think ": ["*|im_end|", "*im_end"]}
 
 
 def test_split_finds_the_longest_token_and_drops_the_sentinel() -> None:
-    guard = Guard(["<a>", "<a><b>", "x"])
+    guard = SpecialTokenGuard(["<a>", "<a><b>", "x"])
     assert list(guard.split("\ufdd0y<a><b>x<\ufdd0a>\\ufdd0<a>", "\ufdd0")) == [
-        Piece("y", False),
-        Piece("<a><b>", True),
-        Piece("x<a>", False),
-        Piece("<a>", True),
+        PromptPiece("y", False),
+        PromptPiece("<a><b>", True),
+        PromptPiece("x<a>", False),
+        PromptPiece("<a>", True),
     ]
 
 
