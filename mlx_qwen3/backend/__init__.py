@@ -1,1 +1,1 @@
-"""What differs between CPU, Metal and CUDA: device, memory, and the products that are fast on a CPU."""
+"""What differs between CPU, Metal and CUDA: the device, its memory, and products that are fast on a CPU."""

@@ -1,1 +1,1 @@
-"""The architecture: a module tree that mirrors Qwen3."""
+"""Qwen3 in MLX: the architecture, and its preparation for a device."""

@@ -8,22 +8,17 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.backend.exp import sigmoid
+from mlx_qwen3.model.activation import swiglu
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.model.fused_projections import Folding
+from mlx_qwen3.model.fused_projections import FusedProjections
 
 Activation = Callable[[mx.array, mx.array], mx.array]
 
 
-def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up. `nn.silu` is compiled, for which MLX starts a C++ compiler on the CPU."""
-    return gate * sigmoid(gate) * up
-
-
-class MLP(Folding):
+class MLP(FusedProjections):
     """SwiGLU: down(silu(gate(x)) * up(x)) (https://arxiv.org/abs/2002.05202)."""
 
-    together = ("gate_proj", "up_proj")
+    fused = ("gate_proj", "up_proj")
     activation: Activation = staticmethod(swiglu)
 
     def __init__(self, hidden_size: int, intermediate_size: int):
@@ -33,11 +28,13 @@ class MLP(Folding):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(self.activation(*self.project(x)))
+        """x (B, L, hidden) -> (B, L, hidden)."""
+        gate, up = self.project(x)  # (B, L, intermediate) each
+        return self.down_proj(self.activation(gate, up))
 
 
 class SparseMoeBlock(nn.Module):
-    """Sends each token to its `num_experts_per_tok` best experts and mixes what they return."""
+    """Routes each token to its `num_experts_per_tok` best experts and mixes their outputs."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -47,15 +44,16 @@ class SparseMoeBlock(nn.Module):
         self.switch_mlp = SwitchMLP(config.hidden_size, config.moe_intermediate_size, config.num_experts)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """x (B, L, hidden) -> (B, L, hidden). N is B * L tokens, K experts per token."""
         tokens = x.reshape(-1, x.shape[-1])  # (N, hidden)
-        experts, weights = self.route(tokens)
-        mixed = (self.switch_mlp(tokens, experts) * weights[..., None]).sum(axis=1)
-        return mixed.reshape(x.shape)
+        experts, weights = self.route(tokens)  # (N, K)
+        outputs = self.switch_mlp(tokens, experts)  # (N, K, hidden)
+        return (outputs * weights[..., None]).sum(axis=1).reshape(x.shape)
 
     def route(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
-        """tokens (N, hidden) -> the experts chosen (N, K) and their weights (N, K)."""
-        # Softmax over all experts in fp32, as trained: bf16 would change which experts win.
-        probabilities = mx.softmax(self.gate(tokens).astype(mx.float32), axis=-1)
+        """tokens (N, hidden) -> the chosen experts (N, K) and their weights (N, K)."""
+        # Softmax over all experts in fp32, as in training: bf16 would change which experts win.
+        probabilities = mx.softmax(self.gate(tokens).astype(mx.float32), axis=-1)  # (N, experts)
         k = self.num_experts_per_tok
         experts = mx.stop_gradient(mx.argpartition(-probabilities, kth=k - 1, axis=-1)[..., :k])
         weights = mx.take_along_axis(probabilities, experts, axis=-1)
@@ -64,10 +62,10 @@ class SparseMoeBlock(nn.Module):
         return experts, weights.astype(tokens.dtype)
 
 
-class SwitchMLP(Folding):
+class SwitchMLP(FusedProjections):
     """The SwiGLUs of all experts, their matrices stacked along a first axis."""
 
-    together = ("gate_proj", "up_proj")
+    fused = ("gate_proj", "up_proj")
     activation: Activation = staticmethod(swiglu)
     # From this many (token, expert) pairs on, pairs are sorted so that each expert is read once.
     sort_from = 64
@@ -79,21 +77,22 @@ class SwitchMLP(Folding):
         self.down_proj = SwitchLinear(intermediate_size, hidden_size, num_experts)
 
     def __call__(self, tokens: mx.array, experts: mx.array) -> mx.array:
-        """tokens (N, hidden), experts (N, K) -> (N, K, hidden): each token through each of its experts."""
+        """Each token through each of its experts: tokens (N, hidden), experts (N, K) -> (N, K, hidden)."""
         N, K = experts.shape
-        chosen = experts.flatten()  # (N * K,)
-        is_sorted = chosen.size >= self.sort_from
-        order = mx.argsort(chosen) if is_sorted else mx.arange(N * K)
-        x, chosen = tokens[order // K][:, None, :], chosen[order]  # (N * K, 1, hidden)
-        hidden = self.activation(*self.project(x, chosen, is_sorted))
-        y = self.down_proj(hidden, chosen, is_sorted).squeeze(1)
+        experts = experts.flatten()  # (N * K,)
+        is_sorted = experts.size >= self.sort_from
+        order = mx.argsort(experts) if is_sorted else mx.arange(N * K)
+        x, experts = tokens[order // K][:, None, :], experts[order]  # (N * K, 1, hidden), (N * K,)
+
+        gate, up = self.project(x, experts, is_sorted)  # (N * K, 1, intermediate) each
+        y = self.down_proj(self.activation(gate, up), experts, is_sorted).squeeze(1)  # (N * K, hidden)
         if is_sorted:
             y = y[mx.argsort(order)]
         return y.reshape(N, K, -1)
 
 
 class SwitchLinear(nn.Module):
-    """One matrix per expert; each row of the input names the expert it goes through."""
+    """One matrix per expert. Each row of the input goes through the expert named for it."""
 
     def __init__(self, input_dims: int, output_dims: int, num_experts: int):
         super().__init__()
@@ -102,7 +101,7 @@ class SwitchLinear(nn.Module):
 
     def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
         """x (M, 1, in), experts (M,) -> (M, 1, out)."""
-        weight = self.weight.swapaxes(-1, -2)
+        weight = self.weight.swapaxes(-1, -2)  # (experts, in, out)
         return mx.gather_mm(x, weight, rhs_indices=experts, sorted_indices=is_sorted)
 
     def to_quantized(
@@ -110,7 +109,7 @@ class SwitchLinear(nn.Module):
         group_size: int | None = None,
         bits: int | None = None,
         mode: str = "affine",
-        **_: Any,  # MLX passes `quantize_input` to layers that can; experts cannot
+        **_: Any,  # `quantize_input`, which experts do not support
     ) -> QuantizedSwitchLinear:
         """The same experts with quantized matrices; called by `nn.quantize`."""
         quantized = QuantizedSwitchLinear(group_size or 64, bits or 4, mode)

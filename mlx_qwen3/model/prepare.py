@@ -1,13 +1,13 @@
-"""Where a device's wishes are met: the number format it computes in, how it multiplies, what it holds.
+"""Prepares a loaded model for MLX's device: dtype, fused projections, compiled decoding step, CPU layers.
 
-On Metal and CUDA a model's numbers stay as its checkpoint's are. `prepare` folds matrices that take
-the same input into one (model/fold.py) and compiles the decoding step (model/step.py), so that less
-has to be started for each token.
+On Metal and CUDA the numbers stay as the checkpoint stores them. `prepare` fuses matrices that take the
+same input (fused_projections.py) and compiles the decoding step (compiled_step.py), so that fewer kernels
+are started for each token.
 
-MLX's CPU backend gains nothing from either (docs/performance.md), and its 16-bit and quantized
-kernels are ten to a hundred times slower than the BLAS it calls for fp32. There `prepare` makes a
-model compute in fp32 and swaps the modules that hold matrices for those of cpu_modules.py. Names and
-values of parameters stay, so saving, LoRA and `isinstance` checks work as before.
+MLX's CPU backend gains nothing from either (docs/performance.md), and its 16-bit and quantized kernels are
+ten to a hundred times slower than the BLAS it calls for fp32. There `prepare` makes a model compute in fp32
+and replaces the layers that hold matrices by those of cpu_layers.py. Parameters keep their names and values,
+so saving, LoRA and `isinstance` checks work as before.
 """
 
 from __future__ import annotations
@@ -18,37 +18,44 @@ import mlx.nn as nn
 from mlx_qwen3.backend.blas import is_plain
 from mlx_qwen3.backend.device import available_memory, is_cpu
 from mlx_qwen3.backend.matmul import HALF
-from mlx_qwen3.model.cpu_layers import CPU_KINDS
-from mlx_qwen3.model.fused_projections import Folding
-from mlx_qwen3.model.mlp import MLP, QuantizedSwitchLinear, SwitchLinear, SwitchMLP, swiglu
+from mlx_qwen3.model.activation import compiled_swiglu
+from mlx_qwen3.model.compiled_step import CompiledStep
+from mlx_qwen3.model.cpu_layers import CPU_LAYERS
+from mlx_qwen3.model.fused_projections import FusedProjections
+from mlx_qwen3.model.mlp import MLP, QuantizedSwitchLinear, SwitchLinear, SwitchMLP
 from mlx_qwen3.model.qwen3 import Model
 
-# How much of the memory that is free after loading may hold fp32 copies; the rest is for the KV
-# cache, activations, and the machine's other work.
+# The share of the memory that is free after loading that fp32 copies may take. The rest is for the KV
+# cache, activations, and other programs.
 DENSE_SHARE = 0.5
 
 
 def compute_dtype(stored: mx.Dtype) -> mx.Dtype:
-    """The format in which weights stored as `stored` are computed with on this device."""
+    """The dtype in which this device computes with weights stored as `stored`."""
     return mx.float32 if is_cpu() and not is_plain() and stored in HALF else stored
 
 
 def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
-    """Make `model`, its weights loaded, fast on MLX's default device; returns the same model.
+    """Make `model` fast on MLX's default device, in place. Does nothing with `MLX_QWEN3_PLAIN=1`.
 
-    budget: bytes that fp32 copies of matrices may take on the CPU; None is `DENSE_SHARE` of the free
-    memory. Evaluates the weights. Does nothing with `MLX_QWEN3_PLAIN=1`.
+    Args:
+        model: A model or a part of one, its weights loaded. They are evaluated.
+        budget: Bytes that fp32 copies of matrices may take on the CPU; None is `DENSE_SHARE` of the
+            free memory.
+
+    Returns:
+        `model`.
     """
     if is_plain():
         return model
     if not is_cpu():
-        start_less(model)
+        compile_for_gpu(model)
         return model
     mx.eval(model.parameters())
     budget = int(available_memory() * DENSE_SHARE) if budget is None else budget
     for module in _leaves(model):
-        if kind := CPU_KINDS.get(type(module)):
-            module.__class__ = kind  # in place: whoever holds the module holds the fast one
+        if cpu_layer := CPU_LAYERS.get(type(module)):
+            module.__class__ = cpu_layer  # in place: other references to the module get the fast one too
             taken = module.make_dense(budget) if _gains_from_dense(module, model) else 0
             budget -= taken or _cast_scales(module, budget)
         _cast_vectors(module)
@@ -57,16 +64,16 @@ def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
     return model
 
 
-def wanted_copies(model: nn.Module, itemsize: int) -> int:
-    """The budget with which `prepare` would hold every matrix of `model` in fp32, where that pays.
+def dense_copies_wanted(model: nn.Module, itemsize: int) -> int:
+    """The budget with which `prepare` holds every matrix of `model` in fp32, where that pays; in bytes.
 
-    itemsize: bytes of the numbers it is stored in. The weights need not be loaded.
+    itemsize: bytes of a stored number. The weights need not be loaded.
     """
     if not is_cpu() or is_plain() or itemsize >= 4:
         return 0
     wanted = 0
     for module in _leaves(model):
-        if not CPU_KINDS.get(type(module)):
+        if not CPU_LAYERS.get(type(module)):
             continue
         if _gains_from_dense(module, model):
             is_packed = module.weight.dtype == mx.uint32
@@ -76,24 +83,21 @@ def wanted_copies(model: nn.Module, itemsize: int) -> int:
     return wanted
 
 
-compiled_swiglu = mx.compile(swiglu, shapeless=True)
-
-
-def start_less(model: nn.Module) -> None:
-    """Fold matrices and compile what can be, so that a device is given fewer and larger pieces of work."""
+def compile_for_gpu(model: nn.Module) -> None:
+    """Fuse projections and compile what can be, so that a GPU starts fewer and larger kernels."""
     for module in model.modules():
-        if isinstance(module, Folding):
-            module.fold()
+        if isinstance(module, FusedProjections):
+            module.fuse()
         if isinstance(module, MLP | SwitchMLP):
             module.activation = compiled_swiglu
     if isinstance(model, Model):
-        model.compile_step()
+        model.use_step(CompiledStep)
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:
-    """Modules without children; those read whole for every token come before experts.
+    """Modules without children; experts come last, because the others are read whole for every token.
 
-    The largest come first: while a matrix is cast, both forms are there, and memory is not full yet.
+    The largest come first: while a matrix is cast, memory holds both forms, and it is not full yet.
     """
     leaves = [leaf for _, leaf in model.named_modules() if not leaf.children()]
 
@@ -105,29 +109,35 @@ def _leaves(model: nn.Module) -> list[nn.Module]:
 
 
 def _gains_from_dense(module: nn.Module, model: nn.Module) -> bool:
-    """Whether fp32 rows are worth their memory: not where few are read (an embedding that is no output
-    head), nor for quantized experts, eight times as large for a seventh of the time."""
+    """Whether an fp32 copy is worth its memory.
+
+    Not for an embedding that is no output head: few of its rows are read. Not for quantized experts: the
+    copy is eight times as large for a seventh of the time.
+    """
     if isinstance(module, nn.Embedding | nn.QuantizedEmbedding):
         return "lm_head" not in model
     return not isinstance(module, QuantizedSwitchLinear)
 
 
 def _cast_vectors(module: nn.Module) -> None:
-    """Norm weights and biases of sums to fp32; matrices are left to `make_dense`."""
+    """Cast norm weights and the biases of linear layers to fp32. `make_dense` casts matrices."""
     for name, value in module.parameters().items():
         if isinstance(value, mx.array) and value.dtype in HALF and value.ndim < 2:
             module[name] = value.astype(mx.float32)
 
 
 def _scales(module: nn.Module) -> list[str]:
-    """The names of a quantized module's 16-bit scales and offsets."""
+    """The names of a quantized module's 16-bit scales and biases."""
     if module.get("scales") is None or module.scales.dtype == mx.uint8:
         return []
     return [name for name in ("scales", "biases") if module.get(name) is not None]
 
 
 def _cast_scales(module: nn.Module, budget: int) -> int:
-    """Scales to fp32, which else are cast whenever used, if that takes at most `budget` more bytes."""
+    """Cast scales and biases to fp32 if that takes at most `budget` more bytes; return how many it took.
+
+    Otherwise they are cast for every product.
+    """
     names = [name for name in _scales(module) if module[name].dtype in HALF]
     extra = sum(module[name].nbytes for name in names)
     if extra > budget:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,9 +15,7 @@ from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt_cache import make_layer_cache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
-from mlx_qwen3.model.attention import Attention
-from mlx_qwen3.model.attention_kernels import Mask
-from mlx_qwen3.model.compiled_step import Step
+from mlx_qwen3.model.attention import Attention, CacheMask
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.mlp import make_mlp
 from mlx_qwen3.model.rope import RoPE, YarnRoPE, make_rope
@@ -25,7 +24,7 @@ EXPERT_KEY = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.((?:gate|up|down)_proj\.\w+
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward, each on a normalised copy that is added back."""
+    """Attention, then feed-forward. Each reads a normalised copy of x and is added to x."""
 
     def __init__(self, config: ModelConfig, layer_index: int):
         super().__init__()
@@ -34,13 +33,14 @@ class TransformerBlock(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, mask: Mask = None, cache: Cache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, mask: CacheMask = None, cache: Cache | None = None) -> mx.array:
+        """x (B, L, hidden) -> (B, L, hidden)."""
         x = x + self.self_attn(self.input_layernorm(x), mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Qwen3Model(nn.Module):
-    """Embedding, the layers, and the final norm: ids in, hidden states out."""
+    """Embedding, the layers, and the final norm."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -49,13 +49,28 @@ class Qwen3Model(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def __call__(self, inputs: mx.array, cache: Sequence[Cache] | None = None) -> mx.array:
-        """inputs (B, L) -> hidden states (B, L, hidden)."""
-        x = self.embed_tokens(inputs)
+        """Token ids (B, L) -> hidden states (B, L, hidden)."""
+        x = self.embed_tokens(inputs)  # (B, L, hidden)
         mask = causal_mask(inputs.shape[1], cache)
         caches: Sequence[Cache | None] = cache or [None] * len(self.layers)
         for layer, layer_cache in zip(self.layers, caches, strict=True):
             x = layer(x, mask, layer_cache)
         return self.norm(x)
+
+
+class DecodeStep(Protocol):
+    """A faster way to compute `model(inputs, cache)` for at most `max_tokens` ids."""
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    def is_of(self, model: Model) -> bool:
+        """Whether it still computes what `model` does: no module or weight was replaced since."""
+        ...
+
+    def __call__(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> mx.array:
+        """Token ids (B, L) -> logits (B, L, V)."""
+        ...
 
 
 class Model(nn.Module):
@@ -65,11 +80,12 @@ class Model(nn.Module):
     that its generation, training and evaluation run on this module unchanged.
     """
 
-    _step: Step | None = None
+    _make_step: Callable[[Model], DecodeStep] | None = None
+    _step: DecodeStep | None = None
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self._scales = _Scales()
+        self._scalings = _Scalings()
         self.args = config
         self.model_type = config.model_type
         self.model = Qwen3Model(config)
@@ -77,29 +93,35 @@ class Model(nn.Module):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def __call__(self, inputs: mx.array, cache: Sequence[Cache] | None = None) -> mx.array:
-        """Logits of the token after each of `inputs`.
+        """Compute the logits of the token after each of `inputs`.
 
-        inputs: token ids (B, L). cache: one entry a layer, from `make_prompt_cache`; it holds the
-        S tokens before `inputs` and is extended by them. Returns logits (B, L, V).
+        Args:
+            inputs: Token ids (B, L).
+            cache: One entry per layer, from `make_prompt_cache`. It holds the S tokens before `inputs`
+                and is extended by `inputs`.
+
+        Returns:
+            Logits (B, L, V).
         """
-        if self._step is not None and cache and inputs.size <= Step.MAX_TOKENS:
+        if self._step is not None and cache and inputs.size <= self._step.max_tokens:
             if self._step.is_of(self):
                 return self._step(inputs, causal_mask(inputs.shape[1], cache), cache)
             self._step = None
         return self.output_head(self.model(inputs, cache))
 
     def read(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
-        """Take `inputs` (B, L) into `cache`. Returns hidden states (B, L, hidden); no logits are made."""
+        """Extend `cache` by token ids (B, L) -> hidden states (B, L, hidden). Computes no logits."""
         return self.model(inputs, cache)
 
     @property
     def output_head(self) -> Callable[[mx.array], mx.array]:
-        """Normalised hidden states (B, L, hidden) -> logits (B, L, V)."""
+        """Hidden states (B, L, hidden) -> logits (B, L, V)."""
         return self.model.embed_tokens.as_linear if self.args.tie_word_embeddings else self.lm_head
 
-    def compile_step(self) -> None:
-        """Compile the pass of a few tokens through the cache, until a module or weight is replaced."""
-        self._step = Step(self)
+    def use_step(self, make_step: Callable[[Model], DecodeStep]) -> None:
+        """Decode with `make_step(self)` from now on, until a module or weight is replaced."""
+        self._make_step = make_step
+        self._step = make_step(self)
 
     @property
     def layers(self) -> list[TransformerBlock]:
@@ -108,57 +130,62 @@ class Model(nn.Module):
     def make_cache(
         self, max_size: int | None = None, keep: int = 4, bits: int | None = None, group_size: int = 64
     ) -> list[KVCache | RotatingKVCache]:
-        """An empty cache, one entry a layer; see `make_prompt_cache`."""
+        """An empty cache, one entry per layer; see `make_prompt_cache`."""
         config = CacheConfig(max_size, keep, bits, group_size)
         return [make_layer_cache(config, layer.self_attn.rope) for layer in self.layers]
 
     def scale_positions(self, scaling: RopeScaling | None) -> None:
-        """Rotate positions by `scaling` from now on. A cache filled otherwise does not go with that."""
+        """Rotate positions by `scaling` from now on. A cache filled with another scaling no longer fits."""
         if scaling == self.args.rope_scaling:
             return
-        is_compiled = self._step is not None
-        self._scales.keep(self.args.rope_scaling, [layer.self_attn.rope for layer in self.layers], self._step)
+        has_step = self._step is not None
+        ropes = [layer.self_attn.rope for layer in self.layers]
+        self._scalings.by_scaling[self.args.rope_scaling] = _Scaling(ropes, self._step)
         self.args = replace(self.args, rope_scaling=scaling)
-        ropes, self._step = self._scales.get(self.args, len(self.layers))
+        ropes, self._step = self._scalings.by_scaling.get(scaling) or _Scaling(
+            [make_rope(self.args)] * len(ropes), None
+        )
         for layer, rope in zip(self.layers, ropes, strict=True):
             layer.self_attn.rope = rope
-        if is_compiled and self._step is None:
-            self.compile_step()
+        if has_step and self._step is None and self._make_step is not None:
+            self._step = self._make_step(self)
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        """A published checkpoint's tensors under this module's names and shapes.
+        """The tensors of a published checkpoint under this module's names and shapes.
 
-        Stacks per-expert matrices, and drops an output head that is tied to the embedding.
+        Stacks the matrices of experts, and drops an output head that is tied to the embedding.
         """
         if self.args.tie_word_embeddings:
             weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
         return stack_experts(weights, self.args.num_experts)
 
 
-class _Scales:
-    """The rotary embeddings of scalings in use, and the step compiled with each: conversations that
-    take turns at different scalings switch between them for every token."""
+class _Scaling(NamedTuple):
+    """What `Model.scale_positions` exchanges: the embedding of each layer, and the step made with them."""
+
+    ropes: list[RoPE | YarnRoPE]
+    step: DecodeStep | None
+
+
+class _Scalings:
+    """The scalings used so far: sessions at different scalings take turns, and switch for every token.
+
+    nn.Module would take a plain dict for a submodule.
+    """
 
     def __init__(self) -> None:
-        self._made: dict[RopeScaling | None, tuple[list[RoPE | YarnRoPE], Step | None]] = {}
-
-    def keep(self, scaling: RopeScaling | None, ropes: list[RoPE | YarnRoPE], step: Step | None) -> None:
-        self._made[scaling] = ropes, step
-
-    def get(self, config: ModelConfig, layers: int) -> tuple[list[RoPE | YarnRoPE], Step | None]:
-        """One embedding a layer, and the step that was compiled with them, if it was."""
-        return self._made.get(config.rope_scaling) or ([make_rope(config)] * layers, None)
+        self.by_scaling: dict[RopeScaling | None, _Scaling] = {}
 
 
-def causal_mask(length: int, cache: Sequence[Cache] | None) -> Mask:
-    """What hides the future from `length` new rows; a cache knows which of its rows they may see."""
+def causal_mask(length: int, cache: Sequence[Cache] | None) -> CacheMask:
+    """The causal mask for `length` new positions. The cache knows which of its rows they may see."""
     if cache:
         return cache[0].make_mask(length, return_array=False, window_size=None)
     return "causal" if length > 1 else None
 
 
 def stack_experts(weights: dict[str, mx.array], num_experts: int) -> dict[str, mx.array]:
-    """Join `mlp.experts.<i>.*` into `mlp.switch_mlp.*`; a set that is not whole is left as it is."""
+    """Join `mlp.experts.<i>.*` into `mlp.switch_mlp.*`; an incomplete set stays as it is."""
     experts: dict[str, dict[int, str]] = {}
     for name in weights:
         if match := EXPERT_KEY.fullmatch(name):

@@ -1,6 +1,6 @@
-"""Rotary position embeddings: plain RoPE, and YaRN for contexts beyond those trained on.
+"""Rotary position embeddings: plain RoPE, and YaRN for contexts longer than those of training.
 
-Pairs are (i, i + D/2), as in the published weights: MLX's `traditional=False`.
+Rotated pairs are (i, i + D/2), as in the published weights: MLX's `traditional=False`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlx_qwen3.model.config import ModelConfig, RopeScaling
 
 
 class RoPE(nn.Module):
-    """Rotates each pair of a head by position x theta^(-2i/D) (https://arxiv.org/abs/2104.09864)."""
+    """Rotates pair i of each head by position * theta^(-2i/D) (https://arxiv.org/abs/2104.09864)."""
 
     def __init__(self, head_dim: int, theta: float):
         super().__init__()
@@ -22,21 +22,21 @@ class RoPE(nn.Module):
         self.theta = theta
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
-        """Rotate x (B, H, L, D); its first row stands at position `offset`, or offset[b] of row b."""
+        """Rotate x (B, H, L, D) to positions from `offset` on; `offset` (B,) differs between sequences."""
         return mx.fast.rope(x, self.head_dim, traditional=False, base=self.theta, scale=1.0, offset=offset)
 
     def shift(self, x: mx.array, by: int) -> mx.array:
-        """Move rotated rows x (B, H, L, D) `by` positions further on, back if negative."""
+        """Move rotated rows x (B, H, L, D) by `by` positions, backwards if negative."""
         B, H, L, D = x.shape
-        # As rows of their own, all at position `by`: rotations add up.
+        # Rotations add up. With L as heads, every row is rotated to the same position, `by`.
         return self(x.reshape(B, H * L, 1, D), offset=by).reshape(x.shape)
 
 
 class YarnRoPE(nn.Module):
-    """RoPE whose slow frequencies are interpolated and whose fast ones are kept (YaRN).
+    """YaRN (https://arxiv.org/abs/2309.00071): RoPE that keeps fast frequencies and interpolates slow ones.
 
-    Frequencies that turn more than `beta_fast` times within the original context are kept, those
-    that turn less than `beta_slow` times are divided by the factor, with a linear ramp between.
+    Frequencies that turn more than `beta_fast` times within the original context are kept. Those
+    that turn less than `beta_slow` times are divided by the factor. Between them is a linear ramp.
     """
 
     def __init__(self, head_dim: int, theta: float, scaling: RopeScaling):
@@ -46,34 +46,29 @@ class YarnRoPE(nn.Module):
         self._wavelengths = mx.array(yarn_wavelengths(head_dim, theta, scaling))  # (D/2,), radians^-1
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
-        """Rotate and scale x (B, H, L, D); its first row stands at position `offset`."""
+        """Rotate x (B, H, L, D) to positions from `offset` on, and multiply it by `attention_factor`."""
         return self._rotate(x * self.attention_factor, offset)
 
     def shift(self, x: mx.array, by: int) -> mx.array:
-        """Move rotated rows x (B, H, L, D) `by` positions further on, back if negative."""
+        """Move rotated rows x (B, H, L, D) by `by` positions, backwards if negative."""
         B, H, L, D = x.shape
-        # As rows of their own, all at position `by`: rotations add up. They are scaled already.
+        # As in RoPE.shift. The rows were multiplied by `attention_factor` when they were rotated first.
         return self._rotate(x.reshape(B, H * L, 1, D), by).reshape(x.shape)
 
     def _rotate(self, x: mx.array, offset: int | mx.array) -> mx.array:
+        freqs = self._wavelengths
         return mx.fast.rope(
-            x,
-            self.head_dim,
-            traditional=False,
-            base=None,
-            scale=1.0,
-            offset=offset,
-            freqs=self._wavelengths,
+            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset, freqs=freqs
         )
 
 
 def yarn_attention_factor(factor: float) -> float:
-    """What YaRN multiplies q and k with, to keep attention as sharp as it was in training."""
+    """YaRN's factor for q and k, which keeps attention as sharp as in training: 0.1 ln(factor) + 1."""
     return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def yarn_wavelengths(head_dim: int, theta: float, scaling: RopeScaling) -> list[float]:
-    """Positions per radian of each of the D/2 pairs: 1 / frequency, the form `mx.fast.rope` takes."""
+    """1 / frequency of each of the D/2 pairs, in positions per radian, as `mx.fast.rope` takes them."""
 
     def pair_turning(times: float) -> float:
         """The (fractional) pair that turns `times` times within the original context."""
@@ -93,7 +88,7 @@ def yarn_wavelengths(head_dim: int, theta: float, scaling: RopeScaling) -> list[
 
 
 def make_rope(config: ModelConfig) -> RoPE | YarnRoPE:
-    """The rotary embedding `config` asks for, the same for dense and mixture models."""
+    """The rotary embedding of `config`."""
     if config.rope_scaling is None:
         return RoPE(config.head_dim, config.rope_theta)
     return YarnRoPE(config.head_dim, config.rope_theta, config.rope_scaling)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mlx_qwen3.backend import exp as exponential
-from mlx_qwen3.backend.exp import LEAST, exp, sigmoid
+from mlx_qwen3.backend import exp as exp_module
+from mlx_qwen3.backend.exp import MIN_NUMPY_SIZE, exp, sigmoid
 
 import mlx.core as mx  # isort: skip  # its BLAS is chosen by now
 
@@ -21,9 +21,9 @@ def close(a: mx.array, b: mx.array) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def everything_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exponential, "LEAST", 0)
-    monkeypatch.setattr(exponential.sys, "platform", "linux")
+def everything_numpy_exp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exp_module, "MIN_NUMPY_SIZE", 0)
+    monkeypatch.setattr(exp_module.sys, "platform", "linux")
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_sigmoid_is_that_of_mlx() -> None:
 
 
 def test_a_token_is_left_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exponential, "LEAST", LEAST)
+    monkeypatch.setattr(exp_module, "MIN_NUMPY_SIZE", MIN_NUMPY_SIZE)
     asked: list[int] = []
-    monkeypatch.setattr(exponential, "_by_numpy", lambda x: asked.append(x.size) or mx.exp(x))
+    monkeypatch.setattr(exp_module, "_numpy_exp", lambda x: asked.append(x.size) or mx.exp(x))
     exp(numbers(100))
-    exp(numbers(LEAST))
-    assert asked == [LEAST]
+    exp(numbers(MIN_NUMPY_SIZE))
+    assert asked == [MIN_NUMPY_SIZE]

@@ -1,4 +1,4 @@
-"""Folded matrices and the compiled step: the same numbers, names and memory, and never out of date."""
+"""Fused matrices and the compiled step: the same numbers, names and memory, and never out of date."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from parity.model_cases import DENSE, MOE, Raw, yarn
 
 from mlx_qwen3 import make_prompt_cache
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.model.fused_projections import Folding
-from mlx_qwen3.model.prepare import start_less
+from mlx_qwen3.model.fused_projections import FusedProjections
+from mlx_qwen3.model.prepare import compile_for_gpu
 from mlx_qwen3.model.qwen3 import Model
 
 SHAPES = {
@@ -38,8 +38,12 @@ def build(raw: Raw, kind: str = "fp32") -> Model:
     return model
 
 
-def folds(model: Model) -> list[Folding]:
-    return [module for module in model.modules() if isinstance(module, Folding) and module._fold]
+def fused_modules(model: Model) -> list[FusedProjections]:
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, FusedProjections) and module._fused_matrices
+    ]
 
 
 def greedy(model: Model, count: int = 24, **cache_options: int) -> tuple[list[int], mx.array]:
@@ -54,22 +58,22 @@ def greedy(model: Model, count: int = 24, **cache_options: int) -> tuple[list[in
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_greedy_tokens_are_the_same_folded_and_compiled(shape: str, kind: str) -> None:
+def test_greedy_tokens_are_the_same_fused_and_compiled(shape: str, kind: str) -> None:
     model = build(SHAPES[shape], kind)
     tokens, logits = greedy(model)
     for module in model.modules():
-        if isinstance(module, Folding):
-            module.fold()
-    assert len(folds(model)) == 2 * len(model.layers)
-    folded_tokens, folded_logits = greedy(model)
-    assert folded_tokens == tokens
-    assert mx.abs(folded_logits - logits).max().item() < 1e-4
-    start_less(model)
+        if isinstance(module, FusedProjections):
+            module.fuse()
+    assert len(fused_modules(model)) == 2 * len(model.layers)
+    fused_tokens, fused_logits = greedy(model)
+    assert fused_tokens == tokens
+    assert mx.abs(fused_logits - logits).max().item() < 1e-4
+    compile_for_gpu(model)
     compiled_tokens, compiled_logits = greedy(model)
     assert model._step is not None, "the step was thrown away"
     assert compiled_tokens == tokens
     assert mx.abs(compiled_logits - logits).max().item() < 1e-4
-    assert len(folds(model)) == 2 * len(model.layers)
+    assert len(fused_modules(model)) == 2 * len(model.layers)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +82,13 @@ def test_greedy_tokens_are_the_same_folded_and_compiled(shape: str, kind: str) -
 )
 def test_every_cache_gives_the_same_tokens_compiled(options: dict[str, int]) -> None:
     plain, compiled = build(SHAPES["dense"]), build(SHAPES["dense"])
-    start_less(compiled)
+    compile_for_gpu(compiled)
     assert greedy(compiled, **options)[0] == greedy(plain, **options)[0]
 
 
 def test_several_tokens_and_rows_at_once() -> None:
     plain, compiled = build(SHAPES["moe"], "4-bit"), build(SHAPES["moe"], "4-bit")
-    start_less(compiled)
+    compile_for_gpu(compiled)
     caches = make_prompt_cache(plain), make_prompt_cache(compiled)
     for ids in (mx.array([PROMPT, PROMPT[::-1]]), mx.array([[1, 2, 3, 4]] * 2), mx.array([[9, 8, 7]] * 2)):
         a, b = (model(ids, cache) for model, cache in zip((plain, compiled), caches, strict=True))
@@ -97,7 +101,7 @@ def test_several_tokens_and_rows_at_once() -> None:
 def test_names_values_and_memory_stay(shape: str, kind: str, tmp_path: Path) -> None:
     model, before = build(SHAPES[shape], kind), dict(tree_flatten(build(SHAPES[shape], kind).parameters()))
     frozen = [name for name, _ in tree_flatten(model.trainable_parameters())]
-    start_less(model)
+    compile_for_gpu(model)
     after = dict(tree_flatten(model.parameters()))
     assert list(after) == list(before)
     assert [name for name, _ in tree_flatten(model.trainable_parameters())] == frozen
@@ -114,7 +118,7 @@ def test_memory_is_neither_doubled_nor_kept(shape: str) -> None:
     free = mx.get_active_memory()
     model = build({**SHAPES[shape], "hidden_size": 512}, "4-bit")
     held = mx.get_active_memory() - free
-    start_less(model)
+    compile_for_gpu(model)
     assert mx.get_active_memory() - free <= 1.02 * held
     tokens, logits = greedy(model, 2)
     gc.disable()
@@ -161,7 +165,7 @@ def quantize(model: Model) -> None:
 def test_a_changed_model_is_run_as_it_is(change: Callable[[Model], None]) -> None:
     mx.random.seed(2)
     plain, compiled = build(SHAPES["dense"]), build(SHAPES["dense"])
-    start_less(compiled)
+    compile_for_gpu(compiled)
     greedy(compiled, 2)
     for model in (plain, compiled):
         mx.random.seed(3)
@@ -172,14 +176,14 @@ def test_a_changed_model_is_run_as_it_is(change: Callable[[Model], None]) -> Non
     assert (compiled._step is None) == (change is not change_nothing)
 
 
-def test_experts_that_are_no_longer_folded_lie_together_again() -> None:
+def test_experts_that_are_no_longer_fused_lie_together_again() -> None:
     model = build(SHAPES["moe"], "4-bit")
-    start_less(model)
+    compile_for_gpu(model)
     experts = model.layers[0].mlp.switch_mlp
     up = experts.up_proj.weight
     experts.gate_proj.scales = experts.gate_proj.scales * 2
     greedy(model, 2)
-    assert experts._fold is None
+    assert experts._fused_matrices is None
     assert experts.up_proj.weight is not up
     assert mx.array_equal(experts.up_proj.weight, up)
 
@@ -193,18 +197,18 @@ def test_projections_of_another_format_stay_alone() -> None:
     model, plain = build(SHAPES["dense"]), build(SHAPES["dense"])
     for each in (model, plain):
         nn.quantize(each, 32, class_predicate=lambda path, _: path.endswith("_proj") and bits_of(path))
-    start_less(model)
+    compile_for_gpu(model)
     attention = model.layers[0].self_attn
-    assert [len(ends) for _, ends in attention._fold._joined] == [1, 0]
+    assert [len(ends) for _, ends in attention._fused_matrices._joined] == [1, 0]
     assert greedy(model)[0] == greedy(plain)[0]
 
 
 def test_gradients_are_those_of_the_separate_matrices() -> None:
-    plain, folded = build(SHAPES["dense"]), build(SHAPES["dense"])
-    start_less(folded)
+    plain, fused = build(SHAPES["dense"]), build(SHAPES["dense"])
+    compile_for_gpu(fused)
     ids = mx.array([PROMPT])
     gradients = [
-        nn.value_and_grad(model, lambda m: m(ids).square().mean())(model)[1] for model in (plain, folded)
+        nn.value_and_grad(model, lambda m: m(ids).square().mean())(model)[1] for model in (plain, fused)
     ]
     a, b = (dict(tree_flatten(gradient)) for gradient in gradients)
     assert list(a) == list(b)
@@ -214,7 +218,7 @@ def test_gradients_are_those_of_the_separate_matrices() -> None:
 
 def test_a_step_compiled_on_one_thread_runs_on_another() -> None:
     model = build(SHAPES["dense"])
-    start_less(model)
+    compile_for_gpu(model)
     expected, found = greedy(model, 4)[0], []
 
     def run() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,14 +11,15 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from fresh_python import python
 from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw
 from tiny_checkpoints import write_checkpoint
 
-from mlx_qwen3.errors import InsufficientMemoryError
-from mlx_qwen3.generation.decode import prefill
-from mlx_qwen3.model import cpu_modules, cpu_products, device
-from mlx_qwen3.model import prepare as backend
+import mlx_qwen3
+from mlx_qwen3.backend import device, matmul
+from mlx_qwen3.generation.prefill import prefill
+from mlx_qwen3.model import cpu_layers, prepare
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
 from mlx_qwen3.model.qwen3 import Model
@@ -81,7 +80,7 @@ def difference(a: mx.array, b: mx.array) -> float:
 @pytest.mark.parametrize("budget", [0, 60_000, None], ids=["stored", "some", "all"])
 def test_logits_are_those_of_mlx_in_fp32(shape: str, kind: str, budget: int | None) -> None:
     reference = plain_fp32(SHAPES[shape], kind)
-    model = backend.prepare(stored(SHAPES[shape], kind), budget)
+    model = prepare.prepare(stored(SHAPES[shape], kind), budget)
     for ids in (IDS, IDS[:1, :1], IDS[:1, :2], IDS[:, :3], IDS[:1, :20]):
         logits = model(ids)
         assert logits.dtype == mx.float32
@@ -92,10 +91,10 @@ def test_logits_are_those_of_mlx_in_fp32(shape: str, kind: str, budget: int | No
 @pytest.mark.parametrize("tile", [1, 4000])
 def test_results_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch, kind: str, tile: int) -> None:
     reference = plain_fp32(SHAPES["tied"], kind)
-    monkeypatch.setattr(cpu_products, "TILE_BYTES", tile)
-    monkeypatch.setattr(cpu_products, "SMALL_PRODUCT", tile)
+    monkeypatch.setattr(matmul, "TILE_BYTES", tile)
+    monkeypatch.setattr(matmul, "SMALL_PRODUCT", tile)
     for budget in (0, None):
-        model = backend.prepare(stored(SHAPES["tied"], kind), budget)
+        model = prepare.prepare(stored(SHAPES["tied"], kind), budget)
         for ids in (IDS[:1, :1], IDS[:, :6]):
             assert difference(model(ids), reference(ids)) <= 1e-4
 
@@ -105,7 +104,7 @@ def test_results_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch, kind: s
 def test_modules_and_parameters_keep_their_names_and_values(shape: str, kind: str) -> None:
     before = stored(SHAPES[shape], kind)
     types = {path: type(module) for path, module in before.named_modules()}
-    model = backend.prepare(stored(SHAPES[shape], kind))
+    model = prepare.prepare(stored(SHAPES[shape], kind))
     for path, module in model.named_modules():
         assert isinstance(module, types[path])
     old, new = dict(tree_flatten(before.parameters())), dict(tree_flatten(model.parameters()))
@@ -137,24 +136,24 @@ def dense_bytes(model: nn.Module) -> int:
 @pytest.mark.parametrize("kind", ["affine-4", "bf16"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_copies_stay_within_the_budget(shape: str, kind: str) -> None:
-    everything = dense_bytes(backend.prepare(stored(SHAPES[shape], kind), 10**9))
+    everything = dense_bytes(prepare.prepare(stored(SHAPES[shape], kind), 10**9))
     assert everything > 0
     for budget in (0, everything // 3, everything - 1):
-        held = dense_bytes(backend.prepare(stored(SHAPES[shape], kind), budget))
+        held = dense_bytes(prepare.prepare(stored(SHAPES[shape], kind), budget))
         assert held <= budget
         assert held > 0 or budget == 0
 
 
 @pytest.mark.parametrize("kind", ["affine-4", "mxfp4", "bf16"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_wanted_copies_are_what_an_unlimited_budget_takes(shape: str, kind: str) -> None:
+def test_dense_copies_wanted_are_what_an_unlimited_budget_takes(shape: str, kind: str) -> None:
     model = stored(SHAPES[shape], kind)
     norms = sum(value.nbytes for _, value in tree_flatten(model.parameters()) if value.ndim == 1)
-    wanted, before = backend.wanted_copies(model, itemsize=2), held_bytes(model)
+    wanted, before = prepare.dense_copies_wanted(model, itemsize=2), held_bytes(model)
     assert wanted > 0
-    assert held_bytes(backend.prepare(model, 10**9)) - before == wanted + norms
-    assert backend.wanted_copies(model, itemsize=4) == 0
-    exact = backend.prepare(stored(SHAPES[shape], kind), wanted)
+    assert held_bytes(prepare.prepare(model, 10**9)) - before == wanted + norms
+    assert prepare.dense_copies_wanted(model, itemsize=4) == 0
+    exact = prepare.prepare(stored(SHAPES[shape], kind), wanted)
     assert held_bytes(exact) - before == wanted + norms
 
 
@@ -169,9 +168,9 @@ def held_bytes(model: nn.Module) -> int:
 def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cpu_products, "TILE_BYTES", 2**18)
+    monkeypatch.setattr(matmul, "TILE_BYTES", 2**18)
     raw = {**SHAPES["tied"], "intermediate_size": 8192, "hidden_size": 512}
-    model = backend.prepare(stored(raw, kind), 0)
+    model = prepare.prepare(stored(raw, kind), 0)
     mx.eval(model(IDS[:, :4]))
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -181,30 +180,30 @@ def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
 
 
 def test_reading_a_prompt_makes_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = backend.prepare(stored({**SHAPES["tied"], "vocab_size": 40_000}, "affine-4"), 0)
+    model = prepare.prepare(stored({**SHAPES["tied"], "vocab_size": 40_000}, "affine-4"), 0)
     monkeypatch.setattr(type(model.model.embed_tokens), "as_linear", lambda *_: pytest.fail("logits made"))
     assert list(prefill(model, [1] * 40, model.make_cache(), chunk_size=20)) == [20, 40]
 
 
 def test_copies_are_made_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_modules, "PART_BYTES", 2**18)
+    monkeypatch.setattr(cpu_layers, "PART_BYTES", 2**18)
     model = stored({**SHAPES["tied"], "vocab_size": 40_000}, "affine-4")  # 20 MB in fp32
     mx.clear_cache()
     mx.reset_peak_memory()
-    backend.prepare(model)
+    prepare.prepare(model)
     assert mx.get_peak_memory() < mx.get_active_memory() + 2 * 2**20
 
 
 def test_what_is_looked_up_and_quantized_experts_are_never_copied() -> None:
-    untied = backend.prepare(stored(SHAPES["moe"], "affine-4"))
+    untied = prepare.prepare(stored(SHAPES["moe"], "affine-4"))
     assert "_dense" not in untied.model.embed_tokens
     assert "_dense" in untied.lm_head
     assert "_dense" not in untied.layers[0].mlp.switch_mlp.up_proj
-    assert "_dense" in backend.prepare(stored(SHAPES["tied"], "affine-4")).model.embed_tokens
+    assert "_dense" in prepare.prepare(stored(SHAPES["tied"], "affine-4")).model.embed_tokens
 
 
 def test_new_weights_are_used_at_once() -> None:
-    model = backend.prepare(stored(SHAPES["tied"], "affine-4"))
+    model = prepare.prepare(stored(SHAPES["tied"], "affine-4"))
     other = plain_fp32(SHAPES["tied"], "affine-4")
     for _, module in other.named_modules():
         if isinstance(module, nn.QuantizedLinear):
@@ -221,7 +220,7 @@ def test_a_bias_is_added() -> None:
     holder.quantized.bias = linear.bias = mx.random.normal((48,))
     x = mx.random.normal((5, 64))
     expected = holder.quantized(x), holder.linear(x)
-    backend.prepare(holder)
+    prepare.prepare(holder)
     assert mx.allclose(holder.quantized(x), expected[0], atol=1e-4)
     assert mx.allclose(holder.linear(x), expected[1], atol=1e-4)
 
@@ -230,7 +229,7 @@ def test_a_bias_is_added() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 5, 100])
 def test_16_bit_inputs_are_multiplied_in_fp32(budget: int | None, rows: int) -> None:
     for kind in ("affine-4", "bf16"):
-        block = backend.prepare(stored(SHAPES["moe"], kind), budget).layers[0]
+        block = prepare.prepare(stored(SHAPES["moe"], kind), budget).layers[0]
         x = mx.random.normal((rows, 128)).astype(mx.bfloat16)
         assert _is_fp32_product(block.self_attn.q_proj, x)
         experts = block.mlp.switch_mlp.up_proj
@@ -245,7 +244,7 @@ def _is_fp32_product(multiply: Callable[[mx.array], mx.array], x: mx.array) -> b
 def test_gradients_pass_through() -> None:
     reference, model = plain_fp32(SHAPES["tied"], "affine-4"), stored(SHAPES["tied"], "affine-4")
     for budget in (0, None):
-        backend.prepare(model, budget)
+        prepare.prepare(model, budget)
         of = [
             mx.grad(lambda scale, m=m: (m(IDS[:, :5]) * m.model.embed_tokens(IDS[:, :5]).sum() * scale).sum())
             for m in (model, reference)
@@ -258,7 +257,7 @@ def test_gradients_pass_through() -> None:
 @pytest.mark.parametrize("rows", [3, 100])
 def test_experts_can_be_compiled(kind: str, rows: int) -> None:
     """Which experts were chosen cannot be read while mx.compile traces; MLX's gather is used then."""
-    model = backend.prepare(stored(SHAPES["moe"], kind), 0)
+    model = prepare.prepare(stored(SHAPES["moe"], kind), 0)
     experts = model.layers[0].mlp.switch_mlp.up_proj
     assert isinstance(experts, SwitchLinear | QuantizedSwitchLinear)
     x, chosen = mx.random.normal((rows, 1, 128)), mx.arange(rows) % 8
@@ -270,130 +269,41 @@ def test_nothing_changes_when_plain_is_asked_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MLX_QWEN3_PLAIN", "1")
     model = stored(SHAPES["dense"], "affine-4")
     types = [type(module) for _, module in model.named_modules()]
-    assert backend.prepare(model) is model
+    assert prepare.prepare(model) is model
     assert [type(module) for _, module in model.named_modules()] == types
     assert model.model.norm.weight.dtype == mx.bfloat16
-    assert backend.compute_dtype(mx.bfloat16) == mx.bfloat16
+    assert prepare.compute_dtype(mx.bfloat16) == mx.bfloat16
 
 
 def test_nothing_changes_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "is_cpu", lambda: False)
+    monkeypatch.setattr(prepare, "is_cpu", lambda: False)
     model = stored(SHAPES["dense"], "affine-4")
-    backend.prepare(model)
+    prepare.prepare(model)
     assert type(model.lm_head) is nn.QuantizedLinear
     assert model.model.norm.weight.dtype == mx.bfloat16
 
 
 def test_compute_dtype() -> None:
     assert device.is_cpu()
-    assert backend.compute_dtype(mx.bfloat16) == backend.compute_dtype(mx.float16) == mx.float32
-    assert backend.compute_dtype(mx.uint32) == mx.uint32
-
-
-def test_available_memory_heeds_a_container_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = device.available_memory()
-    assert 0 < free < 1 << 50
-    limits = {"memory.max": 5 << 20, "memory.current": 2 << 20}
-    monkeypatch.setattr(device, "_cgroup_bytes", limits.get)
-    assert device.available_memory() == 3 << 20
-    monkeypatch.setattr(device, "_cgroup_bytes", lambda name: None)
-    assert device.available_memory() > 3 << 20
-
-
-@pytest.mark.parametrize(
-    ("text", "bytes_"), [("12GB", 12 * 10**9), ("9.3 gb", 93 * 10**8), ("500M", 5 * 10**8), ("4096", 4096)]
-)
-def test_the_user_may_grant_memory(monkeypatch: pytest.MonkeyPatch, text: str, bytes_: int) -> None:
-    monkeypatch.setattr(mx, "get_active_memory", lambda: 96)
-    monkeypatch.setenv("MLX_QWEN3_MEMORY", text)
-    assert device.available_memory() == bytes_ - 96
-
-
-def test_a_grant_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLX_QWEN3_MEMORY", "much")
-    with pytest.raises(InsufficientMemoryError, match="12GB, not 'much'"):
-        device.available_memory()
-
-
-@pytest.fixture
-def mac(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A stand-in for a Mac of 16 GB; the wired limits that were set."""
-    limits: list[int] = []
-    monkeypatch.setattr(device, "is_cpu", lambda: False)
-    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
-    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 11_800_000_000})
-    monkeypatch.setattr(mx, "get_active_memory", lambda: 800_000_000)
-    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
-    return limits
-
-
-def test_a_mac_gives_what_metal_recommends_and_keeps_the_model_resident(mac: list[int]) -> None:
-    assert device.available_memory() == 11_000_000_000
-    device.keep_resident(9_000_000_000)
-    device.keep_resident(20_000_000_000)
-    assert mac == [9_000_000_000, 11_800_000_000]
-
-
-def test_a_mac_too_old_to_keep_memory_resident_still_runs(
-    monkeypatch: pytest.MonkeyPatch, mac: list[int]
-) -> None:
-    def refuse(limit: int) -> int:
-        raise ValueError("only on macOS 15 and later")
-
-    monkeypatch.setattr(mx, "set_wired_limit", refuse)
-    device.keep_resident(9_000_000_000)
-    assert mac == []
-
-
-def test_nothing_is_wired_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx, "set_wired_limit", lambda limit: pytest.fail("there is nothing to wire"))
-    device.keep_resident(1)
-
-
-def python(code: str, *arguments: str, **env: str) -> str:
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=True)
-    return done.stdout.strip()
-
-
-def test_import_is_light() -> None:
-    heavy = "mlx.core", "torch", "transformers", "numpy", "psutil", "mlx_qwen3.model"
-    code = "import sys, mlx_qwen3; print([m for m in %r if m in sys.modules])" % (heavy,)  # noqa: UP031
-    assert python(code) == "[]"
-
-
-BLAS = "import mlx_qwen3; print(mlx_qwen3.BLAS)"
-
-
-def test_no_blas_is_loaded_where_none_is_wanted_or_needed() -> None:
-    assert python(BLAS, MLX_QWEN3_PLAIN="1") == "None"
-    assert python("import mlx.core; " + BLAS) == "None"
-    assert python("import sys; sys.platform = 'darwin'; " + BLAS) == "None"
-
-
-def test_a_machine_without_a_fast_blas_still_computes() -> None:
-    code = (
-        "import ctypes\ndef missing(*a, **k): raise OSError('no such library')\n"
-        "real, ctypes.CDLL = ctypes.CDLL, missing\nimport mlx_qwen3\nctypes.CDLL = real\n"
-        "import mlx.core as mx\nprint(mlx_qwen3.BLAS, (mx.ones((3, 4)) @ mx.ones((4, 2))).tolist()[2])"
-    )
-    assert python(code) == "None [4.0, 4.0]"
+    assert prepare.compute_dtype(mx.bfloat16) == prepare.compute_dtype(mx.float16) == mx.float32
+    assert prepare.compute_dtype(mx.uint32) == mx.uint32
 
 
 GREEDY = """
 import json, sys
-from mlx_qwen3 import BLAS, SamplingParams, load_model, make_prompt_cache
+from mlx_qwen3 import BLAS, load_model, make_prompt_cache
 import mlx.core as mx
 mx.set_default_device(mx.Device(mx.cpu))
-from mlx_qwen3.generation.decode import decode, prefill
-from mlx_qwen3.generation.sampling import Sampler
+from mlx_qwen3.generation.prefill import prefill
 model = load_model(sys.argv[1])
 prompt = [7 * i % 96 for i in range(150)]
 cache = make_prompt_cache(model)
 for _ in prefill(model, prompt[:-1], cache):
     pass
-tokens = decode(model, prompt[-1:], cache, Sampler(SamplingParams(temperature=0), 96))
-print(json.dumps([type(model.layers[0].self_attn.q_proj).__name__, BLAS, [next(tokens) for _ in range(24)]]))
+tokens = prompt[-1:]
+while len(tokens) <= 24:
+    tokens.append(model(mx.array([tokens[-1:]]), cache)[0, -1].argmax().item())
+print(json.dumps([type(model.layers[0].self_attn.q_proj).__name__, BLAS, tokens[1:]]))
 """
 
 
@@ -408,12 +318,26 @@ def test_greedy_tokens_are_those_of_plain_mlx(shape: str, tmp_path: Path) -> Non
     assert ours == plain
 
 
+def imported_names(path: Path) -> set[str]:
+    """Modules of the package that the file at `path` imports, by their dotted names."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("mlx_qwen3.")}
+
+
 def test_no_device_is_hard_coded() -> None:
-    package = Path(backend.__file__).parent
-    found = [path.name for path in package.rglob("*.py") if "mx.gpu" in path.read_text()]
-    assert found == []
+    package = Path(mlx_qwen3.__file__).parent
+    files = list(package.rglob("*.py"))
+    assert len(files) > 100
+    assert [path.name for path in files if "mx.gpu" in path.read_text(encoding="utf-8")] == []
 
 
-def test_the_model_knows_no_device() -> None:
-    for path in (Path(backend.__file__).parent / "model").glob("*.py"):
-        assert "backend" not in path.read_text()
+@pytest.mark.parametrize("name", ["qwen3", "attention", "mlp", "rope", "config", "fused_projections"])
+def test_the_model_knows_no_device(name: str) -> None:
+    """The architecture reads like the paper: kernels, CPU layers and `prepare` deal with the device."""
+    imported = imported_names(Path(prepare.__file__).parent / f"{name}.py")
+    device_modules = ("mlx_qwen3.backend", "mlx_qwen3.model.cpu_layers", "mlx_qwen3.model.prepare")
+    assert [module for module in imported if module.startswith(device_modules)] == []

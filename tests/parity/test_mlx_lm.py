@@ -20,8 +20,9 @@ from parity.model_cases import CASES, VOCAB, Raw, prompt, weights
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.generation.decode import decode
-from mlx_qwen3.generation.sampling import Sampler, SamplingParams
-from mlx_qwen3.model import prepare as backend
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.sampling import Sampler
+from mlx_qwen3.model.prepare import prepare
 from mlx_qwen3.model.qwen3 import Model
 
 mlx_lm = pytest.importorskip("mlx_lm")  # slow to import: it brings transformers
@@ -84,7 +85,7 @@ def test_parameter_names_equal_theirs(kind: str) -> None:
 def test_their_generation_runs_on_our_model(kind: str, prepared: bool) -> None:
     model, ids = build(KINDS[kind]), prompt(20, 1)[0].tolist()
     if prepared:
-        backend.prepare(model)
+        prepare(model)
     ours = greedy(model, ids, make_prompt_cache(model))
     layers = range(len(model.layers))
     assert their_greedy(model, ids) == ours  # through model.make_cache: our KVCache
@@ -168,7 +169,7 @@ def test_lora_training(tmp_path: Path, quantized: bool) -> None:
     model: Model = build(KINDS["dense"])
     if quantized:
         nn.quantize(model, 32, 4)
-    backend.prepare(model)
+    prepare(model)
     model.freeze()
     linear_to_lora_layers(model, 2, {"rank": 4, "scale": 10.0, "dropout": 0.0})
     names = [name for name, _ in tree_flatten(model.trainable_parameters())]
