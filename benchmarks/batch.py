@@ -1,13 +1,13 @@
-"""Throughput of a batch over its size, beside mlx_lm's BatchGenerator on the same files and prompts.
+"""Throughput by batch size, beside mlx_lm's BatchGenerator on the same files and prompts.
 
     python -m benchmarks.batch --shape 0.6b --layers 4 --sizes 1 2 4 8 16 --prompt 32 --tokens 16
     python -m benchmarks.batch --model mlx_qwen3/demo --texts 32 --shared 64
 
-For each size there are `--texts` prompts (by default as many as the size), of half to one and a half
-times `--prompt` tokens, behind `--shared` ones that all have; each is answered with half to one and a
-half times `--tokens`. Greedy. A run is a fresh process for each engine, which alternate; it measures
-all sizes. The table has medians: tokens a second with the prompts counted in, and beside them the
-share of the time that passed until every text had its first token.
+Each size gets `--texts` prompts (by default as many as the size). A prompt has `--shared` tokens that all
+prompts begin with, then 0.5 to 1.5 times `--prompt` of its own; its answer has 0.5 to 1.5 times `--tokens`.
+Sampling is greedy. Each run is a fresh process of one engine that measures all sizes, and the engines run in
+turn. The table has medians: generated tokens per second, prefill included, and the share of the time until
+every sequence had its first token.
 """
 
 from __future__ import annotations
@@ -25,27 +25,42 @@ from typing import Any
 
 Prompts = list[list[int]]
 Limits = list[int]
-Generate = Callable[[Prompts, Limits, int], Iterator[list[int]]]  # yields whose tokens came in each step
+Generate = Callable[
+    [Prompts, Limits, int], Iterator[list[int]]
+]  # yields the prompts' numbers of each step's tokens
 
 
 def ours(folder: Path) -> Generate:
     from mlx_qwen3 import SamplingParams, load_model
-    from mlx_qwen3.generation.batch_decode import BatchDecoder, Row
+    from mlx_qwen3.cache.prefix_pool import PrefixPool
+    from mlx_qwen3.cache.prompt_cache import PromptCache
+    from mlx_qwen3.generation.decode import SimpleSequence, decode_together
     from mlx_qwen3.generation.sampling import Sampler
 
     model = load_model(folder)
     greedy = SamplingParams(temperature=0)
 
+    class Sharing(SimpleSequence):
+        """A sequence that copies what another one has prefilled, as an engine's do."""
+
+        def __init__(self, pool: PrefixPool, ids: list[int], limit: int):
+            super().__init__(ids, Sampler(greedy, model.args.vocab_size), PromptCache(model), limit)
+            self._pool = pool
+
+        def open(self, ids: Any) -> None:
+            self.cache = self._pool.find(ids, None) or PromptCache(model)
+
+        def prefilled(self, processed: int, total: int) -> None:
+            if processed == total and self.cache is not None:
+                self._pool.add(self.cache, None)
+
     def generate(prompts: Prompts, limits: Limits, size: int) -> Iterator[list[int]]:
-        rows = {Row(ids, Sampler(greedy, model.args.vocab_size)): n for n, ids in enumerate(prompts)}
-        left = list(limits)
-        longest_first = sorted(rows, key=lambda row: -len(row.ids))
-        for tokens in BatchDecoder(model, longest_first, size, room=10**6).run():
-            numbers = [rows[row] for row, _ in tokens]
-            for number, (row, _) in zip(numbers, tokens, strict=True):
-                left[number] -= 1
-                row.is_done = left[number] == 0
-            yield numbers
+        pool = PrefixPool(10**9)
+        texts = [Sharing(pool, ids, limit) for ids, limit in zip(prompts, limits, strict=True)]
+        numbers = {id(text): number for number, text in enumerate(texts)}
+        longest_first = sorted(texts, key=lambda text: -len(text.prompt_ids))
+        for tokens in decode_together(model, longest_first, size):
+            yield [numbers[id(text)] for text, _ in tokens]
 
     return generate
 
@@ -70,7 +85,7 @@ ENGINES = {"mlx-qwen3": ours, "mlx-lm": mlx_lm}
 
 
 def measure(generate: Generate, size: int, options: argparse.Namespace) -> dict[str, float]:
-    """One batch size: seconds in all, until every text had a token, and tokens."""
+    """Of one batch size: seconds in total and until every sequence had a token, tokens, memory."""
     import mlx.core as mx
 
     prompts, limits = work(size, options)
@@ -90,7 +105,7 @@ def measure(generate: Generate, size: int, options: argparse.Namespace) -> dict[
 
 
 def work(size: int, options: argparse.Namespace) -> tuple[Prompts, Limits]:
-    """Prompts and how many tokens follow each, the same ones for every engine."""
+    """Prompts, and how many tokens to generate for each; the same for every engine."""
     draw = random.Random(size)
 
     def about(count: int) -> int:
@@ -106,7 +121,7 @@ def work(size: int, options: argparse.Namespace) -> tuple[Prompts, Limits]:
 
 
 def worker(engine: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """All sizes in this process, after a first short batch that nobody measures."""
+    """Measure all sizes in this process, after a short batch to warm up."""
     generate = ENGINES[engine](options.model)
     for _ in generate([[1, 2, 3], [4, 5]], [2, 2], 2):
         pass
@@ -114,7 +129,7 @@ def worker(engine: str, options: argparse.Namespace) -> dict[str, dict[str, floa
 
 
 def run(engine: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """`worker` in a fresh process. By its path: the peer must not import mlx_qwen3, nor get our BLAS."""
+    """`worker` in a fresh process, run by path: importing mlx_qwen3 would give mlx-lm our BLAS."""
     command = [sys.executable, __file__, "--worker", engine, "--model", str(options.model)]
     for name in ("prompt", "tokens", "shared", "texts", "vocabulary"):
         command += [f"--{name}", str(getattr(options, name))]
@@ -140,7 +155,7 @@ def table(runs: dict[str, list[dict[str, dict[str, float]]]], sizes: list[int]) 
 
 
 def checkpoint(options: argparse.Namespace) -> Path:
-    """A random checkpoint of the shape, with fewer layers if asked for."""
+    """A checkpoint of the shape with random weights, with fewer layers if asked for."""
     from mlx_qwen3.bench import make_checkpoint
 
     return make_checkpoint(options.shape, options.bits, Path("models"), layers=options.layers)
@@ -148,21 +163,19 @@ def checkpoint(options: argparse.Namespace) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a checkpoint's folder, in place of --shape")
+    parser.add_argument("--model", type=Path, help="a checkpoint's folder, instead of --shape")
     parser.add_argument("--shape", default="0.6b")
-    parser.add_argument("--layers", type=int, help="of the shape, fewer than it has")
+    parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--texts", type=int, default=0, help="prompts for each size; 0: as many as the size")
-    parser.add_argument("--prompt", type=int, default=32, help="tokens of a prompt's own")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens that only one prompt has")
     parser.add_argument("--shared", type=int, default=0, help="tokens that all prompts begin with")
     parser.add_argument("--tokens", type=int, default=16, help="tokens of an answer")
     parser.add_argument("--vocabulary", type=int, default=1000, help="ids below this are drawn")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count this process's CPU time, where others run"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time, on a busy machine")
     parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

@@ -1,13 +1,13 @@
-"""Structured answers: are they valid, and what does a mask cost beside a token?
+"""Structured answers: how many are valid, and what a mask costs beside decoding a token.
 
     python -m benchmarks.grammar --schemas 200 --shape 0.6b
 
-1. Random JSON schemas, answered by the demo, thinking for every other one: how many answers are valid.
-2. Masks over Qwen3's whole vocabulary, along written answers and along random ones (which no model would
-   give, and which meet more of a grammar): milliseconds for taking a token and finding the next mask, of
-   the thread's own time, which other programs of the machine do not add to.
-3. A model of the shape given, random weights, decoding with and without a schema in turn: milliseconds a
-   token. Random weights say random things, so this is the hard case of 2 as well.
+1. The demo answers random JSON schemas, with thinking for every other one: how many answers are valid.
+2. Masks over Qwen3's whole vocabulary, for written answers and for random ones (which visit more of a grammar
+   than a model's would): milliseconds to accept a token and compute the next mask. This is the thread's CPU
+   time, so that other programs do not count.
+3. A model of the given shape with random weights decodes with and without a schema, in turn: milliseconds per
+   token. Random weights generate random tokens, so this is the hard case of 2 too.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ import numpy as np
 from qwen_tokenizer_files import qwen_tokenizer_folder
 from random_schemas import random_schema
 
-from mlx_qwen3 import Engine, load_model, load_tokenizer, make_prompt_cache
+from mlx_qwen3 import Engine, load_model, load_tokenizer
 from mlx_qwen3.bench.shapes import SHAPES, make_checkpoint
+from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.generation.decode import decode
-from mlx_qwen3.generation.sampling import Sampler, SamplingParams
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.sampling import Sampler
 from mlx_qwen3.grammar import AnswerSchema, TurnGrammar, constrain
 from mlx_qwen3.tokenizer import Tokenizer
 
 VOCABULARY = 151_936
 MODELS = Path("models")
-BLOCK = 16  # tokens decoded in one go, before it is the other's turn
+BLOCK = 16  # tokens decoded before the other variant's turn
 PROMPT = [{"role": "user", "content": "Answer."}]
 WRITTEN: list[dict[str, Any]] = [
     {
@@ -57,7 +59,7 @@ WRITTEN: list[dict[str, Any]] = [
 
 
 def schema_of(value: Any) -> dict[str, Any]:
-    """A schema that says of `value` what one would write down of it."""
+    """The JSON schema that a person would write for `value`."""
     if isinstance(value, dict):
         properties = {name: schema_of(item) for name, item in value.items()}
         return {"type": "object", "properties": properties, "required": list(value)}
@@ -68,7 +70,7 @@ def schema_of(value: Any) -> dict[str, Any]:
 
 
 def begin(tokenizer: Tokenizer, schema: dict[str, Any]) -> TurnGrammar:
-    """The grammar of an answer without thinking."""
+    """The grammar at the start of an answer without thinking."""
     prompt = tokenizer.apply_chat_template(PROMPT, enable_thinking=False)
     grammar = constrain(tokenizer, VOCABULARY, prompt, AnswerSchema.of(schema), {})
     assert grammar is not None
@@ -76,7 +78,7 @@ def begin(tokenizer: Tokenizer, schema: dict[str, Any]) -> TurnGrammar:
 
 
 def mask_times(tokenizer: Tokenizer, schemas: int) -> dict[str, list[float]]:
-    """Milliseconds of each token: accepting it, and finding the mask of the next."""
+    """Milliseconds per token to accept it and compute the next mask."""
     texts = [json.dumps(value, ensure_ascii=False) for value in WRITTEN]
     written = [
         along(begin(tokenizer, schema_of(value)), iter(tokenizer.encode(text)))
@@ -87,7 +89,7 @@ def mask_times(tokenizer: Tokenizer, schemas: int) -> dict[str, list[float]]:
 
 
 def along(grammar: TurnGrammar, tokens: Iterator[int] | None, seed: int = 0, most: int = 150) -> list[float]:
-    rng, found = np.random.default_rng(seed), []
+    rng, times = np.random.default_rng(seed), []
     mask = grammar.mask()
     for _ in range(most):
         if mask is None:
@@ -98,29 +100,29 @@ def along(grammar: TurnGrammar, tokens: Iterator[int] | None, seed: int = 0, mos
         grammar.accept(token)
         if (mask := grammar.mask()) is not None:
             mx.eval(mask)
-        found.append(1e3 * (time.thread_time() - start))
-    return found
+        times.append(1e3 * (time.thread_time() - start))
+    return times
 
 
 def decode_times(tokenizer: Tokenizer, shape: str, blocks: int) -> dict[str, list[float]]:
-    """Milliseconds a token of a model, with and without a schema, a block of tokens each in turn."""
+    """Milliseconds per decoded token with and without a schema, in turn by blocks of tokens."""
     model = load_model(make_checkpoint(shape, 4, MODELS))
-    found: dict[str, list[float]] = {"without": [], "with": []}
+    milliseconds: dict[str, list[float]] = {"without": [], "with": []}
     for number in range(blocks):
-        for name, times in found.items():
+        for name, times in milliseconds.items():
             grammar = begin(tokenizer, schema_of(WRITTEN[1])) if name == "with" else None
             sampler = Sampler(SamplingParams(seed=number), VOCABULARY, grammar)
-            tokens = decode(model, [1, 2, 3], make_prompt_cache(model), sampler)
+            tokens = decode(model, [1, 2, 3], PromptCache(model), sampler)
             next(tokens)
             for _ in range(BLOCK):
                 start = time.perf_counter()
                 next(tokens)
                 times.append(1e3 * (time.perf_counter() - start))
-    return found
+    return milliseconds
 
 
 def demo_answers(schemas: int, max_tokens: int) -> tuple[int, int, dict[str, int]]:
-    """Answers, how many of them were valid, and how turns ended."""
+    """The number of answers, of valid ones, and of each finish reason."""
     asked, valid, endings = 0, 0, dict[str, int]()
     with Engine("demo") as engine:
         for seed in range(schemas):
@@ -160,10 +162,11 @@ def main() -> None:
     for name, times in mask_times(tokenizer, 50).items():
         print(figures(f"mask, {name} answers", times))
     if options.blocks:
-        both = decode_times(tokenizer, options.shape, options.blocks)
-        for name, times in both.items():
+        milliseconds = decode_times(tokenizer, options.shape, options.blocks)
+        for name, times in milliseconds.items():
             print(figures(f"{options.shape} decode {name} schema", times))
-        print(f"decode with / without: {median(both['with']) / median(both['without']):.3f}")
+        ratio = median(milliseconds["with"]) / median(milliseconds["without"])
+        print(f"decode with / without: {ratio:.3f}")
     if options.schemas:
         asked, valid, endings = demo_answers(options.schemas, options.max_tokens)
         print(f"\ndemo: {valid} of {asked} answers valid; turns ended by {endings}")

@@ -1,9 +1,9 @@
-"""A checkpoint of the largest shapes in little memory: made, loaded by the plan, and made to speak.
+"""Runs a large shape in little memory: makes the checkpoint, loads it by the memory plan, and generates.
 
     MLX_QWEN3_MEMORY=9.3GB python -m benchmarks.large --shape 14b --folder /tmp
 
-Weights are random and written a shard at a time. With `MLX_QWEN3_MEMORY` the plan leaves no room for
-fp32 copies of weights, which the CPU makes where it may. Prints what was planned and what was taken.
+The weights are random, and written a shard at a time. `MLX_QWEN3_MEMORY` limits the plan, so that it leaves no
+memory for fp32 copies of weights, which the CPU would make. Prints the plan and the measured peaks.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ def main() -> None:
         return
     import mlx.core as mx
 
-    from mlx_qwen3 import SamplingParams, make_prompt_cache
+    from mlx_qwen3 import SamplingParams
+    from mlx_qwen3.cache.prompt_cache import PromptCache
     from mlx_qwen3.checkpoint.load import load
-    from mlx_qwen3.generation.decode import decode, prefill
+    from mlx_qwen3.generation.decode import decode
     from mlx_qwen3.generation.sampling import Sampler
 
     start = time.perf_counter()
     loaded = load(folder, options.context)
     print(f"loaded in {time.perf_counter() - start:.0f} s; planned: {loaded.plan}")
     model, start = loaded.model, time.perf_counter()
-    cache, ids = make_prompt_cache(model), list(range(1, options.prompt + 1))
-    for _ in prefill(model, ids[:-1], cache):
-        pass
+    ids = list(range(1, options.prompt + 1))
     sampler = Sampler(SamplingParams(temperature=0), model.args.vocab_size)
-    tokens = decode(model, ids[-1:], cache, sampler)
-    said = [next(tokens) for _ in range(options.tokens)]
+    tokens = decode(model, ids, PromptCache(model), sampler)
+    generated = [next(tokens) for _ in range(options.tokens)]
     unit = 1 if sys.platform == "darwin" else 1024
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(f"{options.prompt} tokens read and {said} said in {time.perf_counter() - start:.0f} s")
+    print(
+        f"{options.prompt} tokens prefilled and {generated} generated in {time.perf_counter() - start:.0f} s"
+    )
     print(f"peak: {mx.get_peak_memory() / 1e9:.2f} GB of arrays, {resident / 1e9:.2f} GB resident")
 
 

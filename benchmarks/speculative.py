@@ -1,11 +1,11 @@
-"""Speculative decoding: passes of the model for each token, beside mlx-lm's; and what drafting costs.
+"""Speculative decoding: forward passes per token beside mlx-lm's, and the cost of drafting.
 
-    python -m benchmarks.speculative                the demo with its draft model, and an editor's text
-    python -m benchmarks.speculative --cost 0.6b    time of a pass by its rows; drafts all wrong, all right
+    python -m benchmarks.speculative                the demo with each drafter, and a text that is edited
+    python -m benchmarks.speculative --cost 0.6b    time of a pass by its rows, and of all wrong or right drafts
 
-The demo answers fixed prompts at several temperatures, drafted for by `demo-draft`, by the text itself,
-and by mlx-lm's speculative decoding with the same two models, as modules of ours. Passes and acceptance
-do not depend on the machine; times do.
+The demo answers fixed prompts at several temperatures: with `demo-draft`, with n-grams of the text, and with
+mlx-lm's speculative decoding of the same two models (our modules). Passes per token and acceptance do not depend
+on the machine; times do.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ import mlx.core as mx  # isort: skip
 
 from mlx_qwen3 import load_model, load_tokenizer, make_prompt_cache
 from mlx_qwen3.bench.shapes import make_checkpoint
-from mlx_qwen3.generation.decode import decode, prefill
-from mlx_qwen3.generation.sampling import Sampler, SamplingParams
-from mlx_qwen3.generation.speculative import Speculation
+from mlx_qwen3.generation.decode import SimpleSequence, decode_together
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.sampling import Sampler, TokenLogprobs
 from mlx_qwen3.generation.speculative.draft_length import Pace
-from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, TextDrafter
+from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, NGramDrafter
 
 QUESTIONS = (
     *(f"What is {a} + {b}?" for a, b in ((348, 75), (912, 389), (67, 58), (505, 496), (123, 877))),
@@ -46,7 +46,7 @@ TEMPERATURES = (0.0, 0.6, 1.0)
 
 @dataclass
 class Count:
-    """What happened over all prompts."""
+    """Sums over all prompts."""
 
     tokens: int = 0
     passes: int = 0
@@ -61,13 +61,24 @@ class Count:
 
 
 class Fixed(Pace):
-    """Always the same length, whatever it takes."""
+    """A draft length that never changes."""
 
     def length(self) -> int:
         return self.longest
 
 
 Answer = Callable[[list[int], SamplingParams, Count], list[int]]
+
+
+class Answered(SimpleSequence):
+    """A sequence that ends at a stop token too."""
+
+    ends: frozenset[int] | set[int] = frozenset()
+
+    def take(self, token: int, logprobs: TokenLogprobs | None) -> None:
+        super().take(token, logprobs)
+        if token in self.ends:
+            self.finish()
 
 
 class Demo:
@@ -83,39 +94,27 @@ class Demo:
         self.prompts = [self.tokenizer.apply_chat_template(turns) for turns in messages]
         self.ends = set(self.tokenizer.eos_token_ids)
 
-    def until_end(self, tokens: Iterator[int]) -> list[int]:
-        said = []
-        for token in islice(tokens, LIMIT):
-            said.append(token)
-            if token in self.ends:
-                break
-        return said
-
     def plain(self, prompt: list[int], params: SamplingParams, count: Count) -> list[int]:
-        cache = self.model.make_cache()
-        list(prefill(self.model, prompt[:-1], cache))
-        start = time.perf_counter()
-        with closing(decode(self.model, prompt[-1:], cache, self._sampler(params))) as tokens:
-            said = self.until_end(tokens)
-        count.seconds += time.perf_counter() - start
-        count.tokens, count.passes = count.tokens + len(said), count.passes + len(said)
-        return said
+        return self._answer(prompt, params, count, None)
 
     def drafted(self, drafter: Drafter) -> Answer:
         def answer(prompt: list[int], params: SamplingParams, count: Count) -> list[int]:
-            cache = self.model.make_cache()
-            list(prefill(self.model, prompt[:-1], cache))
-            list(drafter.begin(prompt[:-1]))
-            run = Speculation(self.model, cache, self._sampler(params), drafter)
-            start = time.perf_counter()
-            with closing(run.decode(prompt[-1:])) as tokens:
-                said = self.until_end(tokens)
-            count.seconds += time.perf_counter() - start
-            count.tokens, count.passes = count.tokens + len(said), count.passes + run.passes
-            count.drafted, count.accepted = count.drafted + run.drafted, count.accepted + run.accepted
-            return said
+            return self._answer(prompt, params, count, drafter)
 
         return answer
+
+    def _answer(
+        self, prompt: list[int], params: SamplingParams, count: Count, drafter: Drafter | None
+    ) -> list[int]:
+        sequence = Answered(prompt, self._sampler(params), PromptCache(self.model), LIMIT, drafter)
+        sequence.ends = self.ends
+        for _ in decode_together(self.model, [sequence], size=1):
+            pass
+        count.seconds += time.perf_counter() - sequence.times.first_token
+        count.tokens += len(sequence.tokens)
+        count.passes += sequence.decode_passes + 1  # prefill chose the first token
+        count.drafted, count.accepted = count.drafted + sequence.drafted, count.accepted + sequence.accepted
+        return sequence.tokens
 
     def mlx_lm(self, length: int) -> Answer:
         from mlx_lm.generate import speculative_generate_step
@@ -147,7 +146,7 @@ class Demo:
             start = time.perf_counter()
             said = self.until_end(tokens())
             count.seconds += time.perf_counter() - start
-            # Each pass says one token of its own; a last pass may have been cut off in its draft.
+            # Each pass generates one token that is not drafted; the last pass may end within its draft.
             passes = len(flags) - sum(flags) + flags[-1]
             count.tokens, count.passes = count.tokens + len(said), count.passes + passes
             count.drafted, count.accepted = count.drafted + length * passes, count.accepted + sum(flags)
@@ -160,7 +159,7 @@ class Demo:
 
 
 def compare_drafts(lengths: Sequence[int]) -> None:
-    """Everything that drafts for the demo, at each temperature; says where a text differs from plain's."""
+    """Print a table for each temperature, with how many texts equal those without drafts."""
     demo = Demo()
     ways: dict[str, Answer] = {"plain": demo.plain}
     for length in lengths:
@@ -169,7 +168,7 @@ def compare_drafts(lengths: Sequence[int]) -> None:
         ways[f"demo-draft, {length} tokens"] = demo.drafted(drafter)
         ways[f"mlx-lm, demo-draft, {length} tokens"] = demo.mlx_lm(length)
     ways["demo-draft, as it pays"] = demo.drafted(ModelDrafter(demo.draft))
-    ways["text, as it pays"] = demo.drafted(TextDrafter())
+    ways["text, as it pays"] = demo.drafted(NGramDrafter())
     for answer in ways.values():  # warm up
         answer(demo.prompts[0], SamplingParams(seed=1), Count())
     for temperature in TEMPERATURES:
@@ -187,13 +186,13 @@ def compare(
     said: dict[str, list[list[int]]] = {name: [] for name in ways}
     for seed, prompt in enumerate(prompts):
         params = SamplingParams(temperature=temperature, seed=seed)
-        for name, answer in ways.items():  # in turn, so that all meet the same machine
+        for name, answer in ways.items():  # in turn, so that all run under the same conditions
             said[name].append(answer(prompt, params, counts[name]))
     return counts, said
 
 
 class Reciter:
-    """In place of a model: says `text`, whatever it is told before."""
+    """A stand-in for a model that generates `text`."""
 
     def __init__(self, prompt: Sequence[int], text: Sequence[int], vocab_size: int):
         self._ids, self._vocab_size = [*prompt, *text], vocab_size
@@ -208,7 +207,7 @@ class Reciter:
 
 
 def edit_text(path: Path, every: int) -> tuple[float, float]:
-    """Passes per token and acceptance where a text is said again with each `every`-th word changed."""
+    """Passes per token and acceptance when a text is repeated with every `every`-th word changed."""
     from mlx_qwen3.cache.kv import KVCache
 
     tokenizer = load_tokenizer("demo")
@@ -216,7 +215,7 @@ def edit_text(path: Path, every: int) -> tuple[float, float]:
     changed = [word if place % every else word[::-1] + "x" for place, word in enumerate(words, 1)]
     prompt = tokenizer.encode("Change some words of this:\n" + " ".join(words) + "\nChanged:\n")
     text = tokenizer.encode(" ".join(changed))
-    drafter, cache = TextDrafter(), [KVCache()]
+    drafter, cache = NGramDrafter(), [KVCache()]
     drafter.pace = Fixed(drafter.pace.longest)
     model = Reciter(prompt, text, tokenizer.vocab_size)
     list(prefill(model, prompt[:-1], cache))
@@ -228,7 +227,7 @@ def edit_text(path: Path, every: int) -> tuple[float, float]:
 
 
 def measure_cost(shape: str, bits: int) -> None:
-    """Time of a pass by its rows, and decoding with drafts that are never, or always, accepted."""
+    """Print the time of a pass by its rows, and of decoding with drafts that are never or always accepted."""
     model = load_model(make_checkpoint(shape, bits, Path("models")))
     rows = (1, 2, 3, 5, 9, 16)
     times: dict[int, list[float]] = {count: [] for count in rows}
@@ -238,7 +237,7 @@ def measure_cost(shape: str, bits: int) -> None:
         for count in rows:
             start = time.perf_counter()
             mx.eval(model(mx.arange(count)[None], cache))
-            if repeat:  # the first of a shape may compile
+            if repeat:  # the first pass of a shape may compile
                 times[count].append(time.perf_counter() - start)
             for layer in cache:
                 layer.trim(count)
@@ -253,8 +252,8 @@ def measure_cost(shape: str, bits: int) -> None:
         print(decode_with(model, name, drafter))
 
 
-class Guess(TextDrafter):
-    """Drafts what was said in an earlier run, or always the token after it."""
+class Guess(NGramDrafter):
+    """Drafts the tokens of an earlier run, or wrong ones."""
 
     def __init__(self, is_right: bool):
         super().__init__(longest=8)
@@ -265,7 +264,7 @@ class Guess(TextDrafter):
         del token
         self._place += 1
 
-    def expects(self) -> bool:
+    def has_draft(self) -> bool:
         return True
 
     def draft(self, count: int, sampler: Sampler) -> mx.array:
@@ -278,21 +277,18 @@ PLAIN: list[int] = []
 
 
 def decode_with(model: Any, name: str, drafter: Guess | None, tokens: int = 60) -> str:
-    cache, sampler = make_prompt_cache(model), Sampler(SamplingParams(temperature=0), model.args.vocab_size)
-    list(prefill(model, list(range(127)), cache))
-    if drafter is None:
-        run, stream = None, decode(model, [127], cache, sampler)
-    else:
+    sampler = Sampler(SamplingParams(temperature=0), model.args.vocab_size)
+    if drafter is not None:
         drafter.said = PLAIN
-        run = Speculation(model, cache, sampler, drafter)
-        stream = run.decode([127])
-    with closing(stream):
-        first = next(stream)
-        start = time.perf_counter()
-        said = [first, *islice(stream, tokens)]
-        rate = tokens / (time.perf_counter() - start)
+    run = SimpleSequence(list(range(128)), sampler, PromptCache(model), tokens + 1, drafter)
+    for _ in decode_together(model, [run], size=1):
+        pass
+    said = run.tokens
+    rate = tokens / (time.perf_counter() - run.times.first_token)
     PLAIN[:] = PLAIN or said
-    passes = f"{run.passes / len(said):.2f} | {run.accepted} of {run.drafted}" if run else "1 | -"
+    passes = (
+        f"{(run.decode_passes + 1) / len(said):.2f} | {run.accepted} of {run.drafted}" if drafter else "1 | -"
+    )
     return f"| {name} | {rate:.2f} | {passes} |" + ("" if said == PLAIN else " other tokens")
 
 
@@ -309,7 +305,7 @@ def main() -> None:
         measure_cost(arguments.cost, arguments.bits)
         return
     compare_drafts(arguments.lengths)
-    print(f"\n{arguments.text} said again with some words changed, drafted from itself:\n")
+    print(f"\n{arguments.text} repeated with some words changed, drafted from itself:\n")
     print("| changed | passes per token | accepted |\n|---|---|---|")
     for every in (10, 25, 100, 10**9):
         passes, accepted = edit_text(arguments.text, every)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.engine.session import Reply as Reply
     from mlx_qwen3.engine.session import Session as Session
     from mlx_qwen3.errors import Qwen3Error as Qwen3Error
-    from mlx_qwen3.generation.sampling import SamplingParams as SamplingParams
+    from mlx_qwen3.generation.params import SamplingParams as SamplingParams
     from mlx_qwen3.tools import tool as tool
 
 __version__ = "0.1.0"
@@ -40,8 +40,8 @@ _MODULES = {
     "BatchResult": "engine.batch",
     "Engine": "engine.engine",
     "Qwen3Error": "errors",
-    "Reply": "engine.session",
-    "SamplingParams": "generation.sampling",
+    "Reply": "engine.streams",
+    "SamplingParams": "generation.params",
     "Session": "engine.session",
     "convert": "conversion",
     "load_model": "checkpoint",

@@ -14,11 +14,12 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Encoder
 
 import mlx_qwen3
+from mlx_qwen3.cache.batch import SequenceCaches
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
-from mlx_qwen3.checkpoint.load import Loaded
-from mlx_qwen3.checkpoint.memory import Need
-from mlx_qwen3.checkpoint.memory_plan import Plan
+from mlx_qwen3.checkpoint.load import LoadedModel
+from mlx_qwen3.checkpoint.memory import MemoryEstimate
+from mlx_qwen3.checkpoint.memory_plan import MemoryPlan
 from mlx_qwen3.engine.turn_output import EARLY_END
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.tokenizer import Tokenizer
@@ -47,10 +48,12 @@ def write_byte_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def loaded(model: ScriptedModel, folder: Path) -> Loaded:
+def loaded(model: ScriptedModel, folder: Path) -> LoadedModel:
     """`model` as an engine gets it, with memory without end."""
     context = model.args.context_length
-    return Loaded(model, Plan(context, context, Need(0, 0, 0), copies=0, room=10**12), folder)  # type: ignore[arg-type]
+    return LoadedModel(
+        model, MemoryPlan(context, context, MemoryEstimate(0, 0, 0), dense_copies=0, available=10**12), folder
+    )  # type: ignore[arg-type]
 
 
 class ScriptedModel:
@@ -93,7 +96,21 @@ class ScriptedModel:
             return [RotatingKVCache(options["max_size"]) for _ in range(self.args.num_hidden_layers)]
         return [KVCache() for _ in range(self.args.num_hidden_layers)]
 
+    @property
+    def output_head(self) -> Callable[[mx.array], mx.array]:
+        """`read` gives logits already."""
+        return lambda hidden: hidden
+
+    def read(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
+        return self(inputs, cache)
+
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
+        if isinstance(cache[0], SequenceCaches):  # several conversations, each on its own
+            outputs = []
+            for number, part in enumerate(cache[0].parts):
+                own = [layer.caches[number] for layer in cache]
+                outputs.append(self(inputs[part].reshape(1, -1), own)[0][:, None])
+            return mx.concatenate(outputs)
         length, held = inputs.shape[1], cache[0].offset
         self.before_step(length)
         ids: Any = inputs[0].tolist()

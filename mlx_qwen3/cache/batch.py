@@ -31,15 +31,18 @@ class SequenceCaches:
         for length in lengths:
             bounds.append(bounds[-1] + length)
         self.parts = [slice(start, stop) for start, stop in pairwise(bounds)]
-        self._offset = shared._offset if shared is not None else None
+        self._shared = shared
+        self._offset: mx.array | None = None
 
     @property
     def offset(self) -> mx.array:
         """The position of each new token, (T,)."""
+        if self._shared is not None:
+            return self._shared.offset
         if self._offset is None:
             starts = zip(self.caches, self.lengths, strict=True)
             # Offsets of single sequences are Python numbers.
-            self._offset = mx.array([int(cache.offset) + i for cache, n in starts for i in range(n)])  # type: ignore[arg-type]
+            self._offset = mx.array([int(cache.offset) + i for cache, n in starts for i in range(n)])
         return self._offset
 
     def make_mask(self, length: int, return_array: bool, window_size: int | None) -> list[Any]:
@@ -65,5 +68,6 @@ def batched_layers(sequences: Sequence[Sequence[Cache]], lengths: Sequence[int])
         agree = previous is not None and all(
             cache.offset == before.offset for cache, before in zip(caches, previous.caches, strict=True)
         )
-        layers.append(SequenceCaches(caches, lengths, previous if agree else None))
+        shared = (previous._shared or previous) if previous is not None and agree else None
+        layers.append(SequenceCaches(caches, lengths, shared))
     return layers

@@ -114,13 +114,10 @@ def generate(
 def _complete(
     make_engine: Callable[[], Engine], prompt: str | None, control_tokens: bool, sampling: Mapping[str, Any]
 ) -> None:
-    from mlx_qwen3.engine.completion import complete
-    from mlx_qwen3.generation.sampling import SamplingParams
-
-    params = SamplingParams.for_mode(thinking=False).with_values(**{"max_tokens": MAX_TOKENS, **sampling})
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt is None else prompt
+    sampling = {"max_tokens": MAX_TOKENS, **sampling}
     with make_engine() as engine:
-        for piece in complete(engine, engine.tokenizer.encode(text, control_tokens=control_tokens), params):
+        for piece in engine.complete(text, sampling=sampling, control_tokens=control_tokens):
             sys.stdout.write(piece)
             sys.stdout.flush()
         sys.stdout.write("\n")

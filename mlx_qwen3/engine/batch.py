@@ -1,44 +1,45 @@
-"""Many prompts at once on an engine: what is asked, how it runs, what comes back."""
+"""Batches: many prompts at once on an engine."""
 
 from __future__ import annotations
 
+import queue
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from mlx_qwen3.backend.device import available_memory, is_cpu
-from mlx_qwen3.checkpoint.memory import cache_nbytes
-from mlx_qwen3.engine.completion import CompletionOutput, check_prompt
-from mlx_qwen3.engine.job import Job, Sink, Steps
-from mlx_qwen3.engine.streams import listen
-from mlx_qwen3.engine.turn_output import TurnOutput
-from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, SchemaError
-from mlx_qwen3.events import FinishReason
-from mlx_qwen3.generation.batch_decode import BatchDecoder, Row
-from mlx_qwen3.generation.sampling import Sampler, SamplingParams
-from mlx_qwen3.grammar import AnswerSchema, constrain
+from mlx_qwen3.engine.completion import check_prompt
+from mlx_qwen3.engine.core import EngineCore
+from mlx_qwen3.engine.job import Job
+from mlx_qwen3.engine.request import TurnRequest
+from mlx_qwen3.engine.sampling_defaults import params_for
+from mlx_qwen3.engine.session_cache import SessionCache
+from mlx_qwen3.engine.streams import Reply, collect
+from mlx_qwen3.engine.turn import TurnSequence
+from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, SamplingError, SchemaError
+from mlx_qwen3.events import Done, FinishReason, Logprobs
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.sequence import Priority
+from mlx_qwen3.grammar import AnswerSchema
 from mlx_qwen3.tokenizer.messages import Message
 
-if TYPE_CHECKING:
-    from mlx_qwen3.engine.engine import Engine
-
-# Texts written at once, if memory holds them: more of them gain little.
-CPU_BATCH, GPU_BATCH = 16, 32
-# Of the memory that is free, what the caches of a batch may take; sessions need some too.
-CACHE_SHARE = 0.5
-# A cache that grows takes a quarter more than it needs.
-ROOM_SHARE = 0.8
-# Tokens over which the bytes of one are averaged.
-MANY_TOKENS = 4096
+# Requests submitted beyond those that run, so that the next one is there when one ends.
+SUBMITTED_AHEAD = 2
+MOST_CHOICES = 128
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A text to go on from (`prompt`), or a conversation to answer (`messages`): one of the two.
+    """A text to complete (`prompt`), or a conversation to answer (`messages`): one of the two.
 
-    id: the caller's name for it, given back with the result. sampling: what differs from the batch's
-    parameters, such as max_tokens or seed. thinking, thinking_budget, schema: as of a session, for
-    conversations; None is the batch's.
+    Attributes:
+        prompt: A text to complete.
+        messages: A conversation to answer.
+        id: The caller's name for the request, returned with its results.
+        sampling: What differs from the batch's parameters, such as max_tokens or seed.
+        thinking, thinking_budget, schema: As of a session, for conversations; None is the batch's.
+        n: How many results to generate; the prompt is prefilled once.
+        continue_final_message: The last message is the beginning of the answer, which is continued.
     """
 
     prompt: str | None = None
@@ -48,21 +49,39 @@ class BatchRequest:
     thinking: bool | None = None
     thinking_budget: int | None = None
     schema: Any = None
+    n: int = 1
+    continue_final_message: bool = False
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
             raise MessageError("a request has either a prompt or messages")
-        if self.thinking_budget is not None and self.thinking_budget < 0:
-            raise MessageError(f"a thinking budget counts tokens, it cannot be {self.thinking_budget}")
+        if self.prompt is not None and not isinstance(self.prompt, str):
+            raise MessageError(f"prompt must be text, not {type(self.prompt).__name__}")
+        budget = self.thinking_budget
+        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
+            raise MessageError(f"thinking_budget must be a number of tokens, not {budget!r}")
+        if not isinstance(self.sampling, Mapping):
+            raise SamplingError(f"sampling must be a mapping, not {type(self.sampling).__name__}")
+        if isinstance(self.n, bool) or not isinstance(self.n, int) or not 1 <= self.n <= MOST_CHOICES:
+            raise SamplingError(f"n must be between 1 and {MOST_CHOICES}, not {self.n!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of request number `index`.
+    """The result of request number `index`.
 
-    text: what follows the prompt, or the answer to the messages; thinking: what came before the
-    answer. parsed: the answer as a value, where it has a schema. error: why nothing was generated (then
-    there is no finish_reason), or why a pydantic model refused the answer.
+    Attributes:
+        index: The place of the request in the batch.
+        id: The caller's name for it.
+        text: What follows the prompt, or the answer to the messages.
+        thinking: The thinking before the answer.
+        finish_reason: Why it ended; None if nothing was generated.
+        prompt_tokens, completion_tokens, thinking_tokens: Counts.
+        parsed: The answer as a value, where it has a schema.
+        error: Why nothing was generated, or why a pydantic model refused the answer.
+        choice: Which of the request's `n` results this is.
+        stop_string: The stop string that ended it, if one did.
+        logprobs: Of each token, where asked for.
     """
 
     index: int
@@ -75,10 +94,13 @@ class BatchResult:
     thinking_tokens: int = 0
     parsed: Any = None
     error: str | None = None
+    choice: int = 0
+    stop_string: str | None = None
+    logprobs: tuple[Logprobs, ...] = ()
 
 
 Prompt = str | Sequence[Message] | BatchRequest
-"""A text to go on from, a conversation to answer, or either with settings of its own."""
+"""A text to complete, a conversation to answer, or either with settings of its own."""
 
 
 @dataclass(frozen=True)
@@ -90,87 +112,153 @@ class BatchOptions:
     thinking_budget: int | None = None
     control_tokens: bool = False
     batch_size: int | None = None
-    form: AnswerSchema | None = None
+    schema: AnswerSchema | None = None
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A request that can run."""
+    """A request that can run, and which of its results this is."""
 
     index: int
     request: BatchRequest
-    ids: list[int]
-    params: SamplingParams
-    thinking_budget: int | None
-    form: AnswerSchema | None
-
-    def row(self, engine: Engine) -> _TaskRow:
-        return _TaskRow(self, engine)
+    turn: TurnRequest
+    schema: AnswerSchema | None
+    choice: int
 
 
 class BatchRun:
-    """Iterates over the results of a batch, each as soon as it is there; which is in no particular order.
+    """Iterates over the results of a batch, each as soon as it is complete, in no particular order.
 
-    total: how many there will be. tokens: how many were generated so far, of all texts together.
-    Leaving the loop early, or `cancel` from any thread, stops the batch; what was not finished then
-    gives no result.
+    Leaving the loop early, or `cancel` from any thread, stops the batch. Requests that were not finished
+    then give no result.
+
+    Attributes:
+        total: How many results there will be.
     """
 
-    def __init__(self, engine: Engine, prompts: Iterable[Prompt], options: BatchOptions):
+    def __init__(self, core: EngineCore, prompts: Iterable[Prompt], options: BatchOptions):
         if isinstance(prompts, str):
             raise MessageError("a batch is a list of prompts, not one text")
-        prompts = list(prompts)
-        if engine.is_endless:
-            raise CacheError("texts of a batch keep all their tokens; make an Engine without max_kv_size")
-        if options.batch_size is not None and options.batch_size < 1:
-            raise CacheError(f"a batch has one text at least, not {options.batch_size}")
-        self.total, self.tokens = len(prompts), 0
-        self._engine, self._options = engine, options
-        _params(True, options)  # what is wrong with all is no request's fault
-        self._tasks: list[_Task] = []
-        self._failed: list[BatchResult] = []
+        size = options.batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise CacheError(f"batch_size must be at least 1, not {size!r}")
+        params_for(
+            core, thinking=True, sampling=options.sampling
+        )  # what is wrong with all is no request's fault
+        self._core = core
+        tasks: list[_Task] = []
+        self._results: queue.SimpleQueue[BatchResult | Exception | None] = queue.SimpleQueue()
+        self.total = 0
         for index, prompt in enumerate(prompts):
             request = _as_request(prompt)
+            self.total += request.n
             try:
-                self._tasks.append(_task(index, request, engine, options))
+                tasks += _tasks(index, request, core, options)
             except Qwen3Error as error:
-                self._failed.append(BatchResult(index, request.id, error=str(error)))
-        self._job: Job | None = None
-        self._is_cancelled = False
-        self._results = listen(self._start)
+                self.total -= request.n - 1
+                self._results.put(BatchResult(index, request.id, error=str(error)))
+        # The longest first, so that it does not run on alone at the end.
+        self._waiting = deque(sorted(tasks, key=lambda task: -len(task.turn.prompt_ids)))
+        self._size = size
+        self._jobs: dict[int, Job] = {}
+        self._given = 0
+        self._finished_tokens = 0
+        self._is_cancelled = self._is_started = False
 
     def __iter__(self) -> Iterator[BatchResult]:
         return self
 
     def __next__(self) -> BatchResult:
-        result: BatchResult = next(self._results)
-        return result
+        if not self._is_started:
+            self._is_started = True
+            ahead = self._size or self._core.scheduler.size + SUBMITTED_AHEAD
+            for _ in range(ahead):
+                self._submit_next()
+        while self._given < self.total:
+            if self._is_cancelled and not self._jobs and self._results.empty():
+                break
+            result = self._results.get()
+            if isinstance(result, Exception):
+                self.cancel()
+                raise result
+            if result is not None:
+                self._given += 1
+                return result
+        raise StopIteration
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated so far, of all requests together."""
+        return self._finished_tokens + sum(job.generated for job in list(self._jobs.values()))
 
     def cancel(self) -> None:
-        """Stop after the present step."""
+        """Stop after the present pass."""
         self._is_cancelled = True
-        if self._job is not None:
-            self._job.cancel()
+        for job in list(self._jobs.values()):
+            job.cancel()
+        self._results.put(None)
 
-    def _start(self, sink: Sink) -> Job:
-        self._job = self._engine.submit(self._steps, sink)
-        if self._is_cancelled:
-            self._job.cancel()
-        return self._job
+    def __del__(self) -> None:
+        if getattr(self, "_jobs", None):
+            self.cancel()
 
-    def _steps(self, job: Job) -> Steps:
-        """On the engine's thread: a chunk of prompts or a token of each text a step."""
-        yield self._failed
-        longest_first = sorted(self._tasks, key=lambda task: -len(task.ids))
-        size = self._options.batch_size or (CPU_BATCH if is_cpu() else GPU_BATCH)
-        rows = (task.row(self._engine) for task in longest_first)
-        bits = self._engine.cache_config.bits
-        decoder = BatchDecoder(self._engine.model, rows, size, _room(self._engine), bits)
-        for tokens in decoder.run():
-            if job.is_cancelled():
+    def _submit_next(self) -> None:
+        if not self._waiting or self._is_cancelled:
+            return
+        task = self._waiting.popleft()
+        events: list[Any] = []
+
+        def sink(item: Any) -> None:
+            if item is not Job.END and not isinstance(item, BaseException):
+                events.append(item)
                 return
-            self.tokens += len(tokens)
-            yield [result for row, token in tokens if (result := row.take(token)) is not None]
+            self._jobs.pop(id(task), None)
+            self._finished_tokens += job.generated
+            self._results.put(_result(task, events, item))
+            self._submit_next()
+
+        job = Job(sink)
+        self._jobs[id(task)] = job
+        try:
+            self._core.submit(TurnSequence(self._core, task.turn, SessionCache(self._core), job))
+        except Qwen3Error as error:
+            self._jobs.pop(id(task), None)
+            self._results.put(error)
+
+
+def _result(task: _Task, events: list[Any], end: object) -> BatchResult | Exception | None:
+    """The result of a task that has ended; None if it was cancelled."""
+    if isinstance(end, Qwen3Error) and not isinstance(end, MessageError | SchemaError):
+        return end
+    if isinstance(end, Exception):
+        return BatchResult(task.index, task.request.id, error=str(end), choice=task.choice)
+    if not events or not isinstance(events[-1], Done) or events[-1].finish_reason == "cancelled":
+        return None
+    reply = collect(iter(events))
+    parsed: dict[str, Any] = {}
+    if task.schema is not None:
+        try:
+            parsed = {"parsed": task.schema.parse(reply.answer)}
+        except SchemaError as error:
+            parsed = {"error": str(error)}
+    return _as_result(task, reply, parsed)
+
+
+def _as_result(task: _Task, reply: Reply[Any], parsed: Mapping[str, Any]) -> BatchResult:
+    return BatchResult(
+        task.index,
+        task.request.id,
+        text=reply.answer,
+        thinking=reply.thinking,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.stats.prompt_tokens,
+        completion_tokens=reply.stats.generated_tokens,
+        thinking_tokens=reply.stats.thinking_tokens,
+        choice=task.choice,
+        stop_string=reply.stats.stop_string,
+        logprobs=tuple(reply.logprobs),
+        **parsed,
+    )
 
 
 def _as_request(prompt: Prompt) -> BatchRequest:
@@ -179,94 +267,37 @@ def _as_request(prompt: Prompt) -> BatchRequest:
     return BatchRequest(prompt=prompt) if isinstance(prompt, str) else BatchRequest(messages=prompt)
 
 
-def _task(index: int, request: BatchRequest, engine: Engine, options: BatchOptions) -> _Task:
-    """Raises what is wrong with the request."""
+def _tasks(index: int, request: BatchRequest, core: EngineCore, options: BatchOptions) -> list[_Task]:
+    """The request, once for each result. Raises what is wrong with it."""
     budget = options.thinking_budget if request.thinking_budget is None else request.thinking_budget
     thinking = options.thinking if request.thinking is None else request.thinking
-    thinking = thinking and budget != 0 and request.messages is not None
-    form = AnswerSchema.of_any(request.schema) or options.form
-    if form is not None and request.messages is None:
-        raise MessageError("a schema is for answers to messages, and this is a text to go on from")
+    thinking = bool(thinking) and budget != 0 and request.messages is not None
+    schema = AnswerSchema.of_any(request.schema) or options.schema
+    if schema is not None and request.messages is None:
+        raise MessageError("a schema is for answers to messages, and this is a text to complete")
     if request.messages is not None:
-        messages = form.asking(request.messages) if form else request.messages
-        ids = engine.tokenizer.apply_chat_template(messages, enable_thinking=thinking)
-    else:
-        ids = engine.tokenizer.encode(request.prompt or "", control_tokens=options.control_tokens)
-    check_prompt(ids, engine.context)
-    params = _params(thinking, options).with_values(**request.sampling)
-    return _Task(index, request, ids, params, budget, form)
-
-
-def _params(thinking: bool, options: BatchOptions) -> SamplingParams:
-    if isinstance(options.sampling, SamplingParams):
-        return options.sampling
-    return SamplingParams.for_mode(thinking).with_values(**(options.sampling or {}))
-
-
-class _TaskRow(Row):
-    """A row that makes text of its tokens."""
-
-    def __init__(self, task: _Task, engine: Engine):
-        vocab_size = engine.model.args.vocab_size
-        grammar = constrain(engine.tokenizer, vocab_size, task.ids, task.form, {}) if task.form else None
-        super().__init__(task.ids, Sampler(task.params, vocab_size, grammar))
-        self._task = task
-        limit = min(task.params.max_tokens, engine.context - len(task.ids))
-        self._output: CompletionOutput | TurnOutput
-        if task.request.messages is None:
-            self._output = CompletionOutput(engine.tokenizer, limit)
-        else:
-            self._output = TurnOutput(
-                engine.tokenizer, task.ids, limit, task.thinking_budget, grammar=grammar
-            )
-            self._heed_budget()
-
-    def take(self, token: int) -> BatchResult | None:
-        """Account for one token; returns the result if it was the last."""
-        self._output.take(token)
-        self.is_done = self._output.finish_reason is not None
-        if self.is_done:
-            return self._result()
-        self._heed_budget()
-        return None
-
-    def _heed_budget(self) -> None:
-        if isinstance(self._output, TurnOutput) and self._output.budget_is_spent():
-            self.feed.extend(self._output.end_thinking()[1])
-
-    def _result(self) -> BatchResult:
-        output, task = self._output, self._task
-        if isinstance(output, TurnOutput):
-            said: dict[str, Any] = {
-                "text": output.answer,
-                "thinking": output.thinking,
-                "thinking_tokens": output.thinking_tokens,
-                **_parsed(task.form, output.answer),
-            }
-        else:
-            said = {"text": output.text}
-        return BatchResult(
-            task.index,
-            task.request.id,
-            finish_reason=output.finish_reason,
-            prompt_tokens=len(task.ids),
-            completion_tokens=output.generated,
-            **said,
+        messages = schema.add_to(request.messages) if schema else request.messages
+        ids = core.tokenizer.apply_chat_template(
+            messages, enable_thinking=thinking, continue_final_message=request.continue_final_message
         )
+    else:
+        ids = core.tokenizer.encode(request.prompt or "", control_tokens=options.control_tokens)
+    check_prompt(ids, core.longest)
+    params = params_for(core, thinking, options.sampling).with_values(**request.sampling)
+    turn = TurnRequest(
+        ids,
+        params,
+        thinking_budget=budget,
+        schema=schema.schema if schema else None,
+        is_completion=request.messages is None,
+        priority=Priority.BATCH,
+    )
+    return [_Task(index, request, _choice(turn, number), schema, number) for number in range(request.n)]
 
 
-def _parsed(form: AnswerSchema | None, answer: str) -> dict[str, Any]:
-    if form is None:
-        return {}
-    try:
-        return {"parsed": form.parse(answer)}
-    except SchemaError as error:
-        return {"error": str(error)}
-
-
-def _room(engine: Engine) -> int:
-    """Tokens that the caches of a batch may hold together: one text's whole context at least."""
-    itemsize = engine.model.model.norm.weight.dtype.size
-    bytes_of_many = cache_nbytes(engine.model.args, engine.cache_config, MANY_TOKENS, itemsize)
-    free = available_memory() - engine.plan.need.workspace
-    return max(engine.context, int(free * CACHE_SHARE * ROOM_SHARE * MANY_TOKENS / bytes_of_many))
+def _choice(turn: TurnRequest, number: int) -> TurnRequest:
+    """The request for result number `number`: with a seed of its own, made of the one given."""
+    seed = turn.params.seed
+    if not number or seed is None:
+        return turn
+    return replace(turn, params=replace(turn.params, seed=seed + number))

@@ -10,7 +10,7 @@ from typing import Any
 from mlx_qwen3.backend.device import keep_resident
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
-from mlx_qwen3.checkpoint.load import Loaded, load, load_config
+from mlx_qwen3.checkpoint.load import LoadedModel, load, load_config
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, Qwen3Error
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
@@ -24,11 +24,11 @@ WORTH_A_DRAFT = 10
 
 def load_draft_model(
     setting: str | None,
-    target: Loaded,
+    target: LoadedModel,
     cache_config: CacheConfig,
     context: int | None,
     on_download: OnDownload | None,
-) -> Loaded | None:
+) -> LoadedModel | None:
     """The model that drafts for `target`, None where none does.
 
     setting: a model as `load_model` takes it. `auto`: the smallest of the family for a model that reads
@@ -50,16 +50,19 @@ def load_draft_model(
     try:
         draft = load(folder, context, cache_config, setting, beside=target.plan)
     except InsufficientMemoryError as error:
+        fewer_bits = [{"kv_bits": 8}] if cache_config.bits is None else []
         raise InsufficientMemoryError(
-            f"{setting} cannot draft for {target.folder.name}, which leaves it "
-            f"{target.plan.left / 1e9:.1f} GB of memory; try --draft-model text, --kv-bits 8 or "
-            "a shorter --context"
+            f"{setting} cannot draft for {target.folder.name}, which with a context of "
+            f"{target.plan.context:,} tokens leaves it {target.plan.headroom / 1e9:.1f} GB of memory",
+            [{"draft_model": TEXT}, *fewer_bits, {"context": ...}],
         ) from error
-    keep_resident(target.plan.need.total + draft.plan.need.total)
+    keep_resident(target.plan.estimate.total + draft.plan.estimate.total)
     return draft
 
 
-def _load_automatically(target: Loaded, cache_config: CacheConfig, context: int | None) -> Loaded | None:
+def _load_automatically(
+    target: LoadedModel, cache_config: CacheConfig, context: int | None
+) -> LoadedModel | None:
     if bytes_read(target.model.args, target.folder) < WORTH_A_DRAFT * FAMILY[SMALLEST].num_bytes:
         return None
     from mlx_qwen3.checkpoint.hub import downloaded

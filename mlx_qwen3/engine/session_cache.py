@@ -1,110 +1,73 @@
-"""A session's place on the engine's thread: its prompt cache, and what is run over it.
-
-Nothing here is touched by another thread, but for the two figures at the end.
-"""
+"""SessionCache: the KV cache of one conversation between its turns. For the engine's thread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.serialization import read_metadata
-from mlx_qwen3.checkpoint.context_length import config_for_context, grown
-from mlx_qwen3.engine.job import Job, Steps
-from mlx_qwen3.engine.turn import Turn, TurnRequest
+from mlx_qwen3.checkpoint.context_length import config_for_context, config_for_prompt
+from mlx_qwen3.engine.core import EngineCore
 from mlx_qwen3.errors import CacheError
-from mlx_qwen3.events import ContextGrown, Done
-from mlx_qwen3.generation.decode import prefill
+from mlx_qwen3.events import ContextGrown
 from mlx_qwen3.generation.speculative.drafters import Drafter
 from mlx_qwen3.model.config import ModelConfig
 
-if TYPE_CHECKING:
-    from mlx_qwen3.engine.engine import Engine
 
+class SessionCache:
+    """A prompt cache, the drafter that knows its text, and how positions are scaled for it."""
 
-class Slot:
-    """Made with the session and empty until its first turn."""
-
-    def __init__(self, engine: Engine):
+    def __init__(self, core: EngineCore):
         self.cache: PromptCache | None = None
-        self.config = engine.config
-        """With positions scaled as the cache was filled."""
-        self._drafter: Drafter | None = None
-        self._engine = engine
+        self.drafter: Drafter | None = None
+        self.config: ModelConfig = core.config
+        """The model's config with the rope scaling that the cache was filled with."""
+        self._core = core
 
-    def turn(self, job: Job, ask: Callable[[], TurnRequest], keep: Callable[[Turn, Done], None]) -> Steps:
-        """One turn of the model; `keep` is told how it ended before anybody else is."""
-        engine, request = self._engine, ask()
-        if grown := self._fit(job, request):
-            yield [grown]
-        request = replace(request, context=self.context)
-        with self._own_cache(request.prompt_ids) as cache:
-            turn = Turn(engine.model, engine.tokenizer, cache, request, job.is_cancelled, self._drafter)
-            for events in turn.run():
-                if events and isinstance(events[-1], Done):
-                    keep(turn, events[-1])
-                yield events
+    def fit(self, prompt_tokens: int, max_tokens: int) -> ContextGrown | None:
+        """Scale positions so that the conversation fits its context.
 
-    def align(self, job: Job, start: Callable[[], list[int]]) -> Steps:
-        """Bring the cache in line with a prompt that begins with the ids of `start`."""
-        ids = start()
-        if len(ids) >= self.context:  # the next turn will say that it scales positions
-            return
-        self._engine.scale(job, self.config.rope_scaling)
-        with self._own_cache(ids) as cache:
-            rest, done = cache.begin([*ids, -1])[:-1], 0
-            for processed in prefill(self._engine.model, rest, cache.layers):
-                cache.extend(rest[done:processed])
-                done = processed
-                yield []
-                if job.is_cancelled():
-                    return
-
-    def _fit(self, job: Job, request: TurnRequest) -> ContextGrown | None:
-        """Scale positions so that the conversation fits; what was read at another scale is dropped."""
-        engine, before, prompt = self._engine, self.config, len(request.prompt_ids)
-        if not engine.is_endless:
-            config = grown(engine.config, prompt, request.params.max_tokens, engine.longest)
-            # A long conversation that became a little shorter is not read anew for that.
+        A cache that was filled with another scaling is dropped, and the event to report is returned.
+        """
+        core, before = self._core, self.config
+        if not core.is_endless:
+            config = config_for_prompt(core.config, prompt_tokens, max_tokens, core.longest)
+            # A long conversation that became a little shorter is not prefilled again for that.
             is_shrunk = config.context_length < before.context_length
-            if not is_shrunk or prompt <= before.context_length // 2:
+            if not is_shrunk or prompt_tokens <= before.context_length // 2:
                 self.config = config
-        engine.scale(job, self.config.rope_scaling)
         if self.config.rope_scaling == before.rope_scaling:
             return None
-        self.cache = self._drafter = None
+        self.drop()
         scaling = self.config.rope_scaling
         return ContextGrown(self.context, scaling.factor) if scaling is not None else None
 
     @property
     def context(self) -> int:
-        """Tokens the conversation may have as its positions are scaled."""
-        if self._engine.is_endless:
-            return self._engine.context
-        is_grown = self.config.context_length > self._engine.config.context_length
-        return min(self.config.context_length, self._engine.longest if is_grown else self._engine.context)
+        """Tokens the conversation may have with its present scaling."""
+        core = self._core
+        if core.is_endless:
+            return core.context
+        is_grown = self.config.context_length > core.config.context_length
+        return min(self.config.context_length, core.longest if is_grown else core.context)
 
-    @contextmanager
-    def _own_cache(self, ids: Sequence[int]) -> Iterator[PromptCache]:
-        """The session's cache, or a copy of another's that shares more with the prompt `ids`.
+    def open(self, ids: Sequence[int]) -> PromptCache:
+        """The session's cache, or a copy of another session's that shares more with the prompt `ids`."""
+        core, scaling = self._core, self.config.rope_scaling
+        cache = self.cache or core.new_cache()
+        self.cache = core.prefixes.find(ids, scaling, better_than=cache.reusable(ids)) or cache
+        self.drafter = self.drafter or core.new_drafter()
+        return self.cache
 
-        Dropped if a step fails half way and leaves layers of different lengths.
-        """
-        engine, scaling = self._engine, self.config.rope_scaling
-        cache = self.cache or engine.prompt_cache()
-        cache = engine.prefixes.find(ids, scaling, better_than=cache.shared(ids)) or cache
-        self.cache = cache
-        self._drafter = self._drafter or engine.drafter()
-        try:
-            yield cache
-        except Exception:
-            self.cache = self._drafter = None
-            raise
-        engine.prefixes.add(cache, scaling)
+    def share(self) -> None:
+        """Let other sessions copy what the cache holds."""
+        if self.cache is not None:
+            self._core.prefixes.add(self.cache, self.config.rope_scaling)
+
+    def drop(self) -> None:
+        """Forget the cache; the next turn prefills its whole prompt."""
+        self.cache = self.drafter = None
 
     def save(self, path: Path) -> None:
         """Write the cache to `path`. Raises CacheError if there is none or it cannot be written."""
@@ -113,23 +76,22 @@ class Slot:
         self.cache.save(path, self._fingerprint(self.config))
 
     def load(self, path: Path) -> None:
-        """Take the cache saved at `path`, and the scaling it was filled at. Raises CacheError."""
-        engine = self._engine
-        config, context = engine.config, int(read_metadata(path).get("context", 0))
+        """Load the cache saved at `path`, with the scaling it was filled with. Raises CacheError."""
+        core = self._core
+        config, context = core.config, int(read_metadata(path).get("context", 0))
         if context > config.context_length:
-            if context > engine.longest:
-                raise CacheError(f"{path} is of a context of {context:,} tokens; there is no room for that")
+            if context > core.longest:
+                raise CacheError(
+                    f"{path} is for a context of {context:,} tokens; there is no memory for that"
+                )
             config = config_for_context(config, context)
-        engine.model.scale_positions(config.rope_scaling)
-        fingerprint = self._fingerprint(config)
-        self.cache = PromptCache.load(
-            engine.model, path, fingerprint, engine.cache_config, marks=engine.marks
-        )
+        core.model.scale_positions(config.rope_scaling)
+        self.cache = core.load_cache(path, self._fingerprint(config))
         self.config = config
-        self._drafter = None
+        self.drafter = None
 
     def _fingerprint(self, config: ModelConfig) -> dict[str, str]:
-        return {**self._engine.fingerprint(config), "context": str(config.context_length)}
+        return {**self._core.fingerprint(config), "context": str(config.context_length)}
 
     @property
     def tokens(self) -> int:
@@ -138,8 +100,8 @@ class Slot:
 
     @property
     def nbytes(self) -> int:
-        """Bytes the cache takes, and a window as it was before the latest answer."""
-        return self.cache.nbytes + self.cache.mark_nbytes if self.cache else 0
+        """Bytes of the cache, and of a window's snapshot."""
+        return self.cache.nbytes + self.cache.snapshot_nbytes if self.cache else 0
 
     @property
     def saved_nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""From one model turn to the next: run the tools that were called, give back what they returned."""
+"""The tool loop: run the tools that a model turn called, and continue with their results."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
-from mlx_qwen3.engine.turn import Turn
 from mlx_qwen3.events import Done, Event, Stats, ToolCall, ToolResult
+from mlx_qwen3.parsing import CollectedOutput
 from mlx_qwen3.tools.approval import ApprovalRequest, Decision
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
 
-# A model that cannot spell a call is told why, and may try again this often.
+# How often a model may repeat a call that it cannot spell.
 MOST_BROKEN_STEPS = 2
 
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class AgentOptions:
+class ToolLoopOptions:
     """toolbox: the tools offered. approve: asked before each call. max_steps: rounds of calls in a turn."""
 
     toolbox: ToolBox
@@ -30,37 +30,38 @@ class AgentOptions:
 
 
 def allow_own(request: ApprovalRequest) -> Decision:
-    """Allows the functions that the program itself offers, and nothing that a server brought."""
-    return Decision(request.tool.server is None, "Nobody was there to allow this tool call.")
+    """Allow the program's own functions, and no tool of an MCP server."""
+    return Decision(request.tool.server is None, "There was no one to allow this tool call.")
 
 
-def run_agent(
-    play: Callable[[], Iterator[Event]],
-    answer_calls: Callable[[Sequence[ToolResult]], None],
-    options: AgentOptions,
+def run_tool_loop(
+    run_turn: Callable[[], Iterator[Event]],
+    add_results: Callable[[Sequence[ToolResult]], None],
+    options: ToolLoopOptions,
     is_cancelled: Callable[[], bool],
 ) -> Iterator[Event]:
-    """Let the model speak and run what it calls, until it answers, is cancelled, or has had its steps.
+    """Run model turns and the tools they call, until the model answers, is cancelled, or has had its steps.
 
-    play: runs one model turn. answer_calls: puts results into the conversation before the next. The
-    Done that comes last speaks for all of them.
+    run_turn: runs one model turn. add_results: adds results to the conversation before the next one. One
+    Done comes last, with the figures of all turns.
     """
     figures: list[Stats] = []
     broken = 0
     for step in range(options.max_steps + 1):
         calls: list[ToolCall] = []
-        for event in play():
+        for event in run_turn():
             if isinstance(event, Done):
                 done = event
             else:
-                calls += [event] if isinstance(event, ToolCall) else []
+                if isinstance(event, ToolCall):
+                    calls.append(event)
                 yield event
         figures.append(done.stats)
         broken = broken + 1 if calls and all(call.arguments is None for call in calls) else 0
         if done.finish_reason != "tool_calls" or step == options.max_steps or broken > MOST_BROKEN_STEPS:
             break
         results = run_calls(calls, options, is_cancelled)
-        answer_calls(results)
+        add_results(results)
         yield from results
         if is_cancelled():
             figures[-1] = replace(done.stats, finish_reason="cancelled")
@@ -69,9 +70,9 @@ def run_agent(
 
 
 def run_calls(
-    calls: Sequence[ToolCall], options: AgentOptions, is_cancelled: Callable[[], bool]
+    calls: Sequence[ToolCall], options: ToolLoopOptions, is_cancelled: Callable[[], bool]
 ) -> list[ToolResult]:
-    """Run `calls` on this thread; where an event loop already runs on it, as in a notebook, on another."""
+    """Run `calls` on this thread, or on another one where this one runs an event loop, as in a notebook."""
     run = partial(options.toolbox.run, calls, options.approve, is_cancelled=is_cancelled)
     try:
         asyncio.get_running_loop()
@@ -82,35 +83,38 @@ def run_calls(
 
 
 def add_stats(first: Stats, second: Stats) -> Stats:
-    """The figures of two model turns that make one: counts of both, speed and ending of the later."""
+    """The figures of two model turns as one: counts of both, speed and finish reason of the later."""
     return replace(
         second,
         thinking_tokens=first.thinking_tokens + second.thinking_tokens,
         answer_tokens=first.answer_tokens + second.answer_tokens,
+        generated_tokens=first.generated_tokens + second.generated_tokens,
         ttft=first.ttft,
+        queue_time=first.queue_time,
+        batch_size=max(first.batch_size, second.batch_size),
         peak_memory=max(first.peak_memory, second.peak_memory),
     )
 
 
-def assistant_message(turn: Turn) -> Message:
-    """What the model said, as the chat template takes it.
+def assistant_message(output: CollectedOutput) -> Message:
+    """The message of a model turn, as the chat template takes it.
 
-    A call that could not be read has no arguments to show, so it stays what it was: text.
+    A call that could not be read has no arguments to show, so it stays text.
     """
-    unread = [call.raw for call in turn.tool_calls if call.arguments is None]
+    unread = [call.raw for call in output.tool_calls if call.arguments is None]
     message: Message = {
         "role": "assistant",
-        "content": "\n".join([part for part in (turn.answer, *unread) if part]),
-        "reasoning_content": turn.thinking,
+        "content": "\n".join([part for part in (output.answer, *unread) if part]),
+        "reasoning_content": output.thinking,
     }
     calls = [
         {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in turn.tool_calls
+        for call in output.tool_calls
         if call.arguments is not None
     ]
     return {**message, "tool_calls": calls} if calls else message
 
 
 def result_messages(results: Sequence[ToolResult]) -> list[Message]:
-    """What the tools returned, as the chat template takes it."""
+    """The messages of tool results, as the chat template takes them."""
     return [{"role": "tool", "name": result.name, "content": result.text} for result in results]

@@ -1,191 +1,131 @@
-"""From logits to the next token: Qwen's settings, and a sampler built of pure functions.
+"""From logits to the next token.
 
 The order is transformers': penalties, temperature, top_k, top_p, min_p. With top_k first among the
 filters, everything after it works on k candidates and never on the whole vocabulary.
 
 A token is drawn by adding Gumbel noise to its candidates' logits and taking the greatest, which
-follows the softmax exactly. The noise is a function of the seed, the token's place in the turn and
-the candidate alone. So it does not matter who draws, or when: what a draft model draws for a place
-is mostly what the model itself draws there, and text is the same with speculation and without.
+follows the softmax exactly. The noise depends on the seed, the token's place in the output and the
+candidate, and on nothing else. So speculation and batching do not change the text: a draft model
+mostly draws for a place what the model itself draws there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
+import numpy as np
 
-from mlx_qwen3.errors import SamplingError
+from mlx_qwen3.backend.device import compiled_on_gpu
+from mlx_qwen3.generation.filters import draw
+from mlx_qwen3.generation.params import MAX_TOKENS, SamplingParams
 
-# Qwen's suggested limit for one answer, thinking included (https://huggingface.co/Qwen/Qwen3-14B).
-MAX_TOKENS = 32768
-KEYS_AT_ONCE = 256
-# The vocabulary is looked through in blocks of this many logits.
-BLOCK = 128
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How the next token is chosen; the defaults are Qwen's for thinking mode.
-
-    temperature: 0 takes the likeliest token. top_k: 0 considers all. top_p, min_p: 1 and 0 turn
-    them off. presence_penalty, frequency_penalty: taken off the logit of a token once, or once per
-    use, if it was used in this turn's output. repetition_penalty: divides (or multiplies, if
-    negative) that logit, 1 is off. seed: the same seed and prompt give the same text; None draws one.
-
-    Penalties see the whole output of the turn, as in serving engines, and not the prompt: loops are
-    longer than any short window, and a name the user gave must stay sayable.
-    """
-
-    temperature: float = 0.6
-    top_p: float = 0.95
-    top_k: int = 20
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    max_tokens: int = MAX_TOKENS
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise SamplingError(f"{name} must be between {low:g} and {high:g}, not {value!r}")
-        for name in ("top_k", "max_tokens"):
-            if not isinstance(getattr(self, name), int):
-                raise SamplingError(f"{name} must be a whole number, not {getattr(self, name)!r}")
-        if self.top_p == 0:
-            raise SamplingError("top_p must be above 0; use temperature 0 for the likeliest token")
-
-    @classmethod
-    def for_mode(cls, thinking: bool) -> SamplingParams:
-        """Qwen's preset for thinking, or for answering directly."""
-        return cls() if thinking else cls(temperature=0.7, top_p=0.8)
-
-    def with_values(self, **values: Any) -> SamplingParams:
-        """A copy with `values`. Raises SamplingError for an unknown name or a bad value."""
-        known = [item.name for item in fields(self)]
-        for name in values:
-            if name not in known:
-                raise SamplingError(f"there is no sampling parameter {name!r}; there are {', '.join(known)}")
-        return replace(self, **values)
-
-    @property
-    def has_penalties(self) -> bool:
-        return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1)
-
-
-RANGES = {
-    "temperature": (0, 10),
-    "top_p": (0, 1),
-    "top_k": (0, 10**9),
-    "min_p": (0, 1),
-    "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2),
-    "repetition_penalty": (0.01, 10),
-    "max_tokens": (1, 10**9),
-}
+NOTHING = mx.array([], mx.uint32)  # data, not an operation, so any thread may use it
+"""No draft."""
 
 
 class Constraint(Protocol):
-    """Says which tokens may come next, for output that must have a form.
-
-    Told of each token once it is surely part of the output: one that was sampled ahead and thrown away
-    is never accepted.
-    """
+    """Says which tokens may come next. Told of each token once it is part of the output for certain."""
 
     def mask(self) -> mx.array | None:
         """True (V,) where a token may come next; None while every token may."""
 
     def accept(self, token: int) -> None:
-        """`token` was taken."""
+        """`token` was generated."""
 
     def rollback(self, count: int) -> None:
-        """Take the latest `count` accepted tokens back."""
+        """Undo the latest `count` calls of `accept`."""
+
+
+class TokenLogprobs(NamedTuple):
+    """Log probabilities at one place of the output, by the model's own distribution.
+
+    token: the id generated. logprob: of it. top: the likeliest ids and theirs, likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 class Sampler:
-    """Chooses tokens for one turn. Lazy: nothing is evaluated, so decoding can run ahead.
+    """Chooses the tokens of one sequence. Lazy: nothing is evaluated, so decoding can run ahead.
 
-    What it chooses depends on the logits, the seed and the tokens observed, and on nothing else: asked
-    twice, it says the same. With a constraint, the mask of what may come is found on the CPU while the
-    device is at the logits.
+    The choice depends on the logits, the seed and the tokens observed. With a constraint, the mask is
+    computed on the CPU while the device computes the logits.
     """
 
-    def __init__(self, params: SamplingParams, vocab_size: int, constraint: Constraint | None = None):
+    def __init__(
+        self,
+        params: SamplingParams,
+        vocab_size: int,
+        constraint: Constraint | None = None,
+        eos_token_ids: Sequence[int] = (),
+    ):
+        """eos_token_ids: what `min_tokens` keeps from being generated."""
         self.params = params
         self.constraint = constraint
-        self._keys = Keys(time.time_ns() if params.seed is None else params.seed)
+        self.draw_params = draw_params(params)
+        self._seed = time.time_ns() if params.seed is None else params.seed
         self._counts = mx.zeros((vocab_size,), mx.int32) if params.has_penalties else None
+        self._bias = _dense(params.logit_bias, vocab_size) if params.logit_bias else None
+        self._ends = _flags(eos_token_ids, vocab_size) if params.min_tokens and eos_token_ids else None
         self._observed = 0
-        self._unaccepted: list[mx.array] = []  # observed, and not yet told to the constraint
+        self._unaccepted: list[mx.array | int] = []  # observed, and not yet told to the constraint
 
-    @cached_property
-    def kind(self) -> SamplingParams | None:
-        """Equal for samplers that differ in their seeds alone, and know nothing of what was said."""
-        if self.constraint is not None or self._counts is not None:
-            return None
-        return replace(self.params, seed=None, max_tokens=MAX_TOKENS)
-
-    def next_key(self) -> mx.array:
-        """The random key (1, 2) of the next token."""
-        return self._keys.at(self._observed)[None]
+    @property
+    def has_adjustments(self) -> bool:
+        """Whether logits are changed before a token is drawn."""
+        adjusting = (self.constraint, self._counts, self._bias, self._ends)
+        return any(each is not None for each in adjusting)
 
     def __call__(self, logits: mx.array) -> mx.array:
         """logits (V,) -> the id of the next token, a scalar array."""
-        if self.constraint is not None:
-            logits = self._constrain(logits[None], NOTHING, self.constraint)[0]
-        if self._counts is not None:
-            logits = penalize(logits, self._counts, self.params)
-        if self.params.temperature == 0:
-            return mx.argmax(logits)
-        return draw(logits, self._keys.at(self._observed), self.params)
-
-    def along(self, logits: mx.array, draft: mx.array) -> mx.array:
-        """The tokens (k + 1,) that come after none, one, ... all of a draft (k,) of the next tokens.
-
-        logits: (k + 1, V), the first of them for the next token. As far as it agrees with the draft,
-        the result is what would have been chosen one by one; after the first disagreement it means nothing.
-        """
-        if self.constraint is not None:
-            logits = self._constrain(logits, draft, self.constraint)
-        if self._counts is not None:
-            logits = penalize(logits, counts_along(self._counts, draft), self.params)
-        return self._choose(logits, self._observed)
+        return choose_rows([self], [NOTHING], logits[None])[0]
 
     def guess(self, logits: mx.array, draft: mx.array) -> mx.array:
-        """The token (1,) that a draft model with `logits` (1, V) has come after a draft (k,)."""
-        if self._counts is not None:
-            logits = penalize(logits, counts_along(self._counts, draft)[-1:], self.params)
-        return self._choose(logits, self._observed + draft.size)
+        """The token (1,) that a draft model with logits (1, V) proposes after a draft (k,)."""
+        logits = self._penalized(logits, draft, rows=slice(draft.size, None))
+        return draw_rows(logits, [self.key(draft.size)], self.draw_params)
 
-    def observe(self, token: mx.array) -> None:
-        """Count `token` as said in this turn."""
+    def observe(self, token: mx.array | int) -> None:
+        """Count `token` as part of the output."""
         self._observed += 1
         if self._counts is not None:
             self._counts = self._counts.at[token].add(1)
         if self.constraint is not None:
             self._unaccepted.append(token)
 
-    def _choose(self, logits: mx.array, place: int) -> mx.array:
-        """The tokens (R,) of the places from `place` on, from their logits (R, V)."""
-        if self.params.temperature == 0:
-            return mx.argmax(logits, axis=-1)
-        if logits.shape[0] == 1:
-            return draw(logits[0], self._keys.at(place), self.params)[None]
-        keys = mx.stack([self._keys.at(place + row) for row in range(logits.shape[0])])
-        tokens: mx.array = mx.vmap(lambda row, key: draw(row, key, self.params))(logits, keys)
-        return tokens
+    def key(self, place: int) -> tuple[int, int]:
+        """The random key of the token that comes `place` tokens after the next."""
+        return place_key(self._seed, self._observed + place)
+
+    def adjusted(self, logits: mx.array, draft: mx.array) -> mx.array:
+        """Logits (k + 1, V) of the places after none, one, ... all of a draft (k,), before drawing."""
+        if self.constraint is not None:
+            logits = self._constrain(logits, draft, self.constraint)
+        return self._penalized(logits, draft)
+
+    def _penalized(self, logits: mx.array, draft: mx.array, rows: slice = slice(None)) -> mx.array:
+        if self._ends is not None and self.constraint is None:
+            waits = range(draft.size + 1)[rows]
+            early = mx.array([self._observed + place < self.params.min_tokens for place in waits])
+            logits = mx.where(early[:, None] & self._ends, -mx.inf, logits)
+        if self._bias is not None:
+            logits = logits + self._bias
+        if self._counts is not None:
+            counts = self._counts[None] if draft.size == 0 else counts_along(self._counts, draft)
+            logits = penalize(logits, counts[rows], self.params)
+        return logits
 
     def _constrain(self, logits: mx.array, draft: mx.array, constraint: Constraint) -> mx.array:
-        mx.async_eval(logits)  # type: ignore[no-untyped-call]
         for token in self._unaccepted:
-            constraint.accept(int(token.item()))  # type: ignore[arg-type]  # item() is typed complex too
+            constraint.accept(int(token.item()) if isinstance(token, mx.array) else token)  # type: ignore[arg-type]
         self._unaccepted.clear()
         masks = masks_along(constraint, draft.tolist())  # type: ignore[arg-type]
         if all(mask is None for mask in masks):
@@ -196,34 +136,116 @@ class Sampler:
         return mx.where(mx.stack(rows), logits, -mx.inf)
 
 
-def choose_each(samplers: Sequence[Sampler], logits: mx.array) -> list[mx.array]:
-    """What each sampler chooses by its row of logits (B, V). Those of the same settings choose together."""
-    groups: dict[object, list[int]] = {}
+def choose_rows(
+    samplers: Sequence[Sampler],
+    drafts: Sequence[mx.array],
+    logits: mx.array,
+    on_error: Callable[[int, Exception], None] | None = None,
+) -> mx.array:
+    """The next tokens of several sequences, and those along their drafts.
+
+    Args:
+        samplers: One for each sequence.
+        drafts: The drafts (k_i,) of the sequences, `NOTHING` where there is none.
+        logits: (R, V); k_i + 1 rows for each sequence, the first of them for its next token.
+        on_error: Called with the number of a sequence whose logits cannot be adjusted, and why; its tokens
+            then mean nothing. None raises what went wrong.
+
+    Returns:
+        Tokens (R,), uint32. As far as they agree with a sequence's draft, they are what would have been
+        chosen one by one; after the first disagreement they mean nothing.
+    """
+    starts = [0]
+    for draft in drafts:
+        starts.append(starts[-1] + draft.size + 1)
+    if any(sampler.constraint is not None for sampler in samplers):
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]  # masks are computed meanwhile
+    rows = [logits[start:stop] for start, stop in pairwise(starts)]
     for number, sampler in enumerate(samplers):
-        groups.setdefault(sampler.kind or number, []).append(number)
-    chosen: dict[int, mx.array] = {}
-    for kind, numbers in groups.items():
-        own = logits if len(numbers) == len(samplers) else logits[mx.array(numbers)]
-        if not isinstance(kind, SamplingParams):
-            tokens = [samplers[numbers[0]](own[0])]
-        elif kind.temperature == 0:
-            tokens = list(mx.argmax(own, axis=-1))
-        else:
-            keys = mx.concatenate([samplers[number].next_key() for number in numbers])
-            tokens = list(mx.vmap(lambda row, key, kind=kind: draw(row, key, kind))(own, keys))
-        chosen.update(zip(numbers, tokens, strict=True))
-    return [chosen[number] for number in range(len(samplers))]
+        if sampler.has_adjustments:
+            try:
+                rows[number] = sampler.adjusted(rows[number], drafts[number])
+            except Exception as error:
+                if on_error is None:
+                    raise
+                on_error(number, error)
+    if any(sampler.has_adjustments for sampler in samplers):
+        logits = mx.concatenate(rows) if len(rows) > 1 else rows[0]
+    groups: dict[SamplingParams, list[int]] = {}
+    keys = []
+    for sampler, draft, start in zip(samplers, drafts, starts, strict=False):
+        groups.setdefault(sampler.draw_params, []).extend(range(start, start + draft.size + 1))
+        keys += [sampler.key(place) for place in range(draft.size + 1)]
+    if len(groups) == 1:
+        return draw_rows(logits, keys, samplers[0].draw_params)
+    order = [row for numbers in groups.values() for row in numbers]
+    tokens = mx.concatenate(
+        [
+            draw_rows(logits[mx.array(numbers)], [keys[row] for row in numbers], params)
+            for params, numbers in groups.items()
+        ]
+    )
+    return tokens[mx.array(np.argsort(order).astype(np.uint32))]
 
 
-NOTHING = mx.array([], mx.uint32)  # data, not an operation: those belong to the thread that made them
-"""No draft."""
+def draw_rows(logits: mx.array, keys: Sequence[tuple[int, int]], params: SamplingParams) -> mx.array:
+    """A token (R,), uint32, for each row of logits (R, V) and its key."""
+    if params.temperature == 0:
+        return mx.argmax(logits, axis=-1)
+    return _drawing(params)(logits, mx.array(np.array(keys, np.uint32)))
+
+
+def draw_params(params: SamplingParams) -> SamplingParams:
+    """What of `params` concerns drawing: equal for sequences whose tokens can be drawn together."""
+    drawing = {name: getattr(params, name) for name in ("temperature", "top_p", "top_k", "min_p")}
+    if params.temperature == 0:
+        return SamplingParams(temperature=0)
+    return replace(SamplingParams(max_tokens=MAX_TOKENS), **drawing)
+
+
+@lru_cache(maxsize=64)
+def _drawing(params: SamplingParams) -> Callable[[mx.array, mx.array], mx.array]:
+    each: Callable[[mx.array, mx.array], mx.array]
+    each = mx.vmap(lambda row, key: draw(row, key, params))
+
+    def drawn(logits: mx.array, keys: mx.array) -> mx.array:
+        if logits.shape[0] == 1:  # without the cost of a batched sort
+            return draw(logits[0], keys[0], params)[None]
+        return each(logits, keys)
+
+    return compiled_on_gpu(drawn)
+
+
+def place_key(seed: int, place: int) -> tuple[int, int]:
+    """The random key of a place: SplitMix64 (Steele et al., OOPSLA 2014) of seed and place.
+
+    Computed by Python: the device is given keys as data, and nothing has to be kept.
+    """
+    mask = 0xFFFF_FFFF_FFFF_FFFF
+    z = (seed + (place + 1) * 0x9E37_79B9_7F4A_7C15) & mask
+    z = ((z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9) & mask
+    z = ((z ^ z >> 27) * 0x94D0_49BB_1331_11EB) & mask
+    z ^= z >> 31
+    return z >> 32, z & 0xFFFF_FFFF
+
+
+def logprobs_of(logits: mx.array, tokens: mx.array, count: int) -> tuple[mx.array, mx.array, mx.array]:
+    """Log probabilities (R,) of `tokens` (R,) by logits (R, V), and the `count` likeliest ids and theirs."""
+    logits = logits.astype(mx.float32)
+    total = mx.logsumexp(logits, axis=-1, keepdims=True)
+    own = (mx.take_along_axis(logits, tokens[:, None], axis=-1) - total)[:, 0]
+    if not count:
+        nothing = mx.zeros((logits.shape[0], 0))
+        return own, nothing.astype(mx.uint32), nothing
+    ids = mx.argsort(-logits, axis=-1)[:, :count]
+    return own, ids, mx.take_along_axis(logits, ids, axis=-1) - total
 
 
 def masks_along(constraint: Constraint, draft: Sequence[int]) -> list[mx.array | None]:
     """The masks after none, one, ... of the tokens of `draft`, up to the first that may not come."""
     masks, accepted = [constraint.mask()], 0
     for token in draft:
-        if (mask := masks[-1]) is not None and not mask[token].item():
+        if (mask := masks[-1]) is not None and not np.asarray(mask)[token]:
             break
         constraint.accept(token)
         accepted += 1
@@ -239,95 +261,25 @@ def counts_along(counts: mx.array, draft: mx.array) -> mx.array:
     return mx.concatenate([counts[None], counts + mx.cumsum(used.astype(counts.dtype), axis=0)])
 
 
-class Keys:
-    """A random key for each place of a turn, the same ones for the same seed."""
-
-    def __init__(self, seed: int):
-        self._state = mx.random.key(seed & 0xFFFF_FFFF_FFFF_FFFF)
-        self._keys: list[mx.array] = []
-
-    def at(self, place: int) -> mx.array:
-        """The key (2,) of this place."""
-        while len(self._keys) <= place:
-            self._state, *keys = mx.random.split(self._state, KEYS_AT_ONCE + 1)
-            self._keys += keys
-        return self._keys[place]
-
-
-def draw(logits: mx.array, key: mx.array, params: SamplingParams) -> mx.array:
-    """One token, a scalar array, from the distribution that `filter_logits` leaves of logits (V,)."""
-    ids, candidates = filter_logits(logits, params)
-    if ids is None:
-        return mx.argmax(candidates + mx.random.gumbel(candidates.shape, key=key))
-    return ids[mx.argmax(candidates + noise(ids, key))]
-
-
-def noise(ids: mx.array, key: mx.array) -> mx.array:
-    """Gumbel noise (K,) for the tokens `ids` (K,): each has its own, whichever others there are."""
-    own = mx.stack([mx.broadcast_to(key[0], ids.shape), key[1] + ids.astype(mx.uint32)], axis=-1)
-    values: mx.array = mx.vmap(lambda one: mx.random.gumbel(key=one))(own)
-    return values
-
-
-def filter_logits(logits: mx.array, params: SamplingParams) -> tuple[mx.array | None, mx.array]:
-    """The candidates that temperature, top_k, top_p and min_p leave of logits (V,).
-
-    Returns their ids (K,), likeliest first, and their logits (K,), -inf for those filtered out;
-    ids is None where every token stays, in the order of the vocabulary.
-    """
-    if params.top_k == 0 and params.top_p == 1:
-        return None, min_p(logits.astype(mx.float32) / params.temperature, params.min_p)
-    ids = likeliest(logits, params.top_k)
-    candidates = logits[ids].astype(mx.float32) / params.temperature  # which does not change their order
-    return ids, min_p(top_p(candidates, params.top_p), params.min_p)
-
-
-def likeliest(logits: mx.array, k: int) -> mx.array:
-    """The ids of the k largest logits, likeliest first; of all of them for k = 0."""
-    if not 0 < k < logits.size:
-        return mx.argsort(-logits)
-    among = _best_blocks(logits, k)
-    best = mx.argpartition(-logits[among], kth=k - 1)[:k]
-    ids = among[best]
-    return ids[mx.argsort(-logits[ids])]
-
-
-def _best_blocks(logits: mx.array, k: int) -> mx.array:
-    """Ids among which are k of the largest logits: partitioning all 151,936 would take five times as long.
-
-    They are the k blocks with the greatest maxima, and the rest that fills no block. No logit
-    elsewhere exceeds any of those k maxima, so, ties aside, none is among the k largest.
-    """
-    count = logits.size // BLOCK
-    if count <= k:
-        return mx.arange(logits.size)
-    maxima = logits[: count * BLOCK].reshape(count, BLOCK).max(axis=1)
-    blocks = mx.argpartition(-maxima, kth=k - 1)[:k]
-    ids = (blocks[:, None] * BLOCK + mx.arange(BLOCK)).flatten()
-    return mx.concatenate([ids, mx.arange(count * BLOCK, logits.size)])
-
-
-def top_p(sorted_logits: mx.array, threshold: float) -> mx.array:
-    """Keep the fewest of the likeliest tokens whose probability reaches `threshold`."""
-    if threshold >= 1:
-        return sorted_logits
-    probabilities = mx.softmax(sorted_logits, precise=True)
-    before = mx.cumsum(probabilities) - probabilities  # 0 for the likeliest, so one always stays
-    return mx.where(before < threshold, sorted_logits, -mx.inf)
-
-
-def min_p(logits: mx.array, ratio: float) -> mx.array:
-    """Keep tokens at least `ratio` times as likely as the likeliest."""
-    if ratio <= 0:
-        return logits
-    # p / p_max = exp(logit - max), so no softmax is needed.
-    return mx.where(mx.exp(logits - logits.max()) >= ratio, logits, -mx.inf)
-
-
 def penalize(logits: mx.array, counts: mx.array, params: SamplingParams) -> mx.array:
-    """Make tokens that were used `counts` (V,) times less likely."""
+    """Logits (R, V) of tokens that were used `counts` (R, V) times, made less likely."""
     used = counts > 0
     if params.repetition_penalty != 1:
         penalty = params.repetition_penalty
         logits = mx.where(used, mx.where(logits < 0, logits * penalty, logits / penalty), logits)
     return logits - used * params.presence_penalty - counts * params.frequency_penalty
+
+
+def _dense(bias: Sequence[tuple[int, float]], vocab_size: int) -> mx.array:
+    """A bias for each id (V,); ids beyond the vocabulary are ignored."""
+    values = np.zeros(vocab_size, np.float32)
+    for token, number in bias:
+        if token < vocab_size:
+            values[token] = number
+    return mx.array(values)
+
+
+def _flags(ids: Sequence[int], vocab_size: int) -> mx.array:
+    flags = np.zeros(vocab_size, bool)
+    flags[[token for token in ids if token < vocab_size]] = True
+    return mx.array(flags)

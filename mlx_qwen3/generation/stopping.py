@@ -9,42 +9,37 @@ import numpy as np
 from mlx_qwen3.events import FinishReason
 
 LONGEST_PERIOD = 512
-# A loop must have lasted this many tokens and this many rounds: people do ask for a word a hundred
-# times, tables repeat their rules, and a list may well say the same thing three times.
+# A loop lasts at least so many tokens and so many rounds: people do ask for a word a hundred times, tables
+# repeat their rules, and a list may say the same thing three times.
 SHORTEST_STRETCH = 400
 ROUNDS = 4
 
 
-class Ending:
-    """Told each token the model wrote, says whether it is the last, and why.
+class StopConditions:
+    """Decides after each token whether generation stops, and why."""
 
-    ends: the tokens that end a text. limit: the most tokens it may have.
-    """
-
-    def __init__(self, ends: Collection[int], limit: int):
+    def __init__(self, eos_token_ids: Collection[int], limit: int):
+        """limit: the most tokens to generate."""
         self.generated = 0
-        """Tokens the model wrote."""
-        self._ends, self._limit = ends, limit
+        self._eos_token_ids, self._limit = eos_token_ids, limit
         self._loop = LoopDetector()
 
-    def take(self, token: int, is_cancelled: bool) -> FinishReason | None:
-        """Account for one more token; why it is the last, None if it is not."""
+    def push(self, token: int) -> FinishReason | None:
+        """Count `token`; the reason to stop after it, None to go on."""
         self.generated += 1
-        if token in self._ends:
+        if token in self._eos_token_ids:
             return "stop"
-        if is_cancelled:
-            return "cancelled"
         if self.generated >= self._limit:
             return "length"
         return "loop" if self._loop.push(token) else None
 
-    def forget_loop(self) -> None:
-        """Look for loops in what comes from here on alone."""
+    def restart_loop_detection(self) -> None:
+        """Look for loops only in tokens from here on."""
         self._loop = LoopDetector()
 
 
 class LoopDetector:
-    """Told each token, says when the latest ones are `ROUNDS` rounds or more of one sequence."""
+    """Detects text that repeats one period `ROUNDS` times or more."""
 
     def __init__(self) -> None:
         self._recent = np.full(LONGEST_PERIOD, -1, np.int64)  # newest first
@@ -53,7 +48,7 @@ class LoopDetector:
         self._needed = np.maximum(ROUNDS * periods, SHORTEST_STRETCH) - periods
 
     def push(self, token: int) -> bool:
-        """Take one more token; True once the text is in a loop. Costs microseconds, whatever the length."""
+        """Add a token; True once the text is in a loop. Takes microseconds at any length."""
         self._matches = np.where(self._recent == token, self._matches + 1, 0)
         self._recent[1:] = self._recent[:-1]
         self._recent[0] = token

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Encoder
 
-from mlx_qwen3.errors import TemplateError, TokenizerError
+from mlx_qwen3.errors import MessageError, TemplateError, TokenizerError
 from mlx_qwen3.tokenizer.chat_template import ChatTemplate, find_template
 from mlx_qwen3.tokenizer.messages import Message
 from mlx_qwen3.tokenizer.special_tokens import PromptPiece, SpecialTokenGuard
@@ -120,6 +120,7 @@ class Tokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = True,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
     ) -> list[int]:
         """The prompt for a conversation, with the chat template of the checkpoint.
 
@@ -131,6 +132,8 @@ class Tokenizer:
             tools: JSON schemas of the tools offered.
             enable_thinking: Let a hybrid model think. Other models ignore it.
             add_generation_prompt: End with the header of the assistant's next message.
+            continue_final_message: End inside the last message, an assistant's, so that the model continues
+                it. There is no generation prompt then.
 
         Returns:
             The token ids of the prompt.
@@ -140,8 +143,17 @@ class Tokenizer:
             TemplateError: There is no template, or it does not parse, fails, reaches outside its sandbox
                 or does not end.
         """
-        pieces = self.template.render(messages, tools, enable_thinking, add_generation_prompt)
-        return self._encode_pieces(pieces)
+        if not continue_final_message:
+            pieces = self.template.render(messages, tools, enable_thinking, add_generation_prompt)
+            return self._encode_pieces(pieces)
+        if not messages or messages[-1].get("role") != "assistant":
+            raise MessageError("the message to continue must be the last one, and the assistant's")
+        pieces = self.template.render(messages, tools, enable_thinking, add_generation_prompt=False)
+        # Only the template writes special tokens, so the last one that ends a turn ends this message.
+        ends = [
+            place for place, (text, is_special) in enumerate(pieces) if is_special and self._ends_turn(text)
+        ]
+        return self._encode_pieces(pieces[: ends[-1]] if ends else pieces)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -213,6 +225,9 @@ class Tokenizer:
         for token, token_id in self.get_vocab().items():
             tokens[token_id] = _spelled_bytes(token)
         return tokens
+
+    def _ends_turn(self, special_token: str) -> bool:
+        return self.control_tokens[special_token] in self.eos_token_ids
 
     def _encode_pieces(self, pieces: Iterable[PromptPiece]) -> list[int]:
         ids: list[int] = []

@@ -8,9 +8,7 @@ import pytest
 
 from mlx_qwen3 import Engine
 from mlx_qwen3.engine.batch import BatchRequest, BatchResult
-from mlx_qwen3.engine.completion import complete
 from mlx_qwen3.errors import CacheError, EngineError, MessageError, SamplingError
-from mlx_qwen3.generation.sampling import SamplingParams
 
 SHORT = {"seed": 1, "max_tokens": 40}
 
@@ -45,8 +43,7 @@ def test_answers_are_those_of_a_session(engine: Engine, budget: int | None) -> N
 def test_completions_are_those_of_complete(engine: Engine) -> None:
     texts = ["The time", "The weather in a town", "1+1"]
     results = in_order(engine.generate_batch(texts, sampling=SHORT))
-    params = SamplingParams.for_mode(thinking=False).with_values(**SHORT)
-    expected = ["".join(complete(engine, engine.tokenizer.encode(text), params)) for text in texts]
+    expected = [engine.complete(text, sampling=SHORT).text for text in texts]
     assert [result.text for result in results] == expected
 
 
@@ -116,15 +113,48 @@ def test_quantized_caches_of_an_engine_hold_batches_too() -> None:
         assert result.text == engine.session(sampling=SHORT, thinking=False).ask("hello").answer
 
 
+def test_windows_of_an_engine_hold_batches_too() -> None:
+    with Engine(max_kv_size=256, kv_bits=8) as engine:
+        results = in_order(engine.generate_batch([ask("hello"), ask("what is 2+3?")], sampling=SHORT))
+        alone = [engine.session(sampling=SHORT).ask(text).answer for text in ("hello", "what is 2+3?")]
+        assert [result.text for result in results] == alone
+
+
+def test_several_results_of_one_request(engine: Engine) -> None:
+    request = BatchRequest(messages=ask("hello"), thinking=False, n=3, sampling={"temperature": 1.5})
+    results = sorted(engine.generate_batch([request], sampling=SHORT), key=lambda result: result.choice)
+    assert [result.choice for result in results] == [0, 1, 2]
+    assert len({result.text for result in results}) > 1
+    again = sorted(engine.generate_batch([request], sampling=SHORT), key=lambda result: result.choice)
+    assert [result.text for result in again] == [result.text for result in results], "a seed fixes all"
+
+
+def test_an_answer_that_was_begun_is_continued(engine: Engine) -> None:
+    whole = engine.session(thinking=False, sampling={**SHORT, "temperature": 0}).ask("what is 47+85?").answer
+    begun = [*ask("what is 47+85?"), {"role": "assistant", "content": whole[:7]}]
+    request = BatchRequest(messages=begun, thinking=False, continue_final_message=True)
+    (result,) = engine.generate_batch([request], sampling={"temperature": 0, "max_tokens": 40})
+    assert whole[:7] + result.text == whole
+
+
+def test_stop_strings_end_a_text_and_are_not_part_of_it(engine: Engine) -> None:
+    whole = engine.complete("The time", sampling=SHORT).text
+    stop = whole[5:9]
+    (result,) = engine.generate_batch(["The time"], sampling={**SHORT, "stop": ["never said", stop]})
+    assert (result.text, result.finish_reason, result.stop_string) == (
+        whole[: whole.index(stop)],
+        "stop",
+        stop,
+    )
+
+
 def test_what_an_engine_cannot_do_is_said(engine: Engine) -> None:
-    with pytest.raises(CacheError, match="one text at least"):
+    with pytest.raises(CacheError, match="batch_size must be at least 1"):
         engine.generate_batch(["a"], batch_size=0)
     with pytest.raises(MessageError, match="not one text"):
         engine.generate_batch("The time")
     with pytest.raises(SamplingError, match="'heat'"):
         engine.generate_batch(["a"], sampling={"heat": 1})
-    with Engine(max_kv_size=256) as windowed, pytest.raises(CacheError, match="without max_kv_size"):
-        windowed.generate_batch(["a"])
     with Engine() as closed:
         pass
     with pytest.raises(EngineError, match="closed"):

@@ -14,10 +14,11 @@ from rich.console import Console
 from tiny_checkpoints import DENSE
 
 from mlx_qwen3 import Engine, Session
-from mlx_qwen3.checkpoint.context_length import config_for_context, grown
+from mlx_qwen3.checkpoint.context_length import config_for_context, config_for_prompt
 from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import ContextGrown, Done, Event
+from mlx_qwen3.model.compiled_step import CompiledStep
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
@@ -137,7 +138,7 @@ def test_steps_compiled_at_each_factor_are_kept_and_right() -> None:
     mx.random.seed(0)
     model, plain = Model(ModelConfig.from_dict(DENSE)), Model(ModelConfig.from_dict(DENSE))
     plain.update(model.parameters())
-    model.compile_step()
+    model.use_step(CompiledStep)
     steps: dict[float, object] = {}
     for factor in (1.0, 2.0, 1.0, 2.0):
         scaling = RopeScaling(factor, 8) if factor > 1 else None
@@ -158,7 +159,7 @@ def test_steps_compiled_at_each_factor_are_kept_and_right() -> None:
 )
 def test_factors_of_a_published_config_as_it_grows(prompt: int, factor: float | None) -> None:
     config = ModelConfig.from_dict(DENSE)
-    scaling = grown(config, prompt, answer=32_768, longest=131_072).rope_scaling
+    scaling = config_for_prompt(config, prompt, answer=32_768, longest=131_072).rope_scaling
     assert (scaling and scaling.factor) == factor
 
 

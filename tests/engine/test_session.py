@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from scripted import ScriptedModel, loaded, write_byte_tokenizer
 
-import mlx_qwen3.engine.engine
+import mlx_qwen3.engine.core
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import EngineError, MessageError, SamplingError
@@ -30,9 +30,9 @@ THOUGHT = "<think>\nlet me see\n</think>\n\n"
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine that runs a ScriptedModel; `engine.model.turns` is what it says."""
     folder = write_byte_tokenizer(tmp_path)
-    monkeypatch.setattr(mlx_qwen3.engine.engine, "resolve", lambda name, on_download: folder)
+    monkeypatch.setattr(mlx_qwen3.engine.core, "resolve", lambda name, on_download: folder)
     monkeypatch.setattr(
-        mlx_qwen3.engine.engine,
+        mlx_qwen3.engine.core,
         "load",
         lambda folder, *options: loaded(ScriptedModel(load_tokenizer(folder)), folder),
     )
@@ -65,7 +65,7 @@ def test_a_conversation_keeps_to_the_template_and_feeds_only_what_is_new(engine:
         if not session.thinking:
             model.turns[0] = engine.tokenizer.encode(answer)
         prompt = session.prompt_ids([*session.messages, {"role": "user", "content": f"question {number}"}])
-        fed_before, cached = len(model.fed), list(session._slot.cache.ids) if session._slot.cache else []
+        fed_before, cached = len(model.fed), list(session._cache.cache.ids) if session._cache.cache else []
         reply = session.ask(f"question {number}")
         assert reply.answer == answer
         shared = next(
@@ -73,8 +73,8 @@ def test_a_conversation_keeps_to_the_template_and_feeds_only_what_is_new(engine:
         )
         assert reply.stats.cached_tokens == shared
         assert model.fed[fed_before : fed_before + len(prompt) - shared] == prompt[shared:]
-        assert session._slot.cache.ids[: len(prompt)] == prompt
-        assert {layer.offset for layer in session._slot.cache.layers} == {len(session._slot.cache.ids)}
+        assert session._cache.cache.ids[: len(prompt)] == prompt
+        assert {layer.offset for layer in session._cache.cache.layers} == {len(session._cache.cache.ids)}
     assert [m["role"] for m in session.messages] == ["system", *["user", "assistant"] * 12]
 
 
@@ -157,7 +157,7 @@ def test_leaving_the_loop_cancels(engine: Engine) -> None:
             break
     del events
     gc.collect()
-    wait_for(lambda: session._lane.job.finished.is_set(), 2)
+    wait_for(lambda: session._jobs.job.finished.is_set(), 2)
     assert 0 < len(session.messages[-1]["content"]) < 3000
     assert session.ask("more").answer == "next"
 
@@ -259,7 +259,7 @@ def test_a_failure_between_layers_leaves_no_cache_of_two_lengths(engine: Engine)
         session.ask("two")
     model.between_layers = lambda: None
     assert session.ask("two").answer == "second"
-    assert {layer.offset for layer in session._slot.cache.layers} == {len(session._slot.cache.ids)}
+    assert {layer.offset for layer in session._cache.cache.layers} == {len(session._cache.cache.ids)}
 
 
 def test_a_prompt_too_long_is_refused_and_forgotten(engine: Engine) -> None:
@@ -306,8 +306,8 @@ def test_prepare_leaves_only_the_users_words_to_read(engine: Engine) -> None:
     session = engine.session()
     session.ask("first")
     session.prepare()
-    session._lane.job.wait()
-    prefix = len(session._slot.cache.ids)
+    session._jobs.job.wait()
+    prefix = len(session._cache.cache.ids)
     reply = session.ask("second")
     assert reply.stats.cached_tokens == prefix
     words = engine.tokenizer.encode("second<|im_end|>\n<|im_start|>assistant\n", control_tokens=True)

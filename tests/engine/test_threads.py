@@ -86,7 +86,7 @@ def check_like_a_fresh_one(session: Session) -> None:
     replies = [each.ask("and now?") for each in (session, fresh)]
     assert replies[0].finish_reason != "cancelled"
     assert (replies[0].thinking, replies[0].answer) == (replies[1].thinking, replies[1].answer)
-    cache = session._slot.cache
+    cache = session._cache.cache
     assert {layer.offset for layer in cache.layers} == {len(cache.ids)}
 
 
@@ -142,7 +142,7 @@ def test_an_abandoned_async_loop_cancels(engine: Engine) -> None:
                 break
         for _ in range(1000):
             await asyncio.sleep(0.01)
-            if session._lane.job.finished.is_set():
+            if session._jobs.job.finished.is_set():
                 return session
         raise AssertionError("still running")
 
@@ -160,16 +160,16 @@ def test_50_turns_of_all_modes_keep_to_the_template(engine: Engine) -> None:
         session.thinking_budget = rng.choice([None, None, 0, 1, 16])
         text = f"question {number}" + rng.choice(["", "", " /think", " /no_think"])
         prompt = session.prompt_ids([*session.messages, {"role": "user", "content": text}])
-        held = list(session._slot.cache.ids) if session._slot.cache else []
+        held = list(session._cache.cache.ids) if session._cache.cache else []
         stats = session.ask(text).stats
-        cache = session._slot.cache
+        cache = session._cache.cache
         assert cache.ids[: len(prompt)] == prompt
         assert {layer.offset for layer in cache.layers} == {len(cache.ids)}
         assert stats.prompt_tokens == len(prompt)
         assert stats.cached_tokens == common_prefix(held, prompt)
         if number % 2:
             session.prepare()
-            session._lane.job.wait()
+            session._jobs.job.wait()
         prompts.append(prompt)
         fed.append(stats.prompt_tokens - stats.cached_tokens)
     assert all(len(a) < len(b) for a, b in pairwise(prompts))

@@ -46,10 +46,10 @@ def test_thinking_stays_in_the_prompt_while_the_turn_runs(engine: Engine) -> Non
     model = script(engine, "<think>\nI need a tool\n</think>\n\n" + CALL % 21, "done", "next")
     session = engine.session(tools=[double])
     session.ask("double 21")
-    assert "I need a tool" in engine.tokenizer.decode(session._slot.cache.ids)
+    assert "I need a tool" in engine.tokenizer.decode(session._cache.cache.ids)
     fed = len(model.fed)
     session.ask("thanks")
-    assert "I need a tool" not in engine.tokenizer.decode(session._slot.cache.ids)
+    assert "I need a tool" not in engine.tokenizer.decode(session._cache.cache.ids)
     assert len(model.fed) > fed
 
 

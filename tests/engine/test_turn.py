@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted import ScriptedModel, write_byte_tokenizer
 
+from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
-from mlx_qwen3.engine.turn import Turn, TurnRequest
+from mlx_qwen3.engine.job import Job
+from mlx_qwen3.engine.request import TurnRequest
+from mlx_qwen3.engine.session_cache import SessionCache
+from mlx_qwen3.engine.turn import TurnSequence
 from mlx_qwen3.engine.turn_output import EARLY_END
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.events import AnswerDelta, Done, PromptProgress, ThinkingDelta, ThinkingDone
-from mlx_qwen3.generation.sampling import SamplingParams
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.scheduler import Scheduler
+from mlx_qwen3.parsing import CollectedOutput
 from mlx_qwen3.tokenizer import Tokenizer
 
 THOUGHT = "<think>\nseven and five make twelve\n</think>\n\n12"
@@ -24,6 +31,34 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return load_tokenizer(write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
+class StageCore:
+    """What a turn asks of an engine."""
+
+    is_endless = False
+
+    def __init__(self, model: ScriptedModel, tokenizer: Tokenizer):
+        self.model, self.tokenizer, self.config = model, tokenizer, model.args
+        self.context = self.longest = model.args.context_length
+        self.prefixes = PrefixPool(0)
+
+    def new_cache(self) -> PromptCache:
+        return PromptCache(self.model)
+
+    def new_drafter(self) -> None:
+        return None
+
+
+class Played:
+    """A turn that is over."""
+
+    def __init__(self, request: TurnRequest, events: list[Any]):
+        self.request, output = request, CollectedOutput()
+        for event in events:
+            output.add(event)
+        self.finish_reason = events[-1].finish_reason
+        self.thinking, self.answer, self.tool_calls = output.thinking, output.answer, output.tool_calls
+
+
 class Stage:
     """A scripted model with a cache that lives from turn to turn."""
 
@@ -31,28 +66,42 @@ class Stage:
         self.tokenizer = tokenizer
         self.model = ScriptedModel(tokenizer, context)
         self.model.turns = [self.ids(text) for text in script]
-        self.cache = PromptCache(self.model)
+        self.core: Any = StageCore(self.model, tokenizer)
+        self.session_cache = SessionCache(self.core)
         self.cancelled = False
-        self.events: list[object] = []
+        self.events: list[Any] = []
+
+    @property
+    def cache(self) -> PromptCache:
+        assert self.session_cache.cache is not None
+        return self.session_cache.cache
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, control_tokens=True)
 
-    def play(self, text: str = "7+5?", *, thinking: bool = True, **options: object) -> Turn:
+    def play(self, text: str = "7+5?", *, thinking: bool = True, **options: Any) -> Played:
         messages = [{"role": "user", "content": text}]
-        params = SamplingParams(temperature=0, max_tokens=options.pop("max_tokens", 1000))
+        sampling = {"temperature": 0, "max_tokens": 1000, **options.pop("sampling", {})}
         request = TurnRequest(
             prompt_ids=options.pop("prompt_ids", None)
             or self.tokenizer.apply_chat_template(messages, enable_thinking=thinking),
-            params=params,
-            vocab_size=self.model.args.vocab_size,
-            context=self.model.args.context_length,
+            params=SamplingParams().with_values(**sampling),
             asked_at=0.0,
             **options,
         )
-        turn = Turn(self.model, self.tokenizer, self.cache, request, lambda: self.cancelled)
-        self.events = [event for events in turn.run() for event in events]
-        return turn
+        self.events = []
+        job = Job(self.events.append)
+        scheduler = Scheduler(self.model)
+        scheduler.add(TurnSequence(self.core, request, self.session_cache, job))
+        while not job.finished.is_set():
+            if self.cancelled:
+                job.cancel()
+            scheduler.step()
+        scheduler.settle()
+        end = self.events.pop()
+        if isinstance(end, Exception):
+            raise end
+        return Played(request, self.events)
 
     @property
     def done(self) -> Done:
@@ -176,7 +225,7 @@ def test_characters_are_never_split(tokenizer: Tokenizer) -> None:
 
 def test_length_ends_the_turn(tokenizer: Tokenizer) -> None:
     stage = Stage(tokenizer, "a" * 50)
-    turn = stage.play(thinking=False, max_tokens=10)
+    turn = stage.play(thinking=False, sampling={"max_tokens": 10})
     assert (turn.answer, stage.done.finish_reason) == ("a" * 10, "length")
     stage.check_cache()
 
@@ -226,7 +275,11 @@ def test_cancel_while_decoding_keeps_what_was_said(tokenizer: Tokenizer) -> None
 
 def test_cancel_while_reading_the_prompt(tokenizer: Tokenizer) -> None:
     stage = Stage(tokenizer, "never said")
-    stage.cancelled = True
+
+    def cancel_at_the_first_chunk(length: int) -> None:
+        stage.cancelled = True
+
+    stage.model.before_step = cancel_at_the_first_chunk
     turn = stage.play("x" * 3000, thinking=False)
     assert stage.done.finish_reason == "cancelled"
     assert turn.answer == ""

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_qwen3.errors import SamplingError
-from mlx_qwen3.generation.sampling import BLOCK, Sampler, SamplingParams, filter_logits, likeliest, penalize
+from mlx_qwen3.generation.filters import BLOCK, filter_logits, likeliest
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.sampling import Sampler, penalize
 
 VOCABULARY = 500
 SETTINGS = [

@@ -16,8 +16,10 @@ from mlx.utils import tree_map
 from tiny_checkpoints import DENSE, random_model
 
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.generation.decode import decode, prefill
-from mlx_qwen3.generation.sampling import NOTHING, Sampler, SamplingParams
+from mlx_qwen3.generation.decode import decode
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.prefill import prefill
+from mlx_qwen3.generation.sampling import NOTHING, Sampler
 from mlx_qwen3.generation.speculative import Speculation
 from mlx_qwen3.generation.speculative.draft_length import Pace
 from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, TextDrafter

@@ -1,3 +1,1 @@
-"""Speculative decoding: who drafts, how much, and how the model checks it. The same tokens as without."""
-
-from mlx_qwen3.generation.speculative.decode import Speculation as Speculation
+"""Speculative decoding: drafters, how much they draft, and verifying it. The same tokens as without."""

@@ -7,12 +7,11 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.base import Cache, roll_back
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
-from mlx_qwen3.cache.snapshots import MarkRoom
-from mlx_qwen3.cache.window.undo import take_back
-from mlx_qwen3.generation.decode import prefill
+from mlx_qwen3.cache.snapshots import SnapshotBudget
+from mlx_qwen3.generation.prefill import prefill
 from mlx_qwen3.generation.sampling import NOTHING, Sampler
 from mlx_qwen3.generation.speculative.draft_length import Pace
 
@@ -28,17 +27,17 @@ class Drafter(Protocol):
     def extend(self, token: int) -> None:
         """`token` was said."""
 
-    def expects(self) -> bool:
+    def has_draft(self) -> bool:
         """Whether there will probably be something to draft once one more token was said."""
 
     def draft(self, count: int, sampler: Sampler) -> mx.array:
         """Up to `count` tokens that may come next, (k,), maybe not evaluated."""
 
-    def settle(self) -> None:
+    def discard(self) -> None:
         """Hold on to nothing that was not said."""
 
 
-class TextDrafter:
+class NGramDrafter:
     """Expects that what the text says now it said before: in the prompt, in a file, in an earlier answer.
 
     Drafts what followed the longest earlier occurrence of the latest tokens, `shortest` of them at
@@ -67,7 +66,7 @@ class TextDrafter:
         self._before.append(self._latest.get(run, -1))
         self._latest[run] = end
 
-    def expects(self) -> bool:
+    def has_draft(self) -> bool:
         return bool(self._before) and self._before[-1] >= 0
 
     def draft(self, count: int, sampler: Sampler) -> mx.array:  # noqa: ARG002  # text draws nothing
@@ -80,7 +79,7 @@ class TextDrafter:
             text += text
         return mx.array(text[:count], mx.uint32)
 
-    def settle(self) -> None:
+    def discard(self) -> None:
         """Nothing to do: drafts leave no trace."""
 
     def _match(self) -> int | None:
@@ -127,7 +126,7 @@ class ModelDrafter:
     """A smaller model of the same vocabulary, with a cache of its own.
 
     It draws with the noise that the target draws with, so they mostly agree even where both are unsure.
-    cache_config, marks: as of PromptCache.
+    cache_config, snapshots: as of PromptCache.
     """
 
     def __init__(
@@ -135,26 +134,26 @@ class ModelDrafter:
         model: DraftModel,
         longest: int = 8,
         cache_config: CacheConfig | None = None,
-        marks: MarkRoom | None = None,
+        snapshots: SnapshotBudget | None = None,
     ):
         self.pace = Pace(longest)
         self._model = model
-        self._cache = PromptCache(model, cache_config, marks=marks)
+        self._cache = PromptCache(model, cache_config, snapshots=snapshots)
         self._fed: list[int] = []  # since `begin`, and said
         self._unfed: list[int] = []  # said, and not fed yet
         self._guesses = NOTHING  # fed, and not said yet
 
     def begin(self, ids: Sequence[int]) -> Iterator[int]:
-        self.settle()
+        self.discard()
         self._unfed = []
-        feed, done = self._cache.begin([*ids, -1])[:-1], 0
+        feed, done = self._cache.begin_prefix(ids), 0
         for processed in prefill(self._model, feed, self._cache.layers):
             self._cache.extend(feed[done:processed])
             done = processed
             yield done
-        self._cache.mark()
+        self._cache.take_snapshot()
         for layer in self._cache.layers:
-            self.pace.longest = min(self.pace.longest, layer.keep_undo(self.pace.longest))
+            self.pace.longest = min(self.pace.longest, layer.keep_for_rollback(self.pace.longest))
 
     def extend(self, token: int) -> None:
         if self._guesses.size and self._guesses[0].item() == token:
@@ -164,7 +163,7 @@ class ModelDrafter:
             self._drop_guesses()
             self._unfed.append(token)
 
-    def expects(self) -> bool:
+    def has_draft(self) -> bool:
         return True
 
     def draft(self, count: int, sampler: Sampler) -> mx.array:
@@ -180,12 +179,12 @@ class ModelDrafter:
         self._guesses = draft[:-1]
         return draft
 
-    def settle(self) -> None:
+    def discard(self) -> None:
         self._drop_guesses()
         self._cache.extend(self._fed)
         self._fed = []
 
     def _drop_guesses(self) -> None:
         if self._guesses.size:
-            take_back(self._cache.layers, self._guesses.size)
+            roll_back(self._cache.layers, self._guesses.size)
             self._guesses = NOTHING

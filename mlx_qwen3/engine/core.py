@@ -1,0 +1,316 @@
+"""EngineCore: the one thread that owns MLX. It loads the model and runs every request on it.
+
+Nothing else touches arrays. Requests are added to the scheduler; between two passes the thread looks
+for new ones.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlx.core as mx
+
+from mlx_qwen3.backend.device import available_memory, is_cpu
+from mlx_qwen3.cache.config import CacheConfig
+from mlx_qwen3.cache.prefix_pool import PrefixPool
+from mlx_qwen3.cache.prompt_cache import PromptCache
+from mlx_qwen3.cache.snapshots import SnapshotBudget
+from mlx_qwen3.checkpoint import OnDownload, resolve
+from mlx_qwen3.checkpoint.fingerprint import model_fingerprint
+from mlx_qwen3.checkpoint.load import LoadedModel, load
+from mlx_qwen3.checkpoint.memory import cache_nbytes
+from mlx_qwen3.checkpoint.memory_plan import MemoryPlan
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
+from mlx_qwen3.engine.draft_model import AUTO, TEXT, draft_cache_config, load_draft_model
+from mlx_qwen3.errors import CacheError, EngineError
+from mlx_qwen3.generation.scheduler import Scheduler, SchedulerStats
+from mlx_qwen3.generation.sequence import Sequence
+from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, NGramDrafter
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
+from mlx_qwen3.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+ENDLESS = 2**31  # tokens
+SMALLEST_WINDOW = 64
+# Sequences that run at once, if memory holds them: more of them gain little.
+CPU_BATCH, GPU_BATCH = 16, 32
+# Of the memory that is free after loading, what KV caches of running sequences may take.
+CACHE_SHARE = 0.5
+# A cache that grows takes a quarter more than it needs for a moment.
+GROWTH_SHARE = 0.8
+
+
+class EngineCore:
+    """The model, its tokenizer, and the thread they run on. `Engine` is its public face."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        context: int | None,
+        max_kv_size: int | None,
+        kv_bits: int | None,
+        draft_model: str | None,
+        on_download: OnDownload | None,
+    ):
+        _check_options(model, context, max_kv_size, kv_bits, draft_model)
+        self.name = str(model)
+        self.options: dict[str, Any] = {
+            "context": context,
+            "max_kv_size": max_kv_size,
+            "kv_bits": kv_bits,
+            "draft_model": draft_model,
+        }
+        """The arguments it was made with, to make another like it."""
+        self.cache_config = CacheConfig(max_size=max_kv_size, bits=kv_bits)
+        self._draft_setting = draft_model
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._is_closed = False
+        self._death: BaseException | None = None
+        self._process = os.getpid()
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(self.name, context, on_download, ready),
+            name="mlx_qwen3 engine",
+            daemon=True,
+        )
+        self._thread.start()
+        try:
+            ready.result()
+        except Exception:
+            self._thread.join()  # it must not be cut off at exit while MLX cleans up
+            raise
+        except KeyboardInterrupt:
+            self._inbox.put(None)  # loading cannot be stopped, but the result will not be used
+            raise
+        # Left open at exit, the thread would be cut off while it computes, and the process aborted.
+        weakref.finalize(self, _stop, self._inbox, self._thread, self._process)
+
+    def _adopt(self, loaded: LoadedModel, tokenizer: Tokenizer, draft: LoadedModel | None) -> None:
+        """Set up what runs on the loaded model. On the engine's thread."""
+        self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
+        self.tokenizer = tokenizer
+        self.config: ModelConfig = self.model.args
+        """The config as loaded. A long conversation has positions scaled further."""
+        self.draft_model = draft.model if draft else None
+        self._draft_plan = draft.plan if draft else None
+        headroom = (self._draft_plan or self.plan).headroom  # the draft's is of what the model's leaves
+        self.prefixes = PrefixPool(headroom // 2)
+        """Prefixes that sessions share. For the engine's thread."""
+        self.snapshots = SnapshotBudget(headroom // 2)
+        """The memory for snapshots of windows. For the engine's thread."""
+        self.scheduler = Scheduler(
+            _Models(self.model, self.draft_model),
+            size=CPU_BATCH if is_cpu() else GPU_BATCH,
+            room=self._cache_room(),
+            nbytes=self.cache_nbytes,
+        )
+
+    @property
+    def context(self) -> int:
+        """The most tokens a conversation may have as the model was loaded; with a window there is no end."""
+        return ENDLESS if self.is_endless else self.plan.context
+
+    @property
+    def longest(self) -> int:
+        """The most tokens it may have once positions are scaled as far as possible and memory allows."""
+        return ENDLESS if self.is_endless else min(plan.longest_context for plan in self._plans)
+
+    @property
+    def _plans(self) -> list[MemoryPlan]:
+        return [self.plan] if self._draft_plan is None else [self.plan, self._draft_plan]
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether caches are sliding windows."""
+        return self.cache_config.max_size is not None
+
+    def stats(self) -> SchedulerStats:
+        """Sequences running and waiting, tokens per second, and bytes of KV caches. From any thread."""
+        return self.scheduler.stats()
+
+    def fingerprint(self, config: ModelConfig) -> dict[str, str]:
+        """What saved caches depend on, filled with positions scaled as in `config`."""
+        return model_fingerprint(self.folder, config, self.tokenizer.template.source)
+
+    def cache_nbytes(self, tokens: int) -> int:
+        """Bytes of the KV cache of so many tokens."""
+        return cache_nbytes(self.config, self.cache_config, tokens, self._itemsize)
+
+    @property
+    def _itemsize(self) -> int:
+        norm = getattr(getattr(self.model, "model", None), "norm", None)
+        return norm.weight.dtype.size if norm is not None else 4
+
+    def _cache_room(self) -> int:
+        """Bytes that the caches of running sequences may take together: a whole context at least."""
+        free = available_memory() - self.plan.estimate.workspace
+        tokens = self.cache_config.max_size or self.plan.context
+        return max(self.cache_nbytes(tokens), int(free * CACHE_SHARE * GROWTH_SHARE))
+
+    def new_cache(self) -> PromptCache:
+        """An empty cache for one conversation. For the engine's thread."""
+        return PromptCache(self.model, self.cache_config, snapshots=self.snapshots)
+
+    def load_cache(self, path: Path, made_with: Mapping[str, str]) -> PromptCache:
+        """The cache saved at `path`. For the engine's thread. Raises CacheError."""
+        return PromptCache.load(self.model, path, made_with, self.cache_config, snapshots=self.snapshots)
+
+    def new_drafter(self) -> Drafter | None:
+        """What drafts in one conversation, if anything. For the engine's thread."""
+        if self.draft_model is not None:
+            config = draft_cache_config(self.draft_model, self.cache_config)
+            return ModelDrafter(self.draft_model, cache_config=config, snapshots=self.snapshots)
+        return NGramDrafter() if self._draft_setting in (AUTO, TEXT) else None
+
+    def submit(self, sequence: Sequence) -> None:
+        """Have the scheduler run `sequence`. From any thread."""
+        self._refuse_if_unusable()
+        self._inbox.put(lambda: self.scheduler.add(sequence))
+        if self._death is not None:  # it died meanwhile, and nothing looks into the inbox any more
+            self._fail_inbox()
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on the engine's thread and return what it returns."""
+        self._refuse_if_unusable()
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if self._death is not None or self._is_closed:
+                future.set_exception(self._unusable())
+                return
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001  # the caller gets it
+                future.set_exception(error)
+
+        self._inbox.put(run)
+        if self._death is not None:
+            self._fail_inbox()
+        return future.result()
+
+    def close(self) -> None:
+        """Stop the thread; running requests end with an EngineError. Closing twice is fine."""
+        if not self._is_closed:
+            self._is_closed = True
+            _stop(self._inbox, self._thread, self._process)
+
+    def _refuse_if_unusable(self) -> None:
+        if os.getpid() != self._process:
+            raise EngineError("this process was forked after the engine was made; make a new Engine in it")
+        if self._is_closed or self._death is not None:
+            raise self._unusable()
+
+    def _unusable(self) -> EngineError:
+        if self._death is not None:
+            reason = f"{type(self._death).__name__}: {self._death}"
+            return EngineError(f"the engine's thread died ({reason}); make a new Engine")
+        return EngineError("the engine is closed; make a new Engine")
+
+    # On the engine's thread
+
+    def _run(
+        self,
+        name: str,
+        context: int | None,
+        on_download: OnDownload | None,
+        ready: Future[None],
+    ) -> None:
+        try:
+            folder = resolve(name, on_download)
+            loaded = load(folder, context, self.cache_config, name)
+            tokenizer = load_tokenizer(folder)
+            draft = load_draft_model(self._draft_setting, loaded, self.cache_config, context, on_download)
+            self._adopt(loaded, tokenizer, draft)
+        except BaseException as error:  # noqa: BLE001  # the caller waits for it
+            ready.set_exception(error)
+        else:
+            ready.set_result(None)
+            try:
+                self._serve()
+            except BaseException as error:  # noqa: BLE001  # a library's panic; callers must not wait for ever
+                self._death = error
+                self.scheduler.abandon(self._unusable())
+                self._fail_inbox()
+        finally:
+            # MLX asks for this at the end of every thread; without it the process may abort at exit.
+            mx.clear_streams()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                while True:
+                    call = self._inbox.get(block=self.scheduler.is_idle)
+                    if call is None:
+                        self._fail_inbox()
+                        self.scheduler.abandon(EngineError("the engine was closed"))
+                        return
+                    call()
+            except queue.Empty:
+                self.scheduler.step()
+
+    def _fail_inbox(self) -> None:
+        """Take what was submitted too late; a call finds that the engine is gone, a sequence is abandoned."""
+        while True:
+            try:
+                call = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if call is not None:
+                call()
+        if self._death is not None:
+            self.scheduler.abandon(self._unusable())
+
+
+class _Models:
+    """The model and its draft model, whose positions are scaled alike."""
+
+    def __init__(self, model: Any, draft_model: Any):
+        self._model, self._all = model, [each for each in (model, draft_model) if each is not None]
+        self.read = model.read
+
+    def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
+        logits: mx.array = self._model(inputs, cache)
+        return logits
+
+    @property
+    def output_head(self) -> Callable[[mx.array], mx.array]:
+        head: Callable[[mx.array], mx.array] = self._model.output_head
+        return head
+
+    def scale_positions(self, scaling: RopeScaling | None) -> None:
+        for model in self._all:
+            model.scale_positions(scaling)
+
+
+def _check_options(
+    model: object, context: object, max_kv_size: object, kv_bits: object, draft_model: object
+) -> None:
+    if not isinstance(model, str | Path):
+        raise EngineError(f"model must be a name or a folder, not {model!r}")
+    for name, value in (("context", context), ("max_kv_size", max_kv_size)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise CacheError(f"{name} must be a number of tokens, not {value!r}")
+    if isinstance(max_kv_size, int) and max_kv_size < SMALLEST_WINDOW:
+        raise CacheError(f"max_kv_size must be {SMALLEST_WINDOW} or more, not {max_kv_size}")
+    if kv_bits not in (None, 4, 8) or isinstance(kv_bits, bool):
+        raise CacheError(f"kv_bits must be 4 or 8, not {kv_bits!r}")
+    if draft_model is not None and not isinstance(draft_model, str | Path):
+        raise EngineError(f"draft_model must be a name, a folder or None, not {draft_model!r}")
+
+
+def _stop(
+    inbox: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread, process: int
+) -> None:
+    if os.getpid() == process:  # a fork has the object and not the thread
+        inbox.put(None)
+        thread.join()
