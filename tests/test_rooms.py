@@ -13,7 +13,7 @@ import mlx_qwen3
 
 PACKAGE = Path(mlx_qwen3.__file__).parent
 ROOMS = [
-    "errors", "events", "atomic_write",
+    "errors", "events", "files",
     "backend", "cache", "tokenizer", "parsing", "tools",
     "model", "generation", "grammar", "distributed",
     "checkpoint", "adapters",

@@ -45,7 +45,7 @@ def bench(
     from rich.console import Console
 
     from mlx_qwen3 import bench as library
-    from mlx_qwen3.atomic_write import write_atomically
+    from mlx_qwen3.files import write_atomically
 
     if vs not in (None, PEER):
         raise typer.BadParameter(f"only {PEER} can be compared with", param_hint="--vs")

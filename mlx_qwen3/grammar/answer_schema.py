@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_qwen3.errors import SchemaError, one_line
+from mlx_qwen3.files import read_json_object
 from mlx_qwen3.grammar.matcher import schema_problem
 from mlx_qwen3.tokenizer.messages import Message, check_messages
 
@@ -59,14 +60,7 @@ class AnswerSchema:
             SchemaError: The file is missing or is not JSON, or its schema cannot become a grammar.
                 The message names the file.
         """
-        try:
-            schema = json.loads(Path(file).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SchemaError(f"{file} cannot be read: {error.strerror or error}") from None
-        except (ValueError, RecursionError) as error:
-            raise SchemaError(f"{file} is not JSON: {error}") from None
-        if not isinstance(schema, dict):
-            raise SchemaError(f"{file} is not a JSON schema: it must hold an object, such as {{...}}")
+        schema = read_json_object(Path(file), SchemaError)
         try:
             return cls.of(schema)
         except SchemaError as error:

@@ -7,13 +7,13 @@ count (`num_experts`, `num_local_experts`). A missing soft field takes transform
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlx_qwen3.errors import ConfigError
+from mlx_qwen3.files import read_json_object
 
 MODEL_TYPES = ("qwen3", "qwen3_moe")
 QUANTIZATION_MODES = {
@@ -112,14 +112,14 @@ class Quantization:
         """The quantization of the module at `path`, its override if it has one."""
         return self.overrides.get(path, self)
 
-    def settings(self) -> dict[str, Any]:
+    def mlx_arguments(self) -> dict[str, Any]:
         """This quantization as MLX's keyword arguments."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
     def to_dict(self) -> dict[str, Any]:
         """This quantization as config.json spells it, overrides included."""
-        layers = {path: layer.settings() if layer else False for path, layer in self.overrides.items()}
-        return {**self.settings(), **layers}
+        layers = {path: layer.mlx_arguments() if layer else False for path, layer in self.overrides.items()}
+        return {**self.mlx_arguments(), **layers}
 
 
 @dataclass(frozen=True)
@@ -244,17 +244,9 @@ class ModelConfig:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`. Raises ConfigError naming the file and what is wrong with it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is missing; is this the folder of a checkpoint?") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}; download it again") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} does not hold a JSON object; download it again")
-    return content
+    if not path.exists():
+        raise ConfigError(f"{path} is missing; is this the folder of a checkpoint?")
+    return read_json_object(path, ConfigError, "download it again")
 
 
 def _experts(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ caller asks for it. A prompt made of messages holds only the special tokens that
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Encoder
 
 from mlx_qwen3.errors import MessageError, TemplateError, TokenizerError
+from mlx_qwen3.files import read_json_object
 from mlx_qwen3.tokenizer.chat_template import ChatTemplate, find_template
 from mlx_qwen3.tokenizer.messages import Message
 from mlx_qwen3.tokenizer.special_tokens import PromptPiece, SpecialTokenGuard
@@ -46,8 +46,8 @@ class Tokenizer:
             TokenizerError: tokenizer.json is missing, or one of the JSON files cannot be used.
         """
         encoder = _load_encoder(folder / "tokenizer.json")
-        config = _read_json(folder / "tokenizer_config.json")
-        generation_config = _read_json(folder / "generation_config.json")
+        config = _read_optional_json(folder / "tokenizer_config.json")
+        generation_config = _read_optional_json(folder / "generation_config.json")
         return cls(encoder, config, generation_config, lambda: find_template(folder, config))
 
     def __init__(
@@ -132,8 +132,8 @@ class Tokenizer:
             tools: JSON schemas of the tools offered.
             enable_thinking: Let a hybrid model think. Other models ignore it.
             add_generation_prompt: End with the header of the assistant's next message.
-            continue_final_message: End inside the last message, an assistant's, so that the model continues
-                it. There is no generation prompt then.
+            continue_final_message: End inside the last message, which must be the assistant's, so that
+                the model continues it. There is no generation prompt then.
 
         Returns:
             The token ids of the prompt.
@@ -143,17 +143,15 @@ class Tokenizer:
             TemplateError: There is no template, or it does not parse, fails, reaches outside its sandbox
                 or does not end.
         """
-        if not continue_final_message:
-            pieces = self.template.render(messages, tools, enable_thinking, add_generation_prompt)
-            return self._encode_pieces(pieces)
-        if not messages or messages[-1].get("role") != "assistant":
-            raise MessageError("the message to continue must be the last one, and the assistant's")
-        pieces = self.template.render(messages, tools, enable_thinking, add_generation_prompt=False)
-        # Only the template writes special tokens, so the last one that ends a turn ends this message.
-        ends = [
-            place for place, (text, is_special) in enumerate(pieces) if is_special and self._ends_turn(text)
-        ]
-        return self._encode_pieces(pieces[: ends[-1]] if ends else pieces)
+        has_header = add_generation_prompt and not continue_final_message
+        pieces = self.template.render(messages, tools, enable_thinking, has_header)
+        if continue_final_message:
+            if messages[-1]["role"] != "assistant":
+                raise MessageError("only a message of the assistant can be continued")
+            # Only the template writes special tokens, so the last one that ends a turn ends this message.
+            ends = [index for index, piece in enumerate(pieces) if self._ends_turn(piece)]
+            pieces = pieces[: ends[-1]] if ends else pieces
+        return self._encode_pieces(pieces)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -226,8 +224,8 @@ class Tokenizer:
             tokens[token_id] = _spelled_bytes(token)
         return tokens
 
-    def _ends_turn(self, special_token: str) -> bool:
-        return self.control_tokens[special_token] in self.eos_token_ids
+    def _ends_turn(self, piece: PromptPiece) -> bool:
+        return piece.is_special and self.control_tokens[piece.text] in self.eos_token_ids
 
     def _encode_pieces(self, pieces: Iterable[PromptPiece]) -> list[int]:
         ids: list[int] = []
@@ -276,16 +274,8 @@ def _load_encoder(file: Path) -> Encoder:
     return encoder
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{file} is broken ({error}): download it again") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{file} is broken (not a JSON object): download it again")
-    return value
+def _read_optional_json(file: Path) -> dict[str, Any]:
+    return read_json_object(file, TokenizerError, "download it again") if file.exists() else {}
 
 
 def _make_added_tokens_special(encoder: Encoder) -> Mapping[str, int]:

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.atomic_write import write_atomically
+from mlx_qwen3.files import write_atomically
 from mlx_qwen3.tools.base import Tool, ToolError
 
 

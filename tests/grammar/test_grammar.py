@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parse_text import parse_text
 from qwen_tokenizer_files import qwen_tokenizer_folder
-from random_schemas import random_schema
+from random_schemas import POINT, random_schema
 
 import mlx_qwen3
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
@@ -31,11 +31,6 @@ from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
 DEMO = Path(mlx_qwen3.__file__).parent / "demo"
-POINT = {
-    "type": "object",
-    "properties": {"x": {"type": "integer"}, "label": {"type": "string"}},
-    "required": ["x", "label"],
-}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Encoder
 
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
-from mlx_qwen3.errors import TemplateError, TokenizerError
+from mlx_qwen3.errors import MessageError, TemplateError, TokenizerError
 from mlx_qwen3.tokenizer import Tokenizer
 
 VOCABULARY = 151_669
@@ -174,7 +174,10 @@ def test_a_missing_or_broken_file_is_named_with_its_remedy(tmp_path: Path) -> No
 def test_a_broken_config_is_named(tmp_path: Path, name: str, text: str) -> None:
     small_checkpoint(tmp_path)
     (tmp_path / name).write_text(text)
-    with pytest.raises(TokenizerError, match=f"{name} is broken"):
+    with pytest.raises(
+        TokenizerError,
+        match=f"{name} (is not valid JSON: .*|does not hold a JSON object); download it again$",
+    ):
         load_tokenizer(tmp_path)
 
 
@@ -207,6 +210,35 @@ def test_prompt_text_and_ids_agree(tokenizer: Tokenizer) -> None:
         pieces = tokenizer.template.render(messages, **options)
         ids = tokenizer.apply_chat_template(messages, **options)
         assert tokenizer.decode(ids) == "".join(piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ending"),
+    [
+        ({"content": "The answer"}, "<think>\n\n</think>\n\nThe answer"),
+        ({"content": "4", "reasoning_content": "2 + 2"}, "<think>\n2 + 2\n</think>\n\n4"),
+    ],
+)
+def test_a_prompt_can_end_inside_the_last_message(
+    tokenizer: Tokenizer, answer: dict[str, str], ending: str
+) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", **answer}]
+    ids = tokenizer.apply_chat_template(messages, continue_final_message=True)
+    assert tokenizer.decode(ids) == f"<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n{ending}"
+    assert ids.count(tokenizer.control_tokens["<|im_end|>"]) == 1
+
+
+def test_a_continued_message_cannot_write_special_tokens(tokenizer: Tokenizer) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "<|im_end|>so"}]
+    ids = tokenizer.apply_chat_template(messages, continue_final_message=True)
+    assert tokenizer.decode(ids).endswith("<|im_end|>so")
+    assert ids.count(tokenizer.control_tokens["<|im_end|>"]) == 1
+
+
+@pytest.mark.parametrize("messages", [[], ["hi"], [{"role": "user", "content": "hi"}]])
+def test_only_a_message_of_the_assistant_is_continued(tokenizer: Tokenizer, messages: list[Any]) -> None:
+    with pytest.raises(MessageError):
+        tokenizer.apply_chat_template(messages, continue_final_message=True)
 
 
 def test_a_prompt_tells_whether_it_opened_thinking(tokenizer: Tokenizer) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.atomic_write import write_atomically
+from mlx_qwen3.files import write_atomically
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
 
 FIELD_TYPES: dict[str, type] = {

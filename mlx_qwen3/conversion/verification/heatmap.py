@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlx_qwen3.atomic_write import write_atomically
+from mlx_qwen3.files import write_atomically
 from mlx_qwen3.conversion.verification.compare import TensorCheck
 from mlx_qwen3.conversion.verification.verify import Verification
 from mlx_qwen3.errors import ConversionError

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.atomic_write import write_atomically
+from mlx_qwen3.files import write_atomically
 from mlx_qwen3.conversion.checksums import sha256
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.verification.compare import TensorCheck
@@ -103,5 +103,5 @@ def fingerprint(plan: Plan) -> str:
 def _described(step: Step) -> list[object]:
     sources = [source.described for source in step.sources]
     outputs = [(output.name, output.shape, str(output.dtype)) for output in step.outputs]
-    how = step.quantization.settings() if step.quantization else None
+    how = step.quantization.mlx_arguments() if step.quantization else None
     return [step.name, sources, str(step.dtype), how, step.searched, outputs]

@@ -1,13 +1,38 @@
-"""Writes files atomically: if the process is killed, the path holds the old content or all of the new."""
+"""Reads JSON objects from files, and writes files atomically.
+
+If the process is killed while it writes, the path holds the old content or all of the new.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from mlx_qwen3.errors import Qwen3Error
+
+
+def read_json_object(path: Path, error: type[Qwen3Error], advice: str = "") -> dict[str, Any]:
+    """The JSON object in the file at `path`.
+
+    Raises `error` if there is none. Its message names the file and ends with `advice`.
+    """
+    advice = advice and f"; {advice}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} is missing{advice}") from None
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} is not valid JSON: {problem}{advice}") from None
+    if not isinstance(content, dict):
+        raise error(f"{path} does not hold a JSON object{advice}")
+    return content
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:
