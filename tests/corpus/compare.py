@@ -1,10 +1,10 @@
-"""How the corpus fares with this package's parser and with mlx-lm's (`pip install mlx-lm`).
+"""Compares the parsers of this package and of mlx-lm (`pip install mlx-lm`) on the corpus.
 
     python tests/corpus/compare.py [--calls FILE]
 
-For each family of outputs: how many gave exactly the calls meant; how many gave a call that was not
-meant; how many broken calls vanished without the model being told; how many raised. A line of FILE is
-`null` (an exception) or a list of [name, arguments]: what another program made of the same line.
+For each family of outputs, counts those that gave exactly the calls meant, those that gave a call that was
+not meant, those with broken calls that gave no error, and those that raised. A line of FILE is the result of
+another program for the same line: `null` (an exception) or a list of [name, arguments].
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FAMILIES = ("right", "broken", "hopeless", "hostile")
 
 
 def ours(line: dict[str, Any]) -> tuple[Calls, int]:
-    """The calls, and how many errors the model is told of."""
+    """The calls, and the number of errors that the model gets."""
     schemas = None
     if line["tools"] is not None:
         schemas = {name: {"properties": tool} for name, tool in line["tools"].items()}
@@ -39,7 +39,7 @@ def ours(line: dict[str, Any]) -> tuple[Calls, int]:
 
 
 def mlx_lm(line: dict[str, Any]) -> tuple[Calls, int]:
-    """What mlx-lm's server makes of it: its state machine, then its parser for the format."""
+    """The calls that mlx-lm's server finds: its state machine, then its parser for the format."""
     from mlx_lm.generate import TextStateMachine, make_text_state_machine
     from mlx_lm.server import ToolCallFormatter
     from mlx_lm.tool_parsers import json_tools, qwen3_coder
@@ -75,7 +75,7 @@ def mlx_lm(line: dict[str, Any]) -> tuple[Calls, int]:
 
 
 def from_file(calls: list[Any]) -> Any:
-    """A parser that gives what another program gave."""
+    """A parser that returns the results of another program."""
     answers = iter(calls)
 
     def parse(_: dict[str, Any]) -> tuple[Calls, int]:
@@ -88,7 +88,7 @@ def from_file(calls: list[Any]) -> Any:
 
 
 def judge(line: dict[str, Any], parse: Any) -> set[str]:
-    """What can be said of how one line was taken."""
+    """The verdicts on one line."""
     meant = [row[1:] for row in line["expect"] if row[0] == "call"]
     broken = sum(row[0] == "error" for row in line["expect"])
     try:

@@ -1,8 +1,9 @@
-"""Writes outputs.jsonl: what a model may say, and what must be made of it.
+"""Writes outputs.jsonl: outputs of models, and the events that the parser must make of them.
 
     python tests/corpus/make.py
 
-Nothing here asks the parser: what is expected is written down, or is the value the output was made of.
+The expected events do not come from the parser: they are written here, or are the value that the output was
+made of.
 A line: note, family (right, broken, hopeless or hostile), format, thinking (whether the prompt opened
 it), tools (name -> properties, null for any), stream (text; one-element lists are control tokens),
 expect (["thinking" or "answer", text], ["call", name, arguments], ["error", name, what it says]),
@@ -38,7 +39,7 @@ lines = []
 
 
 def add(family, note, text, *expect, thinking=False, xml=False, spelled=False, either_way=True, tools=TOOLS):
-    """spelled: the tags of `text` are not tokens, though the tokenizer has them."""
+    """spelled: the tags of `text` are spelled, although the tokenizer has tokens for them."""
     pieces = [text] if spelled else [[p] if TAG.fullmatch(p) else p for p in TAG.split(text) if p]
     lines.append(
         {
@@ -63,7 +64,7 @@ def xml_body(name, **parameters):
     return f"<function={name}>\n{inner}</function>"
 
 
-# Values that try the parser: each goes through JSON, escaped JSON, JSON in a string, XML and the loose reader.
+# Values that are hard to parse: each is tried as JSON, escaped JSON, JSON in a string, XML and loose JSON.
 
 VALUES = {
     "plain": "hello",
@@ -402,7 +403,7 @@ def add_mentions():
 
 
 def add_broken():
-    """Misspelled, but readable in one way only."""
+    """Broken calls that can be read in one way only."""
     good = {"name": "plan", "arguments": {"days": 2, "quick": True, "note": None}}
     call = ["call", "plan", good["arguments"]]
     for note, body in {
@@ -463,7 +464,7 @@ def add_broken():
 
 
 def add_hopeless():
-    """Nobody can know what was meant: an error, for the model to correct."""
+    """Broken calls with no clear meaning: the model gets an error to correct."""
     for note, body, name, says in [
         ("nothing in it", "", "", "ends before"),
         ("words", "get the time", "", "expected a value"),
@@ -595,7 +596,7 @@ def add_hopeless():
 
 
 def add_xml():
-    """Qwen3-Coder's form."""
+    """Calls in the XML format of Qwen3-Coder."""
     paris = xml_body("get_time", city="Paris")
     add("right", "XML: one call", block(paris), PARIS_CALL, xml=True)
     add(

@@ -1,10 +1,10 @@
-"""What Qwen-Agent makes of the corpus, a line of JSON an output, for `compare.py --calls`.
+"""Writes the calls that Qwen-Agent finds in the corpus, one line of JSON an output, for `compare.py --calls`.
 
     pip install qwen-agent          # in an environment of its own
     python tests/corpus/qwen_agent_calls.py > Qwen-Agent
 
-A line is a list of [name, arguments]; null in the list for a call whose arguments its tools would refuse
-to read, which the model is told; null in place of the list for an exception.
+A line is a list of [name, arguments], or `null` for an exception. In the list, `null` is a call whose arguments
+its tools refuse; the model gets an error for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwen_agent.llm.schema import ASSISTANT, ContentItem, Message
 
 
 def read_arguments(text: str) -> Any:
-    """The arguments as `BaseTool` reads them; None where it refuses."""
+    """The arguments as `BaseTool` reads them; None if it refuses them."""
     try:
         return json5.loads(text)
     except ValueError:

@@ -55,16 +55,16 @@ def allowed(grammar: TurnGrammar) -> list[int] | None:
 
 def walk(grammar: TurnGrammar, tokenizer: Tokenizer, rng: np.random.Generator, most: int) -> list[int]:
     """Tokens drawn at random from those that may come next, up to the end of the turn."""
-    said: list[int] = []
+    tokens: list[int] = []
     for _ in range(most):
-        said.append(int(rng.choice(allowed(grammar))))
-        grammar.accept(said[-1])
-        if said[-1] in tokenizer.eos_token_ids:
-            return said[:-1]
-    raise AssertionError(f"no end after {tokenizer.decode(said)!r}")
+        tokens.append(int(rng.choice(allowed(grammar))))
+        grammar.accept(tokens[-1])
+        if tokens[-1] in tokenizer.eos_token_ids:
+            return tokens[:-1]
+    raise AssertionError(f"no end after {tokenizer.decode(tokens)!r}")
 
 
-def say(grammar: TurnGrammar, tokenizer: Tokenizer, text: str) -> None:
+def accept_text(grammar: TurnGrammar, tokenizer: Tokenizer, text: str) -> None:
     """Accept `text`, each token of which must be allowed."""
     for token in tokenizer.encode(text, control_tokens=True):
         may = allowed(grammar)
@@ -73,15 +73,15 @@ def say(grammar: TurnGrammar, tokenizer: Tokenizer, text: str) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, 80, 20))
-def test_whatever_is_drawn_from_the_masks_is_valid(first: int, demo_tokenizer: Tokenizer) -> None:
+def test_answers_drawn_at_random_from_the_masks_are_valid(first: int, demo_tokenizer: Tokenizer) -> None:
     """With a limit of twice the shortest answer and 100 tokens, so that every answer must end."""
     for seed in range(first, first + 20):
         schema = random_schema(seed)
         grammar = grammar_for(demo_tokenizer, schema)
         grammar.limit = 100 + 2 * grammar._current_matcher().tokens_to_end()
-        said = walk(grammar, demo_tokenizer, np.random.default_rng(seed), grammar.limit)
-        assert not set(said) & set(demo_tokenizer.control_tokens.values())
-        jsonschema.validate(json.loads(demo_tokenizer.decode(said)), schema)
+        tokens = walk(grammar, demo_tokenizer, np.random.default_rng(seed), grammar.limit)
+        assert not set(tokens) & set(demo_tokenizer.control_tokens.values())
+        jsonschema.validate(json.loads(demo_tokenizer.decode(tokens)), schema)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_whatever_is_drawn_from_the_masks_is_valid(first: int, demo_tokenizer: T
     ],
     ids=str,
 )
-def test_a_value_that_may_not_end_just_anywhere_is_led_to_its_end(
+def test_a_value_that_may_not_end_anywhere_is_steered_to_its_end(
     schema: Any, demo_tokenizer: Tokenizer
 ) -> None:
     for seed in range(5):
@@ -104,7 +104,7 @@ def test_a_value_that_may_not_end_just_anywhere_is_led_to_its_end(
         jsonschema.validate(json.loads(text), schema)
 
 
-def test_the_real_vocabulary_is_bound_as_well() -> None:
+def test_answers_with_the_real_vocabulary_are_valid() -> None:
     tokenizer = load_tokenizer(qwen_tokenizer_folder())
     for seed in range(2):
         schema = random_schema(seed)
@@ -114,7 +114,7 @@ def test_the_real_vocabulary_is_bound_as_well() -> None:
         jsonschema.validate(json.loads(text), schema)
 
 
-def test_every_spelling_that_is_valid_may_come(demo_tokenizer: Tokenizer) -> None:
+def test_every_valid_spelling_is_allowed(demo_tokenizer: Tokenizer) -> None:
     for text in (
         '{"x":1,"label":""}',
         '{"x": -12, "label": "<think> é"}',
@@ -128,7 +128,7 @@ def test_every_spelling_that_is_valid_may_come(demo_tokenizer: Tokenizer) -> Non
 
 
 @pytest.mark.parametrize("text", ['{"x": 1.', '{"y', '{"l', "[", "x", '{"x": 1}', '{"x": 1, "label": "a",'])
-def test_what_is_not_valid_may_not_come(text: str, demo_tokenizer: Tokenizer) -> None:
+def test_invalid_json_is_not_allowed(text: str, demo_tokenizer: Tokenizer) -> None:
     """The last character is one too many. Byte tokens leave no other way to spell it."""
     grammar = grammar_for(demo_tokenizer, POINT)
     for char in text[:-1]:
@@ -153,7 +153,7 @@ def test_thinking_is_free_but_for_the_end_of_the_turn(demo_tokenizer: Tokenizer)
     assert {control["<|im_end|>"], control["<|endoftext|>"], control["<|im_start|>"]} == set(
         range(demo_tokenizer.vocab_size)
     ) - may
-    say(
+    accept_text(
         grammar, demo_tokenizer, '\n<tool_call> {"x" is 3\n</think>\n\n{"x": 3, "label": "thought"}<|im_end|>'
     )
 
@@ -162,12 +162,12 @@ def test_a_forced_end_of_thinking_leads_to_the_answer(demo_tokenizer: Tokenizer)
     grammar = grammar_for(demo_tokenizer, POINT, thinking=True)
     grammar.accept(demo_tokenizer.control_tokens["<think>"])
     grammar.force(demo_tokenizer.encode("Enough.\n</think>\n\n", control_tokens=True))
-    say(grammar, demo_tokenizer, '{"x": 3, "label": "thought"}<|im_end|>')
+    accept_text(grammar, demo_tokenizer, '{"x": 3, "label": "thought"}<|im_end|>')
 
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_what_was_taken_back_was_never_there(data: st.DataObject, demo_tokenizer: Tokenizer) -> None:
+def test_a_rollback_leaves_no_trace(data: st.DataObject, demo_tokenizer: Tokenizer) -> None:
     """Speculative decoding accepts tokens and rolls some back: the mask is that of the tokens left."""
     texts = {
         True: '<think>\nso\n</think>\n\n{"x": 3, "label": "a\\"b"}<|im_end|>',
@@ -198,13 +198,15 @@ def test_what_was_taken_back_was_never_there(data: st.DataObject, demo_tokenizer
 
 def test_a_call_names_a_tool_that_was_offered(demo_tokenizer: Tokenizer) -> None:
     grammar = grammar_for(demo_tokenizer, tools={"move": POINT, "stop": {"type": "object", "properties": {}}})
-    say(grammar, demo_tokenizer, "I will <tool_call> it, as in\n```\n<tool_call>\nsomething\n```\n")
+    accept_text(grammar, demo_tokenizer, "I will <tool_call> it, as in\n```\n<tool_call>\nsomething\n```\n")
     assert grammar.mask() is None
-    say(grammar, demo_tokenizer, '<tool_call>\n{"name": "move", "arguments": {"x": 1, "label": "</tool_c"}}')
+    accept_text(
+        grammar, demo_tokenizer, '<tool_call>\n{"name": "move", "arguments": {"x": 1, "label": "</tool_c"}}'
+    )
     assert grammar.mask() is not None
-    say(grammar, demo_tokenizer, '\n</tool_call>\n<tool_call>\n{"name": "stop", "arguments": {')
+    accept_text(grammar, demo_tokenizer, '\n</tool_call>\n<tool_call>\n{"name": "stop", "arguments": {')
     assert demo_tokenizer.encode('"')[0] not in (allowed(grammar) or [])
-    say(grammar, demo_tokenizer, "}}\n</tool_call>")
+    accept_text(grammar, demo_tokenizer, "}}\n</tool_call>")
     assert grammar.mask() is None
 
 
@@ -221,23 +223,23 @@ def test_calls_drawn_at_random_are_read_without_repair(
         grammar = grammar_for(demo_tokenizer, tools=schemas)
         opening = demo_tokenizer.control_tokens["<tool_call>"]
         grammar.accept(opening)
-        said, rng = [opening], np.random.default_rng(seed)
-        while (may := allowed(grammar)) is not None and len(said) < 600:
-            bits = grammar._current_matcher().closing_mask() if len(said) > 100 else None
-            said.append(
+        tokens, rng = [opening], np.random.default_rng(seed)
+        while (may := allowed(grammar)) is not None and len(tokens) < 600:
+            bits = grammar._current_matcher().closing_mask() if len(tokens) > 100 else None
+            tokens.append(
                 int(
                     rng.choice(
                         may if bits is None else np.flatnonzero(np.unpackbits(bits, bitorder="little"))
                     )
                 )
             )
-            grammar.accept(said[-1])
-        if tool_format is ToolFormat.XML and len(said) >= 600:
+            grammar.accept(tokens[-1])
+        if tool_format is ToolFormat.XML and len(tokens) >= 600:
             continue  # free text has no end to steer to
         [call] = [
             event
             for event in parse_text(
-                demo_tokenizer.decode(said), tool_format=tool_format, tool_schemas=schemas
+                demo_tokenizer.decode(tokens), tool_format=tool_format, tool_schemas=schemas
             )
             if isinstance(event, ToolCall)
         ]
@@ -246,7 +248,7 @@ def test_calls_drawn_at_random_are_read_without_repair(
             jsonschema.validate(call.arguments, schemas[call.name])
 
 
-def test_a_schema_that_cannot_be_used_leaves_the_other_tools_bound(demo_tokenizer: Tokenizer) -> None:
+def test_a_schema_that_cannot_be_used_leaves_the_other_tools_constrained(demo_tokenizer: Tokenizer) -> None:
     tools = {
         "odd": {"type": "object", "not": {}},
         "list": {"type": "array"},
@@ -254,10 +256,14 @@ def test_a_schema_that_cannot_be_used_leaves_the_other_tools_bound(demo_tokenize
         "move": POINT,
     }
     grammar = grammar_for(demo_tokenizer, tools=tools)
-    say(grammar, demo_tokenizer, '<tool_call>\n{"name": "odd", "arguments": {"any": [1]}}\n</tool_call>')
-    say(grammar, demo_tokenizer, '<tool_call>\n{"name": "list", "arguments": {"any": [1]}}\n</tool_call>')
+    accept_text(
+        grammar, demo_tokenizer, '<tool_call>\n{"name": "odd", "arguments": {"any": [1]}}\n</tool_call>'
+    )
+    accept_text(
+        grammar, demo_tokenizer, '<tool_call>\n{"name": "list", "arguments": {"any": [1]}}\n</tool_call>'
+    )
     grammar.accept(demo_tokenizer.control_tokens["<tool_call>"])
-    say(grammar, demo_tokenizer, '\n{"name": "move", "arguments": {"x": ')
+    accept_text(grammar, demo_tokenizer, '\n{"name": "move", "arguments": {"x": ')
     assert demo_tokenizer.encode("a")[0] not in (allowed(grammar) or [])
 
 
@@ -320,8 +326,8 @@ def test_objects_are_closed_unless_they_are_composed() -> None:
     }
     for composed in ({"allOf": [inner, {"properties": {"b": {}}}]}, {"$ref": "#/$defs/x", **inner}):
         assert close_schema({"properties": {"c": composed}}) == {"properties": {"c": composed}}
-    for said in ({**inner, "additionalProperties": True}, {**inner, "required": ["elsewhere"]}):
-        assert close_schema(said) == said
+    for open_schema in ({**inner, "additionalProperties": True}, {**inner, "required": ["elsewhere"]}):
+        assert close_schema(open_schema) == open_schema
 
 
 def test_rules_of_calls_do_not_depend_on_the_template(demo_tokenizer: Tokenizer) -> None:
