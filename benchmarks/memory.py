@@ -1,12 +1,12 @@
-"""Peak memory of a long prompt, side by side with mlx-lm on the same checkpoint; plain, 8 and 4-bit caches.
+"""Peak memory of a long prompt beside mlx-lm on the same checkpoint, with plain, 8-bit and 4-bit KV caches.
 
     python -m benchmarks.memory [--layers 2] [--chunk 512] [--context 8192 32768]
 
-The checkpoint has the shape of Qwen3-0.6B in 4 bits with fewer layers. Memory peaks in a prompt's
-last chunk, so caches are filled with random rows up to it, and that chunk is fed, and a token
-decoded, in a fresh process for each line. Without a GPU both engines compute in fp32, ours without
-the fp32 copies of weights that it makes where memory is plentiful. Prints a table and draws
-docs/memory.png: what is taken beyond weights and cache, and the peak.
+The checkpoint has the shape of Qwen3-0.6B in 4 bits, with fewer layers. Memory peaks in the last chunk of a
+prompt. So each line is a fresh process that fills the cache with random rows up to that chunk, prefills it
+and decodes a token. On a CPU both engines compute in fp32, ours without the fp32 copies of weights that it
+makes if memory allows. Prints a table and draws docs/memory.png: the peak, and the memory beyond weights
+and cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROUP_SIZE = 64
 ENGINES = ("mlx-qwen3", "mlx-lm")
 MODELS = Path("models")
 PLOT = Path("docs") / "memory.png"
-FILL = 2048  # rows of the cache made at once
+FILL = 2048  # rows of the cache filled at once
 
 
 def load_ours(folder: Path, bits: int) -> tuple[Any, list[Any]]:
@@ -39,7 +39,7 @@ def load_ours(folder: Path, bits: int) -> tuple[Any, list[Any]]:
 
 
 def load_theirs(folder: Path, bits: int) -> tuple[Any, list[Any]]:
-    import mlx_qwen3  # noqa: F401  # lends its BLAS, so that this ends; memory is the same
+    import mlx_qwen3  # noqa: F401  # for its BLAS: MLX's own takes too long, and memory is the same
 
     import mlx.core as mx  # isort: skip
     from mlx_lm.models.cache import KVCache, QuantizedKVCache
@@ -53,7 +53,7 @@ def load_theirs(folder: Path, bits: int) -> tuple[Any, list[Any]]:
 
 
 def measure(engine: str, folder: Path, bits: int, context: int, chunk: int) -> dict[str, Any]:
-    """Peak and workspace in bytes, and seconds, of the last chunk of a prompt of `context` tokens."""
+    """Bytes (peak, cache, beyond both) and seconds of the last chunk of a prompt of `context` tokens."""
     model, cache = (load_ours if engine == "mlx-qwen3" else load_theirs)(folder, bits)
     import mlx.core as mx
 
@@ -71,7 +71,7 @@ def measure(engine: str, folder: Path, bits: int, context: int, chunk: int) -> d
 
 
 def fill(model: Any, cache: list[Any], tokens: int) -> None:
-    """Put random rows of so many tokens into `cache`, in the format the model computes in."""
+    """Fill `cache` with random rows of `tokens` tokens, in the model's compute dtype."""
     import mlx.core as mx
 
     dtype = model.model.embed_tokens(mx.array([[0]])).dtype
@@ -85,11 +85,11 @@ def fill(model: Any, cache: list[Any], tokens: int) -> None:
 
 
 def feed(model: Any, cache: list[Any], chunk: int) -> None:
-    """The last `chunk` tokens of a prompt, and one that is decoded."""
+    """Prefill the last `chunk` tokens of a prompt, and decode one token."""
     import mlx.core as mx
 
     ids = mx.random.randint(0, 1000, (1, chunk))
-    getattr(model, "read", model)(ids, cache)  # mlx-lm's logits are never evaluated, so never computed
+    getattr(model, "hidden_states", model)(ids, cache)  # mlx-lm's logits are lazy and never evaluated
     mx.eval([layer.state for layer in cache])
     mx.clear_cache()
     mx.eval(model(ids[:, :1], cache))
@@ -105,7 +105,7 @@ def run(folder: Path, engine: str, bits: int, context: int, chunk: int) -> dict[
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """A row for each engine, context and bits, in MB."""
+    """A row for each engine, context and bits, in MB, in Markdown."""
     lines = ["| tokens | KV | engine | peak | of it cache | beyond weights and cache | resident | seconds |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for r in results:

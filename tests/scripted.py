@@ -98,10 +98,10 @@ class ScriptedModel:
 
     @property
     def output_head(self) -> Callable[[mx.array], mx.array]:
-        """`read` gives logits already."""
+        """`hidden_states` are logits already."""
         return lambda hidden: hidden
 
-    def read(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
+    def hidden_states(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
         return self(inputs, cache)
 
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
@@ -139,3 +139,10 @@ class ScriptedModel:
             if ids[place + 1 : place + 2] != [tokens[place]]:
                 break
         return tokens
+
+
+def script(engine: Any, *turns: str) -> ScriptedModel:
+    """Have the ScriptedModel of `engine` say `turns`, one after the other."""
+    model: ScriptedModel = engine.model
+    model.turns = [engine.tokenizer.encode(text, control_tokens=True) for text in turns]
+    return model

@@ -77,7 +77,7 @@ def _quantize_arguments(
             f"config.json: {path} cannot be quantized in groups of {layer.group_size}, its rows have {width} "
             "values; config.json and weights do not belong together"
         )
-    return layer.settings()
+    return layer.mlx_arguments()
 
 
 def _quantized_layers(stored: Mapping[str, StoredTensor]) -> set[str]:

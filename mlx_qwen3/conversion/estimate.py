@@ -20,7 +20,7 @@ def estimated_seconds(plan: Plan) -> float:
     """Seconds to read, calibrate and quantize all of `plan`, at the speed of its largest matrices."""
     kinds: dict[str, list[Step]] = {}
     for step in plan.steps:
-        settings = step.quantization.settings() if step.quantization else None
+        settings = step.quantization.mlx_arguments() if step.quantization else None
         kinds.setdefault(f"{settings} {step.searched} {step.dtype}", []).append(step)
     calibrated = plan.calibration is not None
     seconds = sum(

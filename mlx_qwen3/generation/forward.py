@@ -22,7 +22,7 @@ class DecoderModel(Protocol):
     def __call__(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
         """Logits (B, L, V) of the token after each of `inputs` (B, L), which are added to `cache`."""
 
-    def read(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
+    def hidden_states(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
         """Hidden states (B, L, D) of `inputs`, which are added to `cache`; no logits are computed."""
 
     @property
@@ -192,7 +192,7 @@ def _logits(
         start += length
     if len(rows) == start:
         return model(inputs, layers).reshape(start, -1)
-    hidden = model.read(inputs, layers)
+    hidden = model.hidden_states(inputs, layers)
     if not rows:
         return None
     hidden = hidden.reshape(start, -1)

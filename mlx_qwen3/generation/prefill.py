@@ -29,7 +29,8 @@ def prefill(
     chunk_size: tokens at a time; None adapts it to the speed measured, between 32 and 2,048.
     """
     sizes, done = AdaptiveChunkSize(), 0
-    read = getattr(model, "read", model)  # else logits, which are never evaluated, so mostly not computed
+    # Other models compute logits; these are never evaluated, so mostly not computed.
+    read = getattr(model, "hidden_states", model)
     while done < len(ids):
         chunk = ids[done : done + (chunk_size or sizes.size)]
         start = time.perf_counter()

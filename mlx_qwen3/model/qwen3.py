@@ -109,7 +109,7 @@ class Model(nn.Module):
             self._step = None
         return self.output_head(self.model(inputs, cache))
 
-    def read(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
+    def hidden_states(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
         """Extend `cache` by token ids (B, L) -> hidden states (B, L, hidden). Computes no logits."""
         return self.model(inputs, cache)
 

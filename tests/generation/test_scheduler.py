@@ -380,8 +380,8 @@ class Breaking:
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         return self.broken(self.model(inputs, cache))
 
-    def read(self, inputs: mx.array, cache: Any) -> mx.array:
-        return self.model.read(inputs, cache)
+    def hidden_states(self, inputs: mx.array, cache: Any) -> mx.array:
+        return self.model.hidden_states(inputs, cache)
 
     @property
     def output_head(self) -> Any:

@@ -123,13 +123,19 @@ class QuantizedMatrix(Source):
     def dequantize_fp32(self, parts: Sequence[mx.array]) -> mx.array:
         """The numbers that rows as stored stand for, not rounded to 16 bits once more."""
         weight, scales, *biases = parts
-        return dequantize_fp32(weight, scales, biases[0] if biases else None, **self.quantization.settings())
+        return dequantize_fp32(
+            weight, scales, biases[0] if biases else None, **self.quantization.mlx_arguments()
+        )
 
     def dequantize(self, parts: Sequence[mx.array]) -> mx.array:
         """The same as numbers of the checkpoint's format."""
         weight, scales, *biases = parts
         return mx.dequantize(
-            weight, scales, biases[0] if biases else None, **self.quantization.settings(), dtype=self.dtype
+            weight,
+            scales,
+            biases[0] if biases else None,
+            **self.quantization.mlx_arguments(),
+            dtype=self.dtype,
         )
 
     def read_parts(self, first: int, count: int) -> list[mx.array]:
@@ -139,7 +145,7 @@ class QuantizedMatrix(Source):
     @property
     def described(self) -> list[Any]:
         places = [(tensor.file.name, tensor.offset, tensor.dtype) for tensor in self.parts.tensors]
-        return [self.name, places, self.quantization.settings()]
+        return [self.name, places, self.quantization.mlx_arguments()]
 
 
 def sources_of(stored: Mapping[str, StoredTensor], quantization: Quantization | None) -> dict[str, Source]:

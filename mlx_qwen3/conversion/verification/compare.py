@@ -78,7 +78,7 @@ def _read(made: Source, first: int, count: int, rows: mx.array) -> tuple[mx.arra
         stored, rounded = made.read(first, count), rows.astype(made.dtype)
         return stored, rounded, mx.zeros((count, 1)), _same_bits(stored, rounded)
     parts = made.read_parts(first, count)
-    plain = mx.quantize(rows.astype(made.dtype), **made.quantization.settings())
+    plain = mx.quantize(rows.astype(made.dtype), **made.quantization.mlx_arguments())
     identical = all(_same_bits(a, b) for a, b in zip(parts, plain, strict=True))
     stored = made.dequantize_fp32(parts)
     rounded = stored if identical else made.dequantize_fp32(plain)

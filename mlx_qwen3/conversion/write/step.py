@@ -81,7 +81,7 @@ def convert_rows(rows: mx.array, step: Step, factors: Moments | None = None) -> 
         return list(quantize_compensated(rows, step.quantization, factors))
     if step.searched:
         return list(quantize_searched(rows, step.quantization))
-    return list(mx.quantize(rows, **step.quantization.settings()))
+    return list(mx.quantize(rows, **step.quantization.mlx_arguments()))
 
 
 def read_rows(source: Source) -> Iterator[mx.array]:
