@@ -3,8 +3,8 @@
     pip install qwen-agent          # in an environment of its own
     python tests/corpus/qwen_agent_calls.py > Qwen-Agent
 
-A line is a list of [name, arguments], or `null` for an exception. In the list, `null` is a call whose arguments
-its tools refuse; the model gets an error for it.
+A line is a list of [name, arguments], or `null` for an exception. In the list, `null` is a call whose
+arguments its tools refuse; the model gets an error for it.
 """
 
 from __future__ import annotations
