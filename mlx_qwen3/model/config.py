@@ -1,8 +1,8 @@
-"""config.json, parsed once into frozen dataclasses; what we cannot run is refused here by name.
+"""Parses config.json into frozen dataclasses, and refuses by name what this package cannot run.
 
-Field names are those of the published files. Both spellings of the position settings are read
-(`rope_theta` + `rope_scaling`, and transformers 5's `rope_parameters`), and both of the expert
-count (`num_experts`, `num_local_experts`). A missing soft field takes transformers' default.
+Fields have the names of the published files. Positions may be spelled `rope_theta` + `rope_scaling` or, as
+in transformers 5, `rope_parameters`; the number of experts `num_experts` or `num_local_experts`. An
+optional field that is missing takes transformers' default.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlx_qwen3.files import read_json_object
 
 MODEL_TYPES = ("qwen3", "qwen3_moe")
 QUANTIZATION_MODES = {
-    # mode: (allowed bits, allowed group sizes), as MLX defines them
+    # mode: (bits, group sizes) that MLX supports
     "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),
     "mxfp4": ((4,), (32,)),
     "mxfp8": ((8,), (32,)),
@@ -27,10 +27,13 @@ QUANTIZATION_MODES = {
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """YaRN (https://arxiv.org/abs/2309.00071): how a model trained on short text reads long text.
+    """YaRN (https://arxiv.org/abs/2309.00071), for contexts longer than those of training.
 
-    factor: new context length / `original_max_position_embeddings`.
-    attention_factor: what q and k are multiplied with; None means 0.1 ln(factor) + 1.
+    Attributes:
+        factor: The new context length / `original_max_position_embeddings`.
+        attention_factor: Multiplies q and k; None is the factor of the paper (`yarn_attention_factor`).
+        beta_fast: Frequencies with more turns than this in the original context are kept.
+        beta_slow: Frequencies with fewer turns than this are divided by `factor`.
     """
 
     factor: float
@@ -42,10 +45,10 @@ class RopeScaling:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], max_position_embeddings: int) -> RopeScaling | None:
-        """Parse `rope_scaling` or `rope_parameters`; None where nothing is scaled.
+        """Parse `rope_scaling` or `rope_parameters`; None if positions are not scaled.
 
-        Raises ConfigError for any rope type but `default` and `yarn`, and for settings YaRN has
-        elsewhere but no Qwen3 uses.
+        Raises ConfigError for rope types other than `default` and `yarn`, and for fields of YaRN that no
+        Qwen3 model uses.
         """
         rope_type = raw.get("rope_type", raw.get("type", "default"))
         if rope_type == "default":
@@ -60,7 +63,7 @@ class RopeScaling:
             raise ConfigError(f"config.json: rope scaling has {unknown[0]!r}, which no Qwen3 model uses")
         factor = _number(raw, "factor")
         if factor < 1:
-            raise ConfigError(f"config.json: yarn factor is {factor:g}, it must be at least 1")
+            raise ConfigError(f"config.json: yarn factor is {factor:g}, but must be at least 1")
         return cls(
             factor=factor,
             original_max_position_embeddings=_integer(
@@ -74,9 +77,9 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How MLX-quantized weights are stored: `bits` a value, one scale for `group_size` values.
+    """How MLX stores quantized weights: `bits` per value, one scale per `group_size` values.
 
-    overrides: layers, by module path, stored otherwise; None for a layer left unquantized.
+    overrides: for layers that differ, by module path; None is a layer that is not quantized.
     """
 
     bits: int = 4
@@ -86,7 +89,7 @@ class Quantization:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Quantization:
-        """Parse the `quantization` entry of an MLX config.json, per-layer overrides included."""
+        """Parse the `quantization` entry of an MLX config.json, with its overrides for layers."""
         if method := raw.get("quant_method"):
             raise ConfigError(
                 f"config.json: the weights are quantized with {method!r}, which MLX cannot run; "
@@ -109,15 +112,15 @@ class Quantization:
         )
 
     def for_layer(self, path: str) -> Quantization | None:
-        """The quantization of the module at `path`, its override if it has one."""
+        """The quantization of the module at `path`; None if it is not quantized."""
         return self.overrides.get(path, self)
 
     def mlx_arguments(self) -> dict[str, Any]:
-        """This quantization as MLX's keyword arguments."""
+        """Keyword arguments of `mx.quantize` and its relatives."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
     def to_dict(self) -> dict[str, Any]:
-        """This quantization as config.json spells it, overrides included."""
+        """The `quantization` entry of config.json."""
         layers = {path: layer.mlx_arguments() if layer else False for path, layer in self.overrides.items()}
         return {**self.mlx_arguments(), **layers}
 
@@ -152,7 +155,7 @@ class ModelConfig:
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelConfig:
         """Parse the content of config.json.
 
-        Raises ConfigError naming the field that is missing, malformed or not supported.
+        Raises ConfigError, which names the field that is missing, malformed or not supported.
         """
         model_type = raw.get("model_type")
         if model_type not in MODEL_TYPES:
@@ -186,7 +189,7 @@ class ModelConfig:
 
     @classmethod
     def from_file(cls, path: Path) -> ModelConfig:
-        """Read config.json. Raises ConfigError naming the file if it is missing or is not JSON."""
+        """Parse the file config.json. Raises ConfigError, which names the file and the field."""
         raw = read_json(path)
         try:
             return cls.from_dict(raw)
@@ -194,26 +197,26 @@ class ModelConfig:
             raise ConfigError(str(error).replace("config.json", str(path), 1)) from None
 
     def is_sparse_layer(self, index: int) -> bool:
-        """Whether layer `index` routes to experts; the others of a mixture are dense."""
+        """Whether layer `index` is a mixture of experts. The others are dense."""
         if self.num_experts == 0 or index in self.mlp_only_layers:
             return False
         return (index + 1) % self.decoder_sparse_step == 0
 
     @property
     def context_length(self) -> int:
-        """The most tokens prompt and answer may have together."""
+        """The most tokens of prompt and answer together."""
         if self.rope_scaling is None:
             return self.max_position_embeddings
         return int(self.rope_scaling.factor * self.rope_scaling.original_max_position_embeddings)
 
     @property
     def num_parameters(self) -> int:
-        """Weights of the whole model, each counted once."""
+        """Weights of the whole model. A tied output head counts once."""
         return self._count(experts=self.num_experts)
 
     @property
     def num_active_parameters(self) -> int:
-        """Weights that take part in computing one token."""
+        """Weights that compute one token."""
         return self._count(experts=self.num_experts_per_tok)
 
     def _count(self, experts: int) -> int:
@@ -234,7 +237,7 @@ class ModelConfig:
                 f"{self.num_key_value_heads} key/value heads evenly"
             )
         if self.head_dim % 2:
-            raise ConfigError(f"config.json: head_dim is {self.head_dim}, RoPE needs an even number")
+            raise ConfigError(f"config.json: head_dim is {self.head_dim}, but RoPE needs an even number")
         if self.num_experts_per_tok > self.num_experts:
             raise ConfigError(
                 f"config.json: num_experts_per_tok {self.num_experts_per_tok} exceeds "
@@ -243,7 +246,7 @@ class ModelConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises ConfigError naming the file and what is wrong with it."""
+    """The JSON object in the file at `path`. Raises ConfigError, which names the file and what is wrong."""
     if not path.exists():
         raise ConfigError(f"{path} is missing; is this the folder of a checkpoint?")
     return read_json_object(path, ConfigError, "download it again")
@@ -268,12 +271,14 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     if (activation := raw.get("hidden_act", "silu")) != "silu":
         raise ConfigError(f"config.json: hidden_act {activation!r} is not supported; Qwen3 uses silu")
     if raw.get("attention_bias"):
-        raise ConfigError("config.json: attention_bias is true; Qwen3 has no attention bias and we run none")
-    layer_types = raw.get("layer_types") or []
-    if raw.get("use_sliding_window") or any(kind != "full_attention" for kind in layer_types):
         raise ConfigError(
-            "config.json: sliding_window attention is in use (use_sliding_window or layer_types); "
-            "Qwen3 attends to everything and we run nothing else"
+            "config.json: attention_bias is true, which is not supported; Qwen3 has no attention bias"
+        )
+    layer_types = raw.get("layer_types") or []
+    if raw.get("use_sliding_window") or any(layer_type != "full_attention" for layer_type in layer_types):
+        raise ConfigError(
+            "config.json: sliding_window attention (use_sliding_window or layer_types) is not supported; "
+            "Qwen3 uses full attention"
         )
 
 
@@ -313,6 +318,6 @@ def _one_of(raw: Mapping[str, Any], key: str, allowed: tuple[int, ...], default:
     value = raw.get(key, default)
     if value not in allowed:
         raise ConfigError(
-            f"config.json: quantization {key} is {value!r}, MLX has {', '.join(map(str, allowed))}"
+            f"config.json: quantization {key} is {value!r}, but MLX supports {', '.join(map(str, allowed))}"
         )
     return int(value)
