@@ -9,10 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from mlx_qwen3.atomic_write import write_atomically
 from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
-from mlx_qwen3.generation.sampling import SamplingParams
+from mlx_qwen3.files import write_atomically
+from mlx_qwen3.generation.params import SamplingParams
 
 REQUEST_FIELDS = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]
 SAMPLING_FIELDS = [item.name for item in fields(SamplingParams)]

@@ -61,7 +61,7 @@ def test_json_lines() -> None:
         ('{"messages": [], "schema": "x"}', "schema is 'x', which is of the wrong type"),
         ('{"prompt": "a", "messages": []}', "either a prompt or messages"),
         ('{"id": 3}', "either a prompt or messages"),
-        ('{"messages": [], "thinking_budget": -1}', "it cannot be -1"),
+        ('{"messages": [], "thinking_budget": -1}', "thinking_budget must be a number of tokens, not -1"),
         ('{"messages": [], "thinking_budget": true}', "thinking_budget is True, which is of the wrong type"),
         ('{"prompt": 3}', "prompt is 3, which is of the wrong type"),
         ('{"messages": "hi"}', "messages is 'hi', which is of the wrong type"),

@@ -40,7 +40,7 @@ def test_generate_reads_standard_input_and_control_tokens_if_asked() -> None:
     ("arguments", "message"),
     [
         (["generate", "-p", ""], "the prompt is empty"),
-        (["generate", "-p", "x " * 9000], "the context holds"),
+        (["generate", "-p", "x " * 20_000], "the context holds"),
         (["generate", "-p", "hi", "--top-p", "0"], "top_p"),
         (["generate", "-p", "hi", "--context", "99999999"], "context"),
         (["convert", "./no-such-folder"], "no-such-folder"),

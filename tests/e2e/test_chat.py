@@ -189,6 +189,7 @@ def test_every_command(tmp_path: Path) -> None:
         ("/system", "You are kind."),
         ("/system off", "no system message"),
         ("/set heat 3", "error: there is no sampling parameter 'heat'"),
+        ("/set logprobs 1", "error: /set cannot change logprobs"),
         ("/set temperature 99", "error: temperature must be between"),
         ("/set temperature 0.3", "temperature is 0.3"),
         ("/set", "set by you"),

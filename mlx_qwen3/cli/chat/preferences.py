@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.files import write_atomically
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
+from mlx_qwen3.files import write_atomically
 
 FIELD_TYPES: dict[str, type] = {
     "model": str,

@@ -99,7 +99,7 @@ class ChatState:
     def save_cache(self) -> None:
         """Save the KV cache of a long conversation before the user leaves it."""
         caches = self.store.caches
-        is_small = self.session.saved_cache_bytes <= caches.limit
+        is_small = self.session.cache_info.saved_nbytes <= caches.limit
         if self.name and self.session.tokens >= MIN_TOKENS_TO_SAVE and is_small:
             try:
                 self.session.save_cache(caches.path(self.name))

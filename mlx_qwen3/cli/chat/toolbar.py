@@ -13,7 +13,7 @@ def toolbar(state: ChatState, width: int) -> str:
     size = state.window or state.session.context
     used = min(state.cached_tokens, size)
     context = f"context {used:,} of {size:,} ({used / size:.0%})"
-    memory = f"{state.session.cache_bytes / 2**20:,.0f} MiB"
+    memory = f"{state.session.cache_info.nbytes / 2**20:,.0f} MiB"
     parts = [state.model, _mode(state), context, memory, *_speed(state)]
     short = [state.model, _mode(state), f"{used / size:.0%} of {size:,}"]
     choices = [parts[:count] for count in range(len(parts), 2, -1)] + [short, short[:2]]

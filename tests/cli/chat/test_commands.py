@@ -84,7 +84,7 @@ def test_a_model_is_chosen_by_number_or_name(
 def test_a_window_is_shown_as_such_and_holds_no_more() -> None:
     engine = SimpleNamespace(cache_config=CacheConfig(max_size=128), context=2**31)
     stats = Stats(9, 9, 0, 5, 0.1, 0.0, 10.0, 0, "stop")
-    session = SimpleNamespace(tokens=417, cache_bytes=0, messages=[], last_stats=stats)
+    session = SimpleNamespace(tokens=417, cache_info=SimpleNamespace(nbytes=0), messages=[], last_stats=stats)
     chat = Chat(engine=engine, session=session, model="demo")
     settings.switch_model(chat.state, "")
     settings.stats(chat.state, "")

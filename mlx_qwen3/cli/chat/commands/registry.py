@@ -90,12 +90,13 @@ def run_command(state: ChatState, text: str) -> None:
 def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
     """For completion: the arguments that a command can take."""
     from mlx_qwen3.checkpoint import FAMILY
-    from mlx_qwen3.generation.sampling import SamplingParams
+    from mlx_qwen3.generation.params import SamplingParams
 
+    parameters = [item.name for item in fields(SamplingParams) if item.name not in settings.NOT_SETTABLE]
     return {
         "/load": lambda: [saved.name for saved in state.store.list()],
         "/model": lambda: ["demo", *FAMILY],
-        "/set": lambda: [*(item.name for item in fields(SamplingParams)), "keep", "reset"],
+        "/set": lambda: [*parameters, "keep", "reset"],
         "/budget": lambda: ["off"],
         "/system": lambda: ["off"],
         "/copy": lambda: ["code"],

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlx_qwen3.events import Stats
 
 OFF = ("off", "none")
+# Sampling parameters that the chat cannot set: they are not numbers, or it would not show their result.
+NOT_SETTABLE = ("stop", "logit_bias", "logprobs", "top_logprobs")
 
 
 def think(state: ChatState, _: str) -> None:
@@ -78,7 +80,10 @@ def set_value(state: ChatState, argument: str) -> None:
             state.print_rows(
                 (key, str(current), "set by you" if key in chosen else "")
                 for key, current in asdict(session.params()).items()
+                if key not in NOT_SETTABLE
             )
+        case _ if name in NOT_SETTABLE:
+            raise SamplingError(f"/set cannot change {name}")
         case "reset":
             session.sampling = None
             _remember(sampling=None)
@@ -111,7 +116,7 @@ def stats(state: ChatState, _: str) -> None:
         [
             *_figures(session.last_stats),
             ("conversation", f"{len(session.messages):,} messages"),
-            ("cache", f"{state.cached_tokens:,} tokens, {session.cache_bytes / 2**20:,.1f} MiB"),
+            ("cache", f"{state.cached_tokens:,} tokens, {session.cache_info.nbytes / 2**20:,.1f} MiB"),
         ]
     )
 
