@@ -20,7 +20,7 @@ def on_cpu() -> Iterator[None]:
     mx.set_default_device(before)
 
 
-def test_available_memory_heeds_a_container_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_memory_respects_a_container_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     free = device.available_memory()
     assert 0 < free < 1 << 50
     limits = {"memory.max": 5 << 20, "memory.current": 2 << 20}
@@ -33,13 +33,13 @@ def test_available_memory_heeds_a_container_limit(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("text", "bytes_"), [("12GB", 12 * 10**9), ("9.3 gb", 93 * 10**8), ("500M", 5 * 10**8), ("4096", 4096)]
 )
-def test_the_user_may_grant_memory(monkeypatch: pytest.MonkeyPatch, text: str, bytes_: int) -> None:
+def test_the_user_may_limit_memory(monkeypatch: pytest.MonkeyPatch, text: str, bytes_: int) -> None:
     monkeypatch.setattr(mx, "get_active_memory", lambda: 96)
     monkeypatch.setenv("MLX_QWEN3_MEMORY", text)
     assert device.available_memory() == bytes_ - 96
 
 
-def test_a_grant_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_is_not_a_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_QWEN3_MEMORY", "much")
     with pytest.raises(InsufficientMemoryError, match="12GB, not 'much'"):
         device.available_memory()
@@ -57,7 +57,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return limits
 
 
-def test_a_mac_gives_what_metal_recommends_and_keeps_the_model_resident(mac: list[int]) -> None:
+def test_a_mac_uses_what_metal_recommends_and_keeps_the_model_resident(mac: list[int]) -> None:
     assert device.available_memory() == 11_000_000_000
     device.keep_resident(9_000_000_000)
     device.keep_resident(20_000_000_000)
@@ -76,5 +76,5 @@ def test_a_mac_too_old_to_keep_memory_resident_still_runs(
 
 
 def test_nothing_is_wired_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx, "set_wired_limit", lambda limit: pytest.fail("there is nothing to wire"))
+    monkeypatch.setattr(mx, "set_wired_limit", lambda limit: pytest.fail("a CPU has nothing to wire"))
     device.keep_resident(1)

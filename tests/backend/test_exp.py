@@ -1,4 +1,4 @@
-"""exp by numpy against MLX's own: values, ends of the range, derivatives, arrays of any layout."""
+"""exp by numpy equals MLX's: values, limits of the range, derivatives, arrays of any layout."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import pytest
 from mlx_qwen3.backend import exp as exp_module
 from mlx_qwen3.backend.exp import MIN_NUMPY_SIZE, exp, sigmoid
 
-import mlx.core as mx  # isort: skip  # its BLAS is chosen by now
+import mlx.core as mx  # isort: skip  # after mlx_qwen3, which loads the BLAS
 
 Function = Callable[[mx.array], mx.array]
 
@@ -45,7 +45,7 @@ def test_values_are_those_of_mlx(x: mx.array, recwarn: pytest.WarningsRecorder) 
     assert not recwarn.list
 
 
-def test_half_precision_stays() -> None:
+def test_half_precision_is_kept() -> None:
     assert exp(numbers(9).astype(mx.bfloat16)).dtype == mx.bfloat16
 
 
@@ -73,10 +73,10 @@ def test_sigmoid_is_that_of_mlx() -> None:
     )
 
 
-def test_a_token_is_left_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlx_computes_small_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exp_module, "MIN_NUMPY_SIZE", MIN_NUMPY_SIZE)
-    asked: list[int] = []
-    monkeypatch.setattr(exp_module, "_numpy_exp", lambda x: asked.append(x.size) or mx.exp(x))
+    sizes: list[int] = []
+    monkeypatch.setattr(exp_module, "_numpy_exp", lambda x: sizes.append(x.size) or mx.exp(x))
     exp(numbers(100))
     exp(numbers(MIN_NUMPY_SIZE))
-    assert asked == [MIN_NUMPY_SIZE]
+    assert sizes == [MIN_NUMPY_SIZE]

@@ -71,15 +71,15 @@ YARN = {
 }
 
 
-@pytest.mark.parametrize("kind", [DENSE, MOE], ids=["dense", "moe"])
+@pytest.mark.parametrize("raw_model", [DENSE, MOE], ids=["dense", "moe"])
 @pytest.mark.parametrize("rope", [{"rope_type": "default", "rope_theta": 1e6}, YARN], ids=["default", "yarn"])
-def test_both_spellings_are_one_config(kind: dict[str, Any], rope: dict[str, Any]) -> None:
-    raw = {**kind, "rope_parameters": rope}
+def test_both_spellings_are_one_config(raw_model: dict[str, Any], rope: dict[str, Any]) -> None:
+    raw = {**raw_model, "rope_parameters": rope}
     old, new = ModelConfig.from_dict(old_spelling(raw)), ModelConfig.from_dict(new_spelling(raw))
     assert old == new
     assert new.rope_theta == rope["rope_theta"]
     assert (new.rope_scaling is not None) == (rope is YARN)
-    assert new.num_experts == kind.get("num_experts", 0)
+    assert new.num_experts == raw_model.get("num_experts", 0)
 
 
 def test_yarn_values() -> None:
@@ -146,19 +146,19 @@ def _changed(raw: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in {**raw, **change}.items() if value is not MISSING}
 
 
-@pytest.mark.parametrize(("change", "said"), REFUSED, ids=[said for _, said in REFUSED])
-def test_refused_by_name(change: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("change", "message"), REFUSED, ids=[text for _, text in REFUSED])
+def test_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         ModelConfig.from_dict(_changed(DENSE, change))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("change", "said"), REFUSED_EXPERTS, ids=[said for _, said in REFUSED_EXPERTS])
-def test_mixtures_refused_by_name(change: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("change", "message"), REFUSED_EXPERTS, ids=[text for _, text in REFUSED_EXPERTS])
+def test_mixtures_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         ModelConfig.from_dict(_changed(MOE, change))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_sliding_window_that_is_off_is_fine() -> None:
@@ -172,14 +172,14 @@ def test_which_layers_are_sparse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [(None, "is missing"), ("{", "JSON"), ("[]", "JSON object"), (json.dumps({}), "model_type")],
 )
-def test_a_broken_file_is_named(tmp_path: Path, content: str | None, said: str) -> None:
+def test_a_broken_file_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "config.json"
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigError) as error:
         ModelConfig.from_file(path)
     assert str(path) in str(error.value)
-    assert said in str(error.value)
+    assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""Fused matrices and the compiled step: the same numbers, names and memory, and never out of date."""
+"""Fused projections and the compiled step: the same numbers, names and memory, and never out of date."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ FORMATS = {"fp32": None, "4-bit": (4, 32, "affine"), "mxfp4": (4, 32, "mxfp4")}
 PROMPT = [(7 * i) % 96 for i in range(20)]
 
 
-def build(raw: Raw, kind: str = "fp32") -> Model:
+def build(raw: Raw, storage: str = "fp32") -> Model:
     mx.random.seed(1)
     model = Model(ModelConfig.from_dict(raw))
-    if settings := FORMATS[kind]:
+    if settings := FORMATS[storage]:
         bits, group_size, mode = settings
         nn.quantize(model, group_size, bits, mode=mode)
     mx.eval(model.parameters())
@@ -56,10 +56,10 @@ def greedy(model: Model, count: int = 24, **cache_options: int) -> tuple[list[in
     return tokens, logits
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("storage", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_greedy_tokens_are_the_same_fused_and_compiled(shape: str, kind: str) -> None:
-    model = build(SHAPES[shape], kind)
+def test_greedy_tokens_are_the_same_fused_and_compiled(shape: str, storage: str) -> None:
+    model = build(SHAPES[shape], storage)
     tokens, logits = greedy(model)
     for module in model.modules():
         if isinstance(module, FusedProjections):
@@ -70,7 +70,7 @@ def test_greedy_tokens_are_the_same_fused_and_compiled(shape: str, kind: str) ->
     assert mx.abs(fused_logits - logits).max().item() < 1e-4
     compile_for_gpu(model)
     compiled_tokens, compiled_logits = greedy(model)
-    assert model._step is not None, "the step was thrown away"
+    assert model._step is not None, "the step was discarded"
     assert compiled_tokens == tokens
     assert mx.abs(compiled_logits - logits).max().item() < 1e-4
     assert len(fused_modules(model)) == 2 * len(model.layers)
@@ -96,10 +96,13 @@ def test_several_tokens_and_rows_at_once() -> None:
     assert compiled._step is not None
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("storage", FORMATS)
 @pytest.mark.parametrize("shape", ["dense", "moe"])
-def test_names_values_and_memory_stay(shape: str, kind: str, tmp_path: Path) -> None:
-    model, before = build(SHAPES[shape], kind), dict(tree_flatten(build(SHAPES[shape], kind).parameters()))
+def test_names_values_and_memory_stay(shape: str, storage: str, tmp_path: Path) -> None:
+    model, before = (
+        build(SHAPES[shape], storage),
+        dict(tree_flatten(build(SHAPES[shape], storage).parameters())),
+    )
     frozen = [name for name, _ in tree_flatten(model.trainable_parameters())]
     compile_for_gpu(model)
     after = dict(tree_flatten(model.parameters()))
@@ -117,15 +120,15 @@ def test_memory_is_neither_doubled_nor_kept(shape: str) -> None:
     gc.collect()
     free = mx.get_active_memory()
     model = build({**SHAPES[shape], "hidden_size": 512}, "4-bit")
-    held = mx.get_active_memory() - free
+    model_bytes = mx.get_active_memory() - free
     compile_for_gpu(model)
-    assert mx.get_active_memory() - free <= 1.02 * held
+    assert mx.get_active_memory() - free <= 1.02 * model_bytes
     tokens, logits = greedy(model, 2)
     gc.disable()
     del model, tokens, logits
     left = mx.get_active_memory() - free
     gc.enable()
-    assert left <= 0.02 * held
+    assert left <= 0.02 * model_bytes
 
 
 def change_nothing(model: Model) -> None:
@@ -176,7 +179,7 @@ def test_a_changed_model_is_run_as_it_is(change: Callable[[Model], None]) -> Non
     assert (compiled._step is None) == (change is not change_nothing)
 
 
-def test_experts_that_are_no_longer_fused_lie_together_again() -> None:
+def test_experts_that_are_no_longer_fused_are_contiguous_again() -> None:
     model = build(SHAPES["moe"], "4-bit")
     compile_for_gpu(model)
     experts = model.layers[0].mlp.switch_mlp
@@ -219,13 +222,13 @@ def test_gradients_are_those_of_the_separate_matrices() -> None:
 def test_a_step_compiled_on_one_thread_runs_on_another() -> None:
     model = build(SHAPES["dense"])
     compile_for_gpu(model)
-    expected, found = greedy(model, 4)[0], []
+    expected, results = greedy(model, 4)[0], []
 
     def run() -> None:
-        found.append(greedy(model, 4)[0])
+        results.append(greedy(model, 4)[0])
         mx.clear_streams()
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert found == [expected]
+    assert results == [expected]

@@ -44,16 +44,16 @@ IDS = mx.array([[(7 * i) % 96 for i in range(40)], [(11 * i + 3) % 96 for i in r
 
 @pytest.fixture(autouse=True)
 def on_cpu() -> Iterator[None]:
-    """These are tests of the CPU's way, whatever else the machine has."""
+    """Compute on the CPU, whatever else the machine has."""
     before = mx.default_device()
     mx.set_default_device(mx.Device(mx.cpu))
     yield
     mx.set_default_device(before)
 
 
-def stored(raw: Raw, kind: str) -> Model:
+def stored(raw: Raw, storage: str) -> Model:
     """A model as a checkpoint stores it: quantized or not, the rest in bf16."""
-    bits, group_size, mode = FORMATS[kind]
+    bits, group_size, mode = FORMATS[storage]
     mx.random.seed(1)
     model = Model(ModelConfig.from_dict(raw))
     if bits < 16:
@@ -63,9 +63,9 @@ def stored(raw: Raw, kind: str) -> Model:
     return model
 
 
-def plain_fp32(raw: Raw, kind: str) -> Model:
+def plain_fp32(raw: Raw, storage: str) -> Model:
     """The same numbers, computed in fp32 by MLX's own modules."""
-    model = stored(raw, kind)
+    model = stored(raw, storage)
     model.set_dtype(mx.float32)
     return model
 
@@ -75,36 +75,36 @@ def difference(a: mx.array, b: mx.array) -> float:
     return float((mx.abs(a - b).max() / mx.abs(b).max()).item())
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("storage", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("budget", [0, 60_000, None], ids=["stored", "some", "all"])
-def test_logits_are_those_of_mlx_in_fp32(shape: str, kind: str, budget: int | None) -> None:
-    reference = plain_fp32(SHAPES[shape], kind)
-    model = prepare.prepare(stored(SHAPES[shape], kind), budget)
+def test_logits_are_those_of_mlx_in_fp32(shape: str, storage: str, budget: int | None) -> None:
+    reference = plain_fp32(SHAPES[shape], storage)
+    model = prepare.prepare(stored(SHAPES[shape], storage), budget)
     for ids in (IDS, IDS[:1, :1], IDS[:1, :2], IDS[:, :3], IDS[:1, :20]):
         logits = model(ids)
         assert logits.dtype == mx.float32
         assert difference(logits, reference(ids)) <= 1e-4
 
 
-@pytest.mark.parametrize("kind", ["affine-4", "mxfp4", "bf16"])
+@pytest.mark.parametrize("storage", ["affine-4", "mxfp4", "bf16"])
 @pytest.mark.parametrize("tile", [1, 4000])
-def test_results_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch, kind: str, tile: int) -> None:
-    reference = plain_fp32(SHAPES["tied"], kind)
+def test_results_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch, storage: str, tile: int) -> None:
+    reference = plain_fp32(SHAPES["tied"], storage)
     monkeypatch.setattr(matmul, "TILE_BYTES", tile)
     monkeypatch.setattr(matmul, "SMALL_PRODUCT", tile)
     for budget in (0, None):
-        model = prepare.prepare(stored(SHAPES["tied"], kind), budget)
+        model = prepare.prepare(stored(SHAPES["tied"], storage), budget)
         for ids in (IDS[:1, :1], IDS[:, :6]):
             assert difference(model(ids), reference(ids)) <= 1e-4
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("storage", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_modules_and_parameters_keep_their_names_and_values(shape: str, kind: str) -> None:
-    before = stored(SHAPES[shape], kind)
+def test_modules_and_parameters_keep_their_names_and_values(shape: str, storage: str) -> None:
+    before = stored(SHAPES[shape], storage)
     types = {path: type(module) for path, module in before.named_modules()}
-    model = prepare.prepare(stored(SHAPES[shape], kind))
+    model = prepare.prepare(stored(SHAPES[shape], storage))
     for path, module in model.named_modules():
         assert isinstance(module, types[path])
     old, new = dict(tree_flatten(before.parameters())), dict(tree_flatten(model.parameters()))
@@ -133,27 +133,27 @@ def dense_bytes(model: nn.Module) -> int:
     return total
 
 
-@pytest.mark.parametrize("kind", ["affine-4", "bf16"])
+@pytest.mark.parametrize("storage", ["affine-4", "bf16"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_copies_stay_within_the_budget(shape: str, kind: str) -> None:
-    everything = dense_bytes(prepare.prepare(stored(SHAPES[shape], kind), 10**9))
+def test_copies_stay_within_the_budget(shape: str, storage: str) -> None:
+    everything = dense_bytes(prepare.prepare(stored(SHAPES[shape], storage), 10**9))
     assert everything > 0
     for budget in (0, everything // 3, everything - 1):
-        held = dense_bytes(prepare.prepare(stored(SHAPES[shape], kind), budget))
+        held = dense_bytes(prepare.prepare(stored(SHAPES[shape], storage), budget))
         assert held <= budget
         assert held > 0 or budget == 0
 
 
-@pytest.mark.parametrize("kind", ["affine-4", "mxfp4", "bf16"])
+@pytest.mark.parametrize("storage", ["affine-4", "mxfp4", "bf16"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dense_copies_wanted_are_what_an_unlimited_budget_takes(shape: str, kind: str) -> None:
-    model = stored(SHAPES[shape], kind)
+def test_dense_copies_wanted_are_what_an_unlimited_budget_takes(shape: str, storage: str) -> None:
+    model = stored(SHAPES[shape], storage)
     norms = sum(value.nbytes for _, value in tree_flatten(model.parameters()) if value.ndim == 1)
     wanted, before = prepare.dense_copies_wanted(model, itemsize=2), held_bytes(model)
     assert wanted > 0
     assert held_bytes(prepare.prepare(model, 10**9)) - before == wanted + norms
     assert prepare.dense_copies_wanted(model, itemsize=4) == 0
-    exact = prepare.prepare(stored(SHAPES[shape], kind), wanted)
+    exact = prepare.prepare(stored(SHAPES[shape], storage), wanted)
     assert held_bytes(exact) - before == wanted + norms
 
 
@@ -164,13 +164,13 @@ def held_bytes(model: nn.Module) -> int:
     return parameters + sum(copy.nbytes for copy in copies if copy is not None)
 
 
-@pytest.mark.parametrize("kind", ["affine-4", "bf16"])
-def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
-    monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize("storage", ["affine-4", "bf16"])
+def test_products_with_stored_matrices_take_the_memory_of_a_few_tiles(
+    monkeypatch: pytest.MonkeyPatch, storage: str
 ) -> None:
     monkeypatch.setattr(matmul, "TILE_BYTES", 2**18)
     raw = {**SHAPES["tied"], "intermediate_size": 8192, "hidden_size": 512}
-    model = prepare.prepare(stored(raw, kind), 0)
+    model = prepare.prepare(stored(raw, storage), 0)
     mx.eval(model(IDS[:, :4]))
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -179,7 +179,7 @@ def test_matrices_turned_to_fp32_in_passing_take_the_memory_of_a_few_tiles(
     assert mx.get_peak_memory() - before < 2 * 2**20  # one matrix is 16 MiB in fp32
 
 
-def test_reading_a_prompt_makes_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefill_computes_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     model = prepare.prepare(stored({**SHAPES["tied"], "vocab_size": 40_000}, "affine-4"), 0)
     monkeypatch.setattr(type(model.model.embed_tokens), "as_linear", lambda *_: pytest.fail("logits made"))
     assert list(prefill(model, [1] * 40, model.make_cache(), chunk_size=20)) == [20, 40]
@@ -194,7 +194,7 @@ def test_copies_are_made_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert mx.get_peak_memory() < mx.get_active_memory() + 2 * 2**20
 
 
-def test_what_is_looked_up_and_quantized_experts_are_never_copied() -> None:
+def test_lookup_tables_and_quantized_experts_are_never_copied() -> None:
     untied = prepare.prepare(stored(SHAPES["moe"], "affine-4"))
     assert "_dense" not in untied.model.embed_tokens
     assert "_dense" in untied.lm_head
@@ -228,8 +228,8 @@ def test_a_bias_is_added() -> None:
 @pytest.mark.parametrize("budget", [0, None])
 @pytest.mark.parametrize("rows", [1, 2, 5, 100])
 def test_16_bit_inputs_are_multiplied_in_fp32(budget: int | None, rows: int) -> None:
-    for kind in ("affine-4", "bf16"):
-        block = prepare.prepare(stored(SHAPES["moe"], kind), budget).layers[0]
+    for storage in ("affine-4", "bf16"):
+        block = prepare.prepare(stored(SHAPES["moe"], storage), budget).layers[0]
         x = mx.random.normal((rows, 128)).astype(mx.bfloat16)
         assert _is_fp32_product(block.self_attn.q_proj, x)
         experts = block.mlp.switch_mlp.up_proj
@@ -253,11 +253,11 @@ def test_gradients_pass_through() -> None:
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["affine-4", "bf16"])
+@pytest.mark.parametrize("storage", ["affine-4", "bf16"])
 @pytest.mark.parametrize("rows", [3, 100])
-def test_experts_can_be_compiled(kind: str, rows: int) -> None:
+def test_experts_can_be_compiled(storage: str, rows: int) -> None:
     """Which experts were chosen cannot be read while mx.compile traces; MLX's gather is used then."""
-    model = prepare.prepare(stored(SHAPES["moe"], kind), 0)
+    model = prepare.prepare(stored(SHAPES["moe"], storage), 0)
     experts = model.layers[0].mlp.switch_mlp.up_proj
     assert isinstance(experts, SwitchLinear | QuantizedSwitchLinear)
     x, chosen = mx.random.normal((rows, 1, 128)), mx.arange(rows) % 8
@@ -309,12 +309,12 @@ print(json.dumps([type(model.layers[0].self_attn.q_proj).__name__, BLAS, tokens[
 
 @pytest.mark.parametrize("shape", ["dense", "moe"])
 def test_greedy_tokens_are_those_of_plain_mlx(shape: str, tmp_path: Path) -> None:
-    """Of a checkpoint in fp32, where nothing is rounded away; in fresh processes, for a BLAS is for good."""
+    """An fp32 checkpoint: no rounding hides a difference. Fresh processes: a BLAS once loaded stays."""
     write_checkpoint(tmp_path, SHAPES[shape])
-    kind, _, ours = json.loads(python(GREEDY, str(tmp_path), MLX_QWEN3_PLAIN=""))
-    plain_kind, plain_blas, plain = json.loads(python(GREEDY, str(tmp_path), MLX_QWEN3_PLAIN="1"))
-    assert (kind, plain_kind, plain_blas) == ("CpuLinear", "Linear", None)
-    assert len(set(ours)) > 3, "a text that could hide a difference"
+    layer, _, ours = json.loads(python(GREEDY, str(tmp_path), MLX_QWEN3_PLAIN=""))
+    plain_layer, plain_blas, plain = json.loads(python(GREEDY, str(tmp_path), MLX_QWEN3_PLAIN="1"))
+    assert (layer, plain_layer, plain_blas) == ("CpuLinear", "Linear", None)
+    assert len(set(ours)) > 3, "a text of few tokens could hide a difference"
     assert ours == plain
 
 

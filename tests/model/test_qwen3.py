@@ -1,4 +1,4 @@
-"""The architecture: what a checkpoint's names become, masks, and how experts are chosen."""
+"""The architecture: names of a checkpoint, masks, and the choice of experts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from parity.model_cases import DENSE, MOE, Raw, shapes, weights, yarn
 
 from mlx_qwen3.cache.kv import KVCache
-from mlx_qwen3.model import attention_kernels as attend
+from mlx_qwen3.model import attention_kernels
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.mlp import SparseMoeBlock, SwitchMLP
 from mlx_qwen3.model.qwen3 import Model, stack_experts
@@ -44,7 +44,7 @@ def test_an_incomplete_set_of_experts_is_left_for_the_strict_check() -> None:
     assert stack_experts(parts, 3) == parts
 
 
-def test_stacked_checkpoints_need_nothing() -> None:
+def test_stacked_checkpoints_stay_as_they_are() -> None:
     parts = {"model.layers.0.mlp.switch_mlp.up_proj.weight": mx.zeros((3, 2, 3))}
     assert stack_experts(parts, 3) == parts
 
@@ -57,7 +57,7 @@ def test_a_later_token_changes_no_earlier_logits(tiny_model: Model) -> None:
     assert not mx.allclose(before[:, 3:], after[:, 3:], atol=1e-2)
 
 
-def test_rows_of_a_batch_do_not_meet(tiny_model: Model) -> None:
+def test_sequences_of_a_batch_do_not_mix(tiny_model: Model) -> None:
     ids = mx.array([[1, 2, 3, 4], [90, 80, 70, 60]])
     together = tiny_model(ids)
     alone = mx.concatenate([tiny_model(ids[:1]), tiny_model(ids[1:])])
@@ -101,7 +101,7 @@ def test_routing_takes_the_likeliest_experts() -> None:
 
 
 def test_routing_is_done_in_fp32_for_16_bit_models() -> None:
-    """Logits that differ in bf16, whose probabilities would be the same in bf16."""
+    """These logits differ in bf16; their probabilities would be equal in bf16."""
     block = SparseMoeBlock(ModelConfig.from_dict(MOE))
     order = [3, 7, 0, 5, 1, 6, 2, 4]
     block.gate.weight = mx.zeros((8, 64)).at[:, 0].add(mx.array([0.25 + rank * 2**-9 for rank in order]))
@@ -155,7 +155,7 @@ def test_a_gpu_without_a_kernel_for_the_head_size_is_not_made_to_wait_for_tiles(
     queries: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     q, k = mx.random.normal((1, 16, queries, 32)), mx.random.normal((1, 8, rows, 32))
-    tiled = attend.attend(q, k, k, 0.2, "causal")
-    monkeypatch.setattr(attend, "is_cpu", lambda: False)
-    monkeypatch.setattr(attend, "_tiled", None)
-    assert mx.allclose(attend.attend(q, k, k, 0.2, "causal"), tiled, atol=1e-5)
+    tiled = attention_kernels.attend(q, k, k, 0.2, "causal")
+    monkeypatch.setattr(attention_kernels, "is_cpu", lambda: False)
+    monkeypatch.setattr(attention_kernels, "_tiled", None)
+    assert mx.allclose(attention_kernels.attend(q, k, k, 0.2, "causal"), tiled, atol=1e-5)

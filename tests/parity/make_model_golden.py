@@ -1,4 +1,4 @@
-"""Writes model_golden.npz, what transformers' Qwen3 says to the cases of `model_cases`. Needs torch.
+"""Writes model_golden.npz, the results of transformers' Qwen3 for the cases of `model_cases`. Needs torch.
 
 cd tests && ../.venv/bin/python -m parity.make_model_golden
 """

@@ -1,6 +1,6 @@
-"""Small models of every kind, their weights drawn from a seed: the same numbers on every machine.
+"""Small models of every architecture. Their weights come from a seed and are the same on every machine.
 
-Weights carry the names and shapes of published checkpoints, so loading them tests `sanitize` too.
+Weights have the names and shapes of published checkpoints, so loading them tests `sanitize` too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 VOCAB = 96
-ORIGINAL = 64  # positions the scaled models were "trained" on
+ORIGINAL = 64  # positions that scaled models were "trained" on
 GREEDY_TOKENS = 200
 Raw = dict[str, Any]
 
@@ -72,10 +72,10 @@ def prompt(length: int, batch: int) -> np.ndarray:
 
 def weights(raw: Raw) -> dict[str, np.ndarray]:
     """Every tensor of a published checkpoint of this config, in fp32."""
-    return {name: _draw(name, shape) for name, shape in shapes(raw).items()}
+    return {name: _random(name, shape) for name, shape in shapes(raw).items()}
 
 
-def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _random(name: str, shape: tuple[int, ...]) -> np.ndarray:
     values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
     if len(shape) == 1:
         return np.float32(1) + np.float32(0.2) * values
@@ -84,18 +84,18 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def shapes(raw: Raw) -> dict[str, tuple[int, ...]]:
     hidden, vocab = raw["hidden_size"], raw["vocab_size"]
-    found = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    tensors = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
     if not raw["tie_word_embeddings"]:
-        found["lm_head.weight"] = (vocab, hidden)
+        tensors["lm_head.weight"] = (vocab, hidden)
     for layer in range(raw["num_hidden_layers"]):
-        found |= {f"model.layers.{layer}.{name}": shape for name, shape in _layer(raw, layer).items()}
-    return found
+        tensors |= {f"model.layers.{layer}.{name}": shape for name, shape in _layer(raw, layer).items()}
+    return tensors
 
 
 def _layer(raw: Raw, layer: int) -> dict[str, tuple[int, ...]]:
     hidden, head = raw["hidden_size"], raw["head_dim"]
     queries, keys = raw["num_attention_heads"] * head, raw["num_key_value_heads"] * head
-    found = {
+    tensors = {
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
         "self_attn.q_proj.weight": (queries, hidden),
@@ -106,10 +106,10 @@ def _layer(raw: Raw, layer: int) -> dict[str, tuple[int, ...]]:
         "self_attn.k_norm.weight": (head,),
     }
     if not is_sparse(raw, layer):
-        return found | _swiglu("mlp", hidden, raw["intermediate_size"])
+        return tensors | _swiglu("mlp", hidden, raw["intermediate_size"])
     for expert in range(raw["num_experts"]):
-        found |= _swiglu(f"mlp.experts.{expert}", hidden, raw["moe_intermediate_size"])
-    return found | {"mlp.gate.weight": (raw["num_experts"], hidden)}
+        tensors |= _swiglu(f"mlp.experts.{expert}", hidden, raw["moe_intermediate_size"])
+    return tensors | {"mlp.gate.weight": (raw["num_experts"], hidden)}
 
 
 def is_sparse(raw: Raw, layer: int) -> bool:

@@ -1,4 +1,4 @@
-"""mlx-lm and this package run each other's parts: models on the same weights, generation, caches, LoRA."""
+"""mlx-lm and this package run each other's models, generation, caches and LoRA on the same weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlx_qwen3.generation.sampling import Sampler
 from mlx_qwen3.model.prepare import prepare
 from mlx_qwen3.model.qwen3 import Model
 
-mlx_lm = pytest.importorskip("mlx_lm")  # slow to import: it brings transformers
+mlx_lm = pytest.importorskip("mlx_lm")  # slow: it imports transformers
 
 from mlx_lm.generate import generate_step, stream_generate  # noqa: E402
 from mlx_lm.models import cache as their_cache  # noqa: E402
@@ -38,7 +38,7 @@ TOKENS = 40
 
 
 def their_model(raw: Raw) -> nn.Module:
-    """mlx-lm's model of this config on the same drawn weights, in the spelling it reads."""
+    """mlx-lm's model of this config on the same weights, with its spelling of the config."""
     module = qwen3_moe if raw["model_type"] == "qwen3_moe" else qwen3
     rope = dict(raw["rope_parameters"])
     raw = {**raw, "rope_theta": rope.pop("rope_theta")}
@@ -70,7 +70,7 @@ def their_greedy(model: nn.Module, ids: list[int], **options: Any) -> list[int]:
     return [int(token) for token, _ in generate_step(mx.array(ids), model, max_tokens=TOKENS, **options)]
 
 
-# mlx-lm ignores YaRN on mixtures, and a given attention_factor; there transformers is the reference.
+# mlx-lm ignores YaRN in mixtures, and `attention_factor`. For those, transformers is the reference.
 COMPARED = [name for name in CASES if name not in ("dense-far", "moe-yarn-4", "dense-yarn-factor-given")]
 
 
@@ -114,17 +114,17 @@ def test_our_cache_runs_on_their_model() -> None:
     assert ours == greedy(build(KINDS["dense"]), ids)  # our loop and model, on the same weights
 
 
-def test_a_rotating_cache_of_theirs_wraps_as_on_their_model() -> None:
+def test_their_rotating_cache_wraps_as_on_their_model() -> None:
     ids = prompt(20, 1)[0].tolist()
-    said = []
+    tokens = []
     for model in (build(KINDS["dense"]), their_model(KINDS["dense"])):
         cache = [their_cache.RotatingKVCache(max_size=16, keep=4) for _ in model.layers]
-        said.append(their_greedy(model, ids, prompt_cache=cache))
-    assert said[0] == said[1]
+        tokens.append(their_greedy(model, ids, prompt_cache=cache))
+    assert tokens[0] == tokens[1]
 
 
 def letters() -> Any:
-    """transformers' tokenizer of one letter a token, as mlx-lm wraps it."""
+    """A tokenizer of transformers with one letter per token, as mlx-lm wraps it."""
     from mlx_lm.tokenizer_utils import TokenizerWrapper
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -136,8 +136,8 @@ def letters() -> Any:
 
 def test_stream_generate() -> None:
     model, ids = build(KINDS["dense"]), prompt(20, 1)[0].tolist()
-    said = [part.token for part in stream_generate(model, letters(), ids, max_tokens=TOKENS)]
-    assert said == greedy(model, ids)
+    tokens = [part.token for part in stream_generate(model, letters(), ids, max_tokens=TOKENS)]
+    assert tokens == greedy(model, ids)
 
 
 def test_their_cache_tools_on_our_cache(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_their_cache_tools_on_our_cache(tmp_path: Path) -> None:
     their_cache.save_prompt_cache(str(tmp_path / "cache.safetensors"), cache, {"model": "x"})
     loaded, metadata = their_cache.load_prompt_cache(str(tmp_path / "cache.safetensors"), True)
     assert metadata == {"model": "x"}
-    for held in (cache, loaded):
-        assert np.abs(np.array(model(mx.array(ids[:, 20:]), held)) - expected).max() <= TOLERANCE
+    for layers in (cache, loaded):
+        assert np.abs(np.array(model(mx.array(ids[:, 20:]), layers)) - expected).max() <= TOLERANCE
 
 
 class Batches:

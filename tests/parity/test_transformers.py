@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import build
-from parity.apart import needs_transformers, theirs
 from parity.model_cases import CASES, prompt
+from parity.separate_process import in_transformers, needs_transformers
 
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.model.qwen3 import Model
@@ -81,7 +81,7 @@ def test_golden_file_is_small() -> None:
 def test_live_logits(case: str, batch: int) -> None:
     raw, _ = CASES[case]
     ids = prompt(130, batch)
-    expected = theirs("logits", raw, ids, last=130)
+    expected = in_transformers("logits", raw, ids, last=130)
     model = build(raw)
     assert np.abs(np.array(model(mx.array(ids))) - expected).max() <= TOLERANCE
     assert np.abs(last_logits(model, ids, 8, step=1) - expected[:, -8:]).max() <= TOLERANCE
@@ -93,10 +93,10 @@ def test_live_logits(case: str, batch: int) -> None:
 def test_golden_file_is_what_transformers_says_today(case: str) -> None:
     raw, length = CASES[case]
     golden = GOLDEN[f"{case}/greedy"][:40].tolist()
-    assert theirs("greedy", raw, prompt(length, 1), 40) == golden
+    assert in_transformers("greedy", raw, prompt(length, 1), 40) == golden
 
 
 @pytest.mark.parity
 @needs_transformers
 def test_the_reference_computes_alone() -> None:
-    assert theirs("surroundings") == (1, False)
+    assert in_transformers("surroundings") == (1, False)

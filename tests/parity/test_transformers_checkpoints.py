@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from parity.apart import needs_transformers, theirs
+from parity.separate_process import in_transformers, needs_transformers
 from tiny_checkpoints import DENSE, IDS, MOE, logits
 
 from mlx_qwen3 import convert, load_model
@@ -20,7 +20,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 2.0, "original_max_pos
 
 def save(folder: Path, raw: dict[str, Any], more: dict[str, Any] | None = None, **options: Any) -> np.ndarray:
     """Have transformers write a random model of config `raw`; return its logits (L, V)."""
-    return theirs("save", raw, more or {}, folder, np.array(IDS), **options)[0]
+    return in_transformers("save", raw, more or {}, folder, np.array(IDS), **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,6 @@ def test_converted_from_transformers_and_run_by_both(tmp_path, raw, more):
 def test_transformers_loads_a_dense_model_we_converted(tmp_path):
     expected = save(tmp_path / "source", DENSE)
     convert(tmp_path / "source", tmp_path / "out", bits=None)
-    np.testing.assert_allclose(theirs("loaded", tmp_path / "out", np.array(IDS))[0], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        in_transformers("loaded", tmp_path / "out", np.array(IDS))[0], expected, atol=1e-5
+    )

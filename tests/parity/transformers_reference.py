@@ -1,4 +1,4 @@
-"""transformers' Qwen3, as the reference. Needs torch; tests call it by way of `apart.theirs`."""
+"""transformers' Qwen3, as the reference. Needs torch; tests call it through `in_transformers`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 import transformers
 from parity.model_cases import GREEDY_TOKENS, Raw, is_sparse, weights
 
-# MKL, which computes torch's cos and sin, picks its kernel in the first call. Where two threads call first
-# at once, one of them may get that for low accuracy, 1.5e-4 off, and the logits are 1e-3 off
-# (https://github.com/pytorch/pytorch/issues/188792). One thread cannot meet another.
+# MKL, which computes torch's cos and sin, picks its kernel in the first call. If two threads call it first
+# at the same time, one of them may get the kernel of low accuracy, which is 1.5e-4 off; the logits are then
+# 1e-3 off (https://github.com/pytorch/pytorch/issues/188792). So torch uses one thread.
 torch.set_num_threads(1)
 
-# Fields of published files that transformers' config classes spell otherwise, or add themselves.
+# Fields of published files that transformers' config classes spell differently, or add themselves.
 OLD_FIELDS = ("architectures", "model_type", "rope_theta", "rope_scaling")
 
 
 def surroundings() -> tuple[int, bool]:
-    """How many threads compute, and whether our package, so our BLAS, is in this process."""
+    """How many threads compute, and whether our package (and so our BLAS) is loaded in this process."""
     return torch.get_num_threads(), "mlx_qwen3" in sys.modules
 
 
 def reference(raw: Raw) -> torch.nn.Module:
-    """transformers' model of this config with our drawn weights, in fp32."""
+    """transformers' model of this config with the weights of `model_cases`, in fp32."""
     model = _blank(raw, raw).float()
     state = _stacked({name: torch.from_numpy(value) for name, value in weights(raw).items()}, raw)
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -37,14 +37,14 @@ def reference(raw: Raw) -> torch.nn.Module:
 
 
 def _blank(raw: Raw, fields: Raw) -> torch.nn.Module:
-    """A model of the kind of `raw`, its config made of `fields`."""
+    """A model of the architecture of `raw`, with a config of `fields`."""
     name = "Qwen3Moe" if raw["model_type"] == "qwen3_moe" else "Qwen3"
     config = getattr(transformers, f"{name}Config")(**fields)
     return getattr(transformers, f"{name}ForCausalLM")(config).eval()
 
 
 def _stacked(state: dict[str, torch.Tensor], raw: Raw) -> dict[str, torch.Tensor]:
-    """Experts joined as transformers 5 holds them."""
+    """The tensors with experts stacked, as transformers 5 stores them."""
     for layer in range(raw["num_hidden_layers"]):
         if not is_sparse(raw, layer):
             continue
@@ -62,7 +62,7 @@ def _stacked(state: dict[str, torch.Tensor], raw: Raw) -> dict[str, torch.Tensor
 
 
 def logits(raw: Raw, ids: np.ndarray, last: int) -> np.ndarray:
-    """ids (B, L) -> logits of the last positions (B, last, V), with our drawn weights."""
+    """ids (B, L) -> logits of the last positions (B, last, V), with the weights of `model_cases`."""
     return _logits(reference(raw), ids, logits_to_keep=last)
 
 
@@ -73,7 +73,7 @@ def _logits(model: torch.nn.Module, ids: np.ndarray, **options: Any) -> np.ndarr
 
 @torch.no_grad()
 def greedy(raw: Raw, ids: np.ndarray, count: int = GREEDY_TOKENS) -> list[int]:
-    """The likeliest continuation of ids (1, L), with our drawn weights."""
+    """The likeliest continuation of ids (1, L), with the weights of `model_cases`."""
     model = reference(raw)
     inputs, cache, text = torch.from_numpy(ids), None, []
     for _ in range(count):
@@ -96,6 +96,6 @@ def save(
 
 
 def loaded(folder: Path, ids: np.ndarray) -> np.ndarray:
-    """What transformers' model loaded from `folder` says to ids (B, L)."""
+    """The logits of ids (B, L) of the model that transformers loads from `folder`."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     return _logits(model, ids)

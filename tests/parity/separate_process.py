@@ -1,7 +1,7 @@
-"""transformers in a process of its own, where it computes with the BLAS it came with.
+"""Runs transformers in a process of its own, where torch computes with its own BLAS.
 
-torch looks for its BLAS in what is loaded already, and beside ours it finds ours: it would make our mistakes,
-and with an OpenBLAS that also has torch's batched products it crashes.
+In our process torch would find the BLAS that we loaded. It would share our errors, and an OpenBLAS that has
+batched products as well makes it crash.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ needs_transformers = pytest.mark.skipif(
 )
 
 
-def theirs(function: str, *args: Any, **options: Any) -> Any:
-    """What `function` of transformers_reference.py returns there."""
+def in_transformers(function: str, *args: Any, **options: Any) -> Any:
+    """The result of `function` of transformers_reference.py, called in that process."""
     return _process().submit(_call, function, args, options).result()
 
 
