@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import json
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
 from mlx_qwen3.tools.function_schema import arguments_model, json_schema, read_docstring
+from mlx_qwen3.tools.output_text import bytes_to_text, error_output
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -58,15 +60,15 @@ class FunctionTool(Tool):
             checked = self._check_arguments(arguments)
         except ValidationError as error:
             return ToolOutput(_describe_errors(self.name, error), is_error=True)
-        try:
-            async with asyncio.timeout(self.timeout) as limit:
-                return ToolOutput(_to_text(await self._run(checked)))
-        except Exception as error:  # noqa: BLE001  the model is told whatever a tool raises
-            if limit.expired():
-                return ToolOutput(
-                    f"{self.name} did not finish within {self.timeout:g} seconds.", is_error=True
-                )
-            return ToolOutput(f"{type(error).__name__}: {error}", is_error=True)
+        except BaseException as error:  # noqa: BLE001  a validator of the tool's types may raise anything
+            return error_output(error)
+        output: ToolOutput | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout):
+                output = await self._run(checked)
+        if output is None:
+            return ToolOutput(f"{self.name} did not finish within {self.timeout:g} seconds.", is_error=True)
+        return output
 
     def _check_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments converted to the function's types. Missing ones are left to its defaults."""
@@ -74,11 +76,13 @@ class FunctionTool(Tool):
         fields = type(checked).model_fields
         return {str(fields[key].alias): getattr(checked, key) for key in checked.model_fields_set}
 
-    async def _run(self, arguments: dict[str, Any]) -> Any:
+    async def _run(self, arguments: dict[str, Any]) -> ToolOutput:
+        """Run the function. Whatever it raises, SystemExit and KeyboardInterrupt too, is in the output."""
+        function = functools.partial(self.function, **arguments)
         if inspect.iscoroutinefunction(self.function):
-            return await self.function(**arguments)
-        result = await _run_in_thread(functools.partial(self.function, **arguments), self.name)
-        return await result if inspect.isawaitable(result) else result
+            return await _await_output(function())
+        output = await _run_in_thread(function, self.name)
+        return await _await_output(output) if inspect.isawaitable(output) else output
 
 
 @overload
@@ -118,37 +122,59 @@ def _check_options(name: str | None, timeout: float) -> None:
         raise ToolError(f"timeout must be a number of seconds above 0, not {timeout!r}")
 
 
-def _run_in_thread(function: Callable[[], Any], name: str) -> Awaitable[Any]:
-    """Run `function` in a daemon thread. The threads of a pool would delay the end of the program."""
+async def _await_output(result: Awaitable[Any]) -> ToolOutput:
+    try:
+        return _to_output(await result)
+    except BaseException as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # by the time limit or by the user
+            raise asyncio.CancelledError from error
+        return error_output(error)
+
+
+def _run_in_thread(
+    function: Callable[[], Any], name: str
+) -> asyncio.Future[ToolOutput] | asyncio.Future[Awaitable[Any]]:
+    """Run `function` in a daemon thread. The threads of a pool would delay the end of the program.
+
+    The future gives the output, or the awaitable that the function returned. It never gets an exception:
+    asyncio refuses StopIteration, and ends the event loop for SystemExit and KeyboardInterrupt.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
-    def settle(result: Any, error: BaseException | None) -> None:
+    def settle(output: ToolOutput | Awaitable[Any]) -> None:
         if not future.done():
-            future.set_exception(error) if error else future.set_result(result)
+            future.set_result(output)
 
     def run() -> None:
-        result, failure = None, None
         try:
             result = function()
-        except Exception as error:  # noqa: BLE001  raised where the future is awaited
-            failure = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, failure)
+            output = result if inspect.isawaitable(result) else _to_output(result)
+        except BaseException as error:  # noqa: BLE001  the model is told whatever a tool raises
+            output = error_output(error)
+        with contextlib.suppress(RuntimeError):  # the loop was closed: no one waits any more
+            loop.call_soon_threadsafe(settle, output)
 
     threading.Thread(target=run, name=f"tool {name}", daemon=True).start()
     return future
 
 
-def _to_text(result: Any) -> str:
-    """A function's result for the model: text as it is, all else as JSON."""
+def _to_output(result: Any) -> ToolOutput:
+    """A function's result for the model: text as it is, bytes as text or named, all else as JSON."""
     if isinstance(result, str):
-        return result
+        return ToolOutput(result)
+    if isinstance(result, bytes | bytearray):
+        return ToolOutput(bytes_to_text(bytes(result)))
     if result is None:
-        return "Done."
-    from pydantic_core import to_json
+        return ToolOutput("Done.")
+    from pydantic_core import to_json, to_jsonable_python
 
-    return to_json(result, fallback=str).decode()
+    try:
+        return ToolOutput(to_json(result, fallback=str).decode())
+    except ValueError:  # a surrogate, or bytes that are not UTF-8, inside
+        plain = to_jsonable_python(result, fallback=str, bytes_mode="base64")
+        return ToolOutput(json.dumps(plain, ensure_ascii=False, separators=(",", ":")))
 
 
 def _describe_errors(name: str, error: ValidationError) -> str:

@@ -13,6 +13,7 @@ from mlx_qwen3.events import ToolCall, ToolResult
 from mlx_qwen3.tools.approval import ApprovalRequest, Decision
 from mlx_qwen3.tools.base import MAX_RESULT_CHARACTERS, Tool, ToolError, ToolOutput
 from mlx_qwen3.tools.function import tool as function_tool
+from mlx_qwen3.tools.output_text import error_output, without_surrogates
 
 Approve = Callable[[ApprovalRequest], Decision | Awaitable[Decision]]
 
@@ -100,7 +101,12 @@ class ToolBox:
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> list[ToolResult]:
         """`arun` on an event loop of its own, for callers that have none."""
-        return asyncio.run(self.arun(calls, approve, is_cancelled=is_cancelled))
+
+        async def run() -> list[ToolResult]:
+            asyncio.get_running_loop().set_task_factory(_contained_task)
+            return await self.arun(calls, approve, is_cancelled=is_cancelled)
+
+        return asyncio.run(run())
 
     async def arun(
         self,
@@ -153,9 +159,41 @@ class ToolBox:
     async def _run_call(self, tools: dict[str, Tool], call: ToolCall, decision: Decision) -> ToolResult:
         start, output = time.perf_counter(), ToolOutput(decision.reason, is_error=True)
         if decision.allowed and call.arguments is not None:
-            output = await tools[call.name].call(call.arguments)
-        output = output.cut(self._limit)
-        return ToolResult(call.index, call.name, output.text, output.is_error, time.perf_counter() - start)
+            output = await _call(tools[call.name], call.arguments)
+        text = without_surrogates(output.cut(self._limit).text)
+        return ToolResult(call.index, call.name, text, output.is_error, time.perf_counter() - start)
+
+
+async def _call(tool: Tool, arguments: dict[str, Any]) -> ToolOutput:
+    """Call a tool of any class; an error output if it breaks its promise to return one."""
+    output: object
+    try:
+        output = await tool.call(arguments)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001  the model is told whatever a tool raises
+        return error_output(error)
+    if not isinstance(output, ToolOutput):
+        return ToolOutput(f"{tool.name} returned no ToolOutput.", is_error=True)
+    return output
+
+
+def _contained_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+    """A task in which SystemExit, KeyboardInterrupt and GeneratorExit become RuntimeError.
+
+    asyncio lets the first two end the event loop, and with it the program, when a tool's own task raises
+    them. The third would close the coroutines that await the task.
+    """
+
+    async def run() -> Any:
+        try:
+            return await work
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            raise RuntimeError(error_output(error).text) from None
+
+    task = asyncio.Task(run(), loop=loop, **options)
+    task.add_done_callback(lambda _: work.close())  # it never began if the task was cancelled at once
+    return task
 
 
 def _unused(name: str, taken: set[str]) -> str:
