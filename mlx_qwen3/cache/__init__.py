@@ -1,1 +1,1 @@
-"""Key/value caches: what is kept of the tokens already seen."""
+"""KV caches: full and sliding-window, plain and quantized, shared by prefix and saved on disk."""

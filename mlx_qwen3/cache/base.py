@@ -1,51 +1,55 @@
-"""The contract between a model's attention and a cache. mlx-lm's protocol, so that both fit both."""
+"""Cache: the KV cache of one layer, as attention uses it.
+
+It is mlx-lm's protocol with a few methods more, so our caches work in its models and its models in ours.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.rows import Rows
+from mlx_qwen3.errors import CacheError
 
 
 class Cache(Protocol):
-    """The keys and values of one layer. B batch, H heads, L new tokens, S tokens held, D head size."""
+    """Keys and values of one layer.
+
+    B batch, H key/value heads, L new tokens, S stored tokens, D head size.
+    """
 
     @property
     def offset(self) -> int | mx.array:
-        """The position that the next token is rotated for; (B,) where texts of a batch differ.
-
-        Reading it changes nothing.
-        """
+        """The position to rotate the next token for. Reading it changes nothing."""
         ...
 
     @property
     def tokens(self) -> int:
-        """How many tokens have been seen, taken-back ones not counted."""
+        """How many tokens were written, less those trimmed."""
         ...
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
-        """Append keys and values (B, H, L, D), already rotated; return all rows the L may look at.
+        """Append keys and values (B, H, L, D), keys already rotated; return all rows the L queries may see.
 
-        Rows are arrays (B, H, S + L, D), or QuantizedRows. Mutates the cache and moves `offset` on
-        by L; a rotating cache may then move all positions back together. Raises CacheError if the
-        rows cannot be stored.
+        Rows are arrays (B, H, S + L, D), or QuantizedRows. Moves `offset` on by L; a rotating cache may
+        then lower all positions together. Raises CacheError if the rows cannot be stored.
         """
         ...
 
     def make_mask(self, length: int, return_array: bool, window_size: int | None) -> mx.array | str | None:
-        """The mask for `length` new rows, asked before they are appended.
+        """The mask for `length` new tokens, to be made before they are appended.
 
-        None where nothing is hidden, "causal" where plain causality is enough (an array even then
-        if `return_array`), else a boolean array (L, S + L), true where a row may look, its columns
-        in the order of the rows that `update_and_fetch` returns.
+        None if nothing is masked; "causal" if plain causality is enough, or an array even then if
+        `return_array`. Otherwise a boolean array (L, S + L), true where a query may see a key, in the order
+        of the rows that `update_and_fetch` returns.
         """
         ...
 
     @property
     def state(self) -> Any:
-        """The arrays held, as a tree; setting it replaces the cache's content."""
+        """The content, as a tree of arrays and numbers; setting it replaces the content."""
         ...
 
     @state.setter
@@ -53,7 +57,7 @@ class Cache(Protocol):
 
     @property
     def meta_state(self) -> Any:
-        """What `state` does not say, as strings."""
+        """What `state` leaves out, as strings."""
         ...
 
     @meta_state.setter
@@ -65,23 +69,37 @@ class Cache(Protocol):
         ...
 
     def is_trimmable(self) -> bool:
-        """Whether `trim` can take back any number of tokens."""
-        ...
-
-    def keep_undo(self, rows: int) -> int:
-        """From now on, be able to take back the latest `rows` tokens; 0 ends that.
-
-        Returns how many it will be, fewer where the cache holds fewer.
-        """
-        ...
-
-    def undoable(self) -> int:
-        """How many of the latest tokens `trim` can take back."""
+        """Whether `trim` can remove any number of tokens."""
         ...
 
     def trim(self, n: int) -> int:
-        """Forget the latest min(n, offset) tokens, or none if they are more than `undoable`.
+        """Remove the latest min(n, offset) tokens, or none if `max_trim` is less. Returns how many."""
+        ...
 
-        Returns how many. Later writes take their place.
+    def max_trim(self) -> int:
+        """How many of the latest tokens `trim` can remove."""
+        ...
+
+    def keep_for_rollback(self, tokens: int) -> int:
+        """From now on, be able to trim at least the latest `tokens` tokens; 0 ends that.
+
+        Returns how many it can promise: fewer if the cache holds fewer.
         """
         ...
+
+    def copy(self) -> Self:
+        """A cache with the same content. The two share memory until one of them is written to."""
+        ...
+
+    def detach(self) -> None:
+        """Copy the rows into memory of the cache's own, which it shares with no other."""
+        ...
+
+
+def roll_back(cache: Sequence[Cache], tokens: int) -> None:
+    """Remove the latest `tokens` tokens from every layer. Raises CacheError if one cannot."""
+    if tokens == 0:
+        return
+    for layer in cache:
+        if layer.trim(tokens) != tokens:
+            raise CacheError(f"cannot roll back {tokens} tokens of a cache of {layer.tokens}")

@@ -1,21 +1,21 @@
-"""CacheConfig: which KV cache a layer gets."""
+"""CacheConfig: the options of a KV cache."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
-from mlx_qwen3.cache.kv import room_for
+from mlx_qwen3.cache.kv import capacity_for
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """How keys and values are kept, the same in every layer.
+    """How keys and values are stored, the same in every layer.
 
     Attributes:
         max_size: Tokens of a sliding window; None keeps every token.
         keep: First tokens that a window never drops (attention sinks).
         bits: 4 or 8 quantizes keys and values; None keeps their dtype.
-        group_size: Values that share a scale where they are quantized: 32, 64 or 128.
+        group_size: Values that share a scale if they are quantized: 32, 64 or 128.
     """
 
     max_size: int | None = None
@@ -26,13 +26,12 @@ class CacheConfig:
     def changes(self) -> dict[str, int | None]:
         """The fields that differ from their defaults."""
         values = asdict(self)
-        return {
-            field.name: values[field.name] for field in fields(self) if values[field.name] != field.default
-        }
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in values.items() if value != defaults[name]}
 
     def capacity(self, tokens: int) -> int:
-        """Tokens that a layer's buffers have room for once they hold `tokens`."""
-        return room_for(tokens) if self.max_size is None else self.max_size
+        """The capacity of a layer's buffers once they hold `tokens`, in tokens."""
+        return capacity_for(tokens) if self.max_size is None else self.max_size
 
     def row_nbytes(self, head_dim: int, itemsize: int) -> int:
         """Bytes of one head's key or value of one token. itemsize: bytes of a number of the model's dtype."""

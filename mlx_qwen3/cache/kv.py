@@ -1,4 +1,4 @@
-"""KVCache and QuantizedKVCache: keep the keys and values of every token."""
+"""KVCache and QuantizedKVCache: full KV caches, which keep the keys and values of every token."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from typing import Any, Self
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
-from mlx_qwen3.cache.rows import Rows, copied
+from mlx_qwen3.cache.buffers import Buffer, make_buffer
+from mlx_qwen3.cache.rows import Layout, Rows, copied
 from mlx_qwen3.errors import CacheError
 
-# The first buffer of a full cache, and the unit in which it grows, in tokens.
+# The first capacity of a full cache, and the unit in which it grows, in tokens.
 STEP = 256
 
 
-def room_for(tokens: int) -> int:
-    """The rows a full cache of `tokens` has room for: up to a sixteenth more, which keeps copying rare.
+def capacity_for(tokens: int) -> int:
+    """The capacity of a full cache of `tokens`: up to a sixteenth more than it holds, so it is rarely copied.
 
-    The same however the tokens came, so that memory can be planned.
+    It is the same in whatever chunks the tokens came, so memory can be planned.
     """
-    room = STEP
-    while room < tokens:
-        room += max(STEP, room // 16 // STEP * STEP)
-    return room
+    capacity = STEP
+    while capacity < tokens:
+        capacity += max(STEP, capacity // 16 // STEP * STEP)
+    return capacity
 
 
 class StoredCache:
-    """What all caches share: a buffer of keys, one of values, and the position of the next token."""
+    """Base of all caches: a buffer of keys, a buffer of values, and the position of the next token."""
 
     _keys: Buffer
     _values: Buffer
@@ -34,22 +34,22 @@ class StoredCache:
 
     @property
     def keys(self) -> Rows | None:
-        """All the room for keys, (B, H, capacity, D), written or not; None before the first token."""
+        """The whole buffer of keys, (B, H, capacity, D), used or not; None before the first token."""
         return self._keys.rows
 
     @property
     def values(self) -> Rows | None:
-        """All the room for values; see `keys`."""
+        """The whole buffer of values; see `keys`."""
         return self._values.rows
 
     @property
     def tokens(self) -> int:
-        """How many tokens have been seen, taken-back ones not counted."""
+        """How many tokens were written, less those trimmed."""
         return self.offset
 
     @property
     def meta_state(self) -> str:
-        """Nothing: `state` says it all."""
+        """Empty: `state` is complete."""
         return ""
 
     @meta_state.setter
@@ -65,43 +65,42 @@ class StoredCache:
         return self._keys.rows is None
 
     def detach(self) -> None:
-        """Hold memory of its own, and of a full cache no more than the rows held."""
+        """Copy the rows into memory of the cache's own; a full cache also gives up its spare capacity."""
         for buffer in (self._keys, self._values):
             if buffer.rows is not None:
-                buffer.hold(copied(buffer.read(0, self._room())))
+                buffer.hold(copied(buffer.read(0, self._capacity_needed())))
 
-    def _room(self) -> int:
-        """The rows that are needed as they are."""
+    def _capacity_needed(self) -> int:
         return self.offset
 
 
 class KVCache(StoredCache):
-    """Keeps every row, in buffers that grow by a sixteenth so that appending costs few copies."""
+    """Keeps every token."""
 
-    # As mlx-lm names it.
+    # mlx-lm's attribute of the same name.
     step = STEP
 
     def __init__(self) -> None:
-        self._keys, self._values = DenseBuffer(), DenseBuffer()
+        self._keys, self._values = make_buffer(None), make_buffer(None)
         self.offset = 0
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
-        """Append keys and values (B, H, L, D); return every row so far (B, H, S + L, D)."""
+        """Append keys and values (B, H, L, D); return all rows so far, (B, H, S + L, D)."""
         start, self.offset = self.offset, self.offset + keys.shape[2]
         for buffer, rows in ((self._keys, keys), (self._values, values)):
             encoded = buffer.encode(rows)
             if buffer.capacity < self.offset:
-                buffer.reserve(room_for(self.offset), encoded, used=start)
+                buffer.reserve(capacity_for(self.offset), encoded, used=start)
             buffer.write(encoded, start)
-        return self._held()
+        return self._used_rows()
 
-    def _held(self) -> tuple[Rows, Rows]:
+    def _used_rows(self) -> tuple[Rows, Rows]:
         return self._keys.read(0, self.offset), self._values.read(0, self.offset)
 
     def make_mask(
         self, length: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array | str | None:
-        """The mask for `length` new rows; `window_size` limits how far back a row looks."""
+        """The mask for `length` new tokens. window_size: how many tokens each may see, itself included."""
         if window_size is None and not return_array:
             return "causal" if length > 1 else None
         if window_size is None and length == 1:
@@ -113,8 +112,8 @@ class KVCache(StoredCache):
 
     @property
     def state(self) -> tuple[Any, ...]:
-        """Keys held, values held, each (B, H, offset, D) or None before the first token; the offset."""
-        keys, values = (None, None) if self.empty() else self._held()
+        """(keys, values, offset): rows (B, H, offset, D), or None before the first token."""
+        keys, values = (None, None) if self.empty() else self._used_rows()
         return keys, values, self.offset
 
     @state.setter
@@ -125,13 +124,13 @@ class KVCache(StoredCache):
 
     @classmethod
     def from_state(cls, state: tuple[Any, ...]) -> Self:
-        """A cache holding `state`, as saved; mlx-lm's caches of the same name have the same."""
+        """A cache with `state`, which may be the state of mlx-lm's cache of the same name."""
         cache = cls()
         cache.state = state
         return cache
 
     def copy(self) -> Self:
-        """Another cache with the same content. Shares memory until either is written to."""
+        """A cache with the same content. The two share memory until one of them is written to."""
         return self.from_state(self.state)
 
     def size(self) -> int:
@@ -141,52 +140,50 @@ class KVCache(StoredCache):
     def is_trimmable(self) -> bool:
         return True
 
-    def keep_undo(self, rows: int) -> int:
-        """Nothing to do: every token can be taken back."""
-        return rows
-
-    def undoable(self) -> int:
-        return self.offset
-
     def trim(self, n: int) -> int:
         n = max(0, min(n, self.offset))
         self.offset -= n
         return n
 
+    def max_trim(self) -> int:
+        return self.offset
+
+    def keep_for_rollback(self, tokens: int) -> int:
+        """Nothing to do: every token can be trimmed."""
+        return tokens
+
     def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedKVCache:
-        """The same rows, quantized. Raises CacheError for a layout that cannot be."""
+        """A cache with the same rows, quantized. Raises CacheError for unknown bits or group sizes."""
         quantized = QuantizedKVCache(group_size, bits)
         if not self.empty():
-            keys, values = self.plain()
-            quantized.update_and_fetch(keys, values)
+            keys, values = self._used_rows()
+            quantized.update_and_fetch(self._keys.decode(keys), self._values.decode(values))
         return quantized
-
-    def plain(self) -> tuple[mx.array, mx.array]:
-        """Keys and values held, as plain rows (B, H, offset, D). Raises CacheError if there are none."""
-        if self.empty():
-            raise CacheError("the cache is empty")
-        keys, values = self._held()
-        return self._keys.decode(keys), self._values.decode(values)
 
 
 class QuantizedKVCache(KVCache):
-    """KVCache with rows of 4 or 8 bits a value. `update_and_fetch` returns QuantizedRows."""
+    """KVCache with rows of 4 or 8 bits per value. `update_and_fetch` returns QuantizedRows."""
 
     def __init__(self, group_size: int = 64, bits: int = 8) -> None:
-        self._keys, self._values = QuantizedBuffer(group_size, bits), QuantizedBuffer(group_size, bits)
+        self._clear(group_size, bits)
+
+    def _clear(self, group_size: int, bits: int) -> None:
+        """Empty the cache, for rows of this layout."""
         self.group_size, self.bits = group_size, bits
+        layout = Layout(group_size, bits)
+        self._keys, self._values = make_buffer(layout), make_buffer(layout)
         self.offset = 0
 
     @property
     def state(self) -> tuple[Any, ...]:
-        """As of KVCache, each of the rows (packed, scales, biases); then group size and bits."""
-        keys, values = (None, None) if self.empty() else self._held()
+        """(keys, values, offset, group size, bits): as of KVCache, rows as (packed, scales, biases)."""
+        keys, values = (None, None) if self.empty() else self._used_rows()
         return keys, values, self.offset, self.group_size, self.bits
 
     @state.setter
     def state(self, value: tuple[Any, ...]) -> None:
         keys, values, offset, group_size, bits = value
-        self.__init__(group_size, bits)  # type: ignore[misc]  # buffers are made for a layout
+        self._clear(group_size, bits)
         self._keys.hold(keys)
         self._values.hold(values)
         self.offset = offset

@@ -1,4 +1,4 @@
-"""Prefixes that conversations share: what one has read, another need not read again."""
+"""PrefixPool: prompts start from the KV cache of another conversation that begins alike."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from collections.abc import Sequence
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
 
-# Fewer tokens in common are read again as fast as they are copied.
-LEAST_SHARED = 64
+# Prefilling fewer tokens than this is as fast as copying their rows.
+MIN_SHARED_TOKENS = 64
 
 
 class PrefixPool:
-    """The caches of an engine's conversations, those under way and, within `limit` bytes, those ended.
+    """The caches of an engine's conversations: those in use, and up to `limit` bytes of others.
 
-    A key says what a cache was filled with beyond its ids, such as how positions are scaled.
+    A key tells apart caches that the same ids fill differently, such as by another scaling of positions.
     """
 
     def __init__(self, limit: int):
         self.limit = limit
         self._known: list[tuple[weakref.ref[PromptCache], object]] = []
-        self._held: list[PromptCache] = []  # latest last; keeps ended conversations' caches
+        self._kept: list[PromptCache] = []  # latest last; keeps the caches of ended conversations alive
 
     def add(self, cache: PromptCache, key: object) -> None:
-        """Note a cache that was just used; those used longest ago are let go beyond the limit."""
-        others = [(known, of) for known, of in self._known if known() not in (None, cache)]
+        """Add a cache that was just used. Those used longest ago are dropped beyond the limit."""
+        others = [(known, known_key) for known, known_key in self._known if known() not in (None, cache)]
         self._known = [*others, (weakref.ref(cache), key)]
-        self._held = [*(held for held in self._held if held is not cache), cache]
-        while self._held and sum(held.nbytes for held in self._held) > self.limit:
-            self._held.pop(0)
+        self._kept = [*(kept for kept in self._kept if kept is not cache), cache]
+        while self._kept and sum(kept.nbytes for kept in self._kept) > self.limit:
+            self._kept.pop(0)
 
     def find(self, ids: Sequence[int], key: object, better_than: int = 0) -> PromptCache | None:
-        """A new cache of the longest prefix of the prompt `ids` that is known, if it is worth it.
+        """A new cache with the longest known prefix of the prompt `ids`; None if it saves too little.
 
-        better_than: tokens of it that are at hand anyhow.
+        better_than: tokens of the prompt that the caller's own cache holds.
         """
-        caches = [cache for known, of in self._known if of == key and (cache := known()) is not None]
-        best = max(caches, key=lambda cache: cache.shared(ids), default=None)
-        if best is None or best.shared(ids) < better_than + LEAST_SHARED:
+        candidates = [cache() for cache, cache_key in self._known if cache_key == key]
+        caches = [cache for cache in candidates if cache is not None]
+        best = max(caches, key=lambda cache: cache.reusable(ids), default=None)
+        if best is None or best.reusable(ids) < better_than + MIN_SHARED_TOKENS:
             return None
         return best.fork(ids)

@@ -1,4 +1,4 @@
-"""The cache of a whole model, and which tokens it holds."""
+"""PromptCache: the KV caches of all layers, and the ids of the tokens they hold."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.serialization import load_prompt_cache, read_metadata, save_prompt_cache
-from mlx_qwen3.cache.snapshots import Mark, MarkRoom
+from mlx_qwen3.cache.snapshots import Snapshot, SnapshotBudget
 from mlx_qwen3.cache.window.attention_sinks import Rotation
 from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
 
 FORMAT = "mlx_qwen3 prompt cache 1"
+# Stands for the token after a prompt's start. No token has this id.
+UNKNOWN_ID = -1
 
 
 class MakesCache(Protocol):
+    """A model that makes its own cache."""
+
     def make_cache(self, **options: Any) -> Sequence[Cache]: ...
 
 
@@ -33,24 +37,33 @@ def make_prompt_cache(
     bits: int | None = None,
     group_size: int = 64,
 ) -> list[Cache]:
-    """An empty cache for `model`, one entry a layer.
+    """Make an empty KV cache for `model`.
 
-    max_size: tokens held; the first `keep` and the latest others stay, without end. None keeps all.
-    bits: 4 or 8 quantizes keys and values, `group_size` (32, 64, 128) of them sharing a scale.
-    Raises CacheError for a window, bits or group size that cannot be.
+    Args:
+        model: A model of `load_model`, or of mlx-lm for a full, plain cache.
+        max_size: Tokens of a sliding window: the first `keep` and the latest others. None keeps every token.
+        keep: First tokens that a window never drops (attention sinks).
+        bits: 4 or 8 quantizes keys and values; None keeps their dtype.
+        group_size: Values that share a scale where they are quantized: 32, 64 or 128.
+
+    Returns:
+        One cache per layer.
+
+    Raises:
+        CacheError: The window, bits or group size cannot be.
     """
     return make_layer_caches(model, CacheConfig(max_size, keep, bits, group_size))
 
 
 def make_layer_caches(model: MakesCache, config: CacheConfig) -> list[Cache]:
-    """As `make_prompt_cache`."""
+    """Make an empty KV cache for `model`, one per layer. Raises CacheError as `make_prompt_cache`."""
     if config.max_size is None and config.bits is None:
-        return list(model.make_cache())  # which every model of mlx-lm's protocol has
+        return list(model.make_cache())  # mlx-lm's models take no options
     return list(model.make_cache(**asdict(config)))
 
 
 def make_layer_cache(config: CacheConfig, rotation: Rotation) -> KVCache | RotatingKVCache:
-    """One layer's empty cache. rotation: the layer's rotary embedding."""
+    """Make the empty KV cache of one layer. rotation: the layer's rotary embedding."""
     max_size, keep, bits, group_size = config.max_size, config.keep, config.bits, config.group_size
     if max_size is None:
         return KVCache() if bits is None else QuantizedKVCache(group_size, bits)
@@ -61,89 +74,98 @@ def make_layer_cache(config: CacheConfig, rotation: Rotation) -> KVCache | Rotat
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens `a` and `b` share from the start."""
-    shared = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-    return min(len(a), len(b)) if shared is None else shared
+    different = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(different, min(len(a), len(b)))
 
 
 class PromptCache:
-    """A model's cache together with the ids it stands for, so that a new prompt pays only for what is new.
+    """A model's KV cache with the ids it holds, so that of a new prompt only the new tokens are fed.
 
-    marks: the memory there is for `mark`, None for as much as it takes.
+    snapshots: the budget for snapshots; None sets no limit.
     """
 
     def __init__(
-        self, model: MakesCache, config: CacheConfig | None = None, *, marks: MarkRoom | None = None
+        self, model: MakesCache, config: CacheConfig | None = None, *, snapshots: SnapshotBudget | None = None
     ):
-        self._model, self._marks, self.config = model, marks, config or CacheConfig()
-        self._keep = self.config.keep
+        self.config = config or CacheConfig()
         self.layers = make_layer_caches(model, self.config)
         self.ids: list[int] = []
-        """The ids that were fed and not taken back."""
+        """The ids fed, less those trimmed."""
+        self._model, self._snapshots = model, snapshots
+        self._keep = self.config.keep
+        # Ids of the prompt after the first `keep` that were never fed, as a window would have dropped them.
         self._skipped: list[int] = []
-        """The ids never fed, because they would have left the window: their place is after `keep`."""
-        self._mark: Mark | None = None
-        self._was_cut = False  # since the mark was made
+        self._snapshot: Snapshot | None = None
+        self._was_cut = False  # since the snapshot was taken
 
     def begin(self, ids: Sequence[int]) -> list[int]:
-        """Cut the cache back to what the prompt `ids` can use of it; return the ids to feed, one at least.
+        """Cut the cache back to what the prompt `ids` can reuse; return the ids to feed, at least the last.
 
-        They are the end of the prompt. With a window they are never more than the window holds: of
-        a prompt that would overflow it, what would be pushed out is left out. A window that tokens
-        were pushed out of cannot be cut back but to its mark. Where the prompt is not what was fed and
-        more (Qwen3's template drops old thinking), and there is no mark in what they share, the window
-        is fed anew behind the first tokens.
+        With a window, at most as many are fed as it holds: what it would drop of a longer prompt is skipped.
+
+        A window that has dropped tokens can be cut back to its snapshot only. If the prompt does not go on
+        from what was fed (Qwen3's template removes old thinking), and the snapshot is of no use either, the
+        first tokens are kept and the window is fed again after them.
         """
-        held = self._cut(self._usable(ids))
+        held = self._cut(self._common_prefix(ids))
         skipped = self._skipped if held > self._keep else []
         feed = list(ids[held + len(skipped) :])
-        if self.config.max_size is not None and len(feed) > self.config.max_size - self._keep:
+        max_size = self.config.max_size
+        if max_size is not None and len(feed) > max_size - self._keep:
             held, skipped = self._cut(min(held, self._keep)), []
-            room = self.config.max_size - held
-            if len(ids) - held > room:
-                first, last = list(ids[held : self._keep]), self.config.max_size - self._keep
-                skipped, feed = list(ids[self._keep : -last]), first + list(ids[-last:])
+            if len(ids) > max_size:
+                first, num_last = list(ids[held : self._keep]), max_size - self._keep
+                skipped, feed = list(ids[self._keep : -num_last]), first + list(ids[-num_last:])
         self._skipped = skipped
         return feed
 
-    def mark(self) -> None:
-        """Remember a window as it is, in as much memory again, so that `begin` can come back to it.
+    def begin_prefix(self, ids: Sequence[int]) -> list[int]:
+        """As `begin`, for the start of a prompt: returns the ids to feed, perhaps none."""
+        return self.begin([*ids, UNKNOWN_ID])[:-1]
 
-        To be called where a prompt ends: the next one mostly differs from there on. Where the prompt was
-        what had been fed and more, the mark stays where it is, for that may happen again: the calls of
-        tools, with the thinking between them, are all dropped after the answer.
+    def extend(self, ids: Sequence[int]) -> None:
+        """Record that `ids` were fed. Those that the layers do not hold (a cancelled step) are left out."""
+        self.ids = (self.ids + list(ids))[: self.layers[0].tokens]
+
+    def take_snapshot(self) -> None:
+        """Copy the window, so that `begin` can roll back to it. Does nothing for a full cache.
+
+        To be called at the end of a prompt, from where the next one usually differs. If the prompt went on
+        from what was fed, the earlier snapshot stays, as it will be needed again: after the answer, the tool
+        calls of a turn and the thinking between them are all removed from the prompt.
         """
-        if self.config.max_size is None or (self._mark is not None and not self._was_cut):
+        if self.config.max_size is None or (self._snapshot is not None and not self._was_cut):
             return
-        self.drop_mark()
-        if self._marks is None or self._marks.admit(self, self.nbytes):
-            self._mark, self._was_cut = Mark(list(self.ids), _copies(self.layers)), False
+        self.drop_snapshot()
+        if self._snapshots is None or self._snapshots.reserve(self, self.nbytes):
+            self._snapshot, self._was_cut = Snapshot(list(self.ids), _copies(self.layers)), False
 
-    def drop_mark(self) -> None:
-        """Let go of what `mark` remembers."""
-        self._mark = None
+    def drop_snapshot(self) -> None:
+        """Free the snapshot's memory."""
+        self._snapshot = None
 
-    def shared(self, ids: Sequence[int]) -> int:
+    def reusable(self, ids: Sequence[int]) -> int:
         """How many tokens of the prompt `ids` need not be fed to this cache."""
-        held = self._usable(ids)
-        if held == len(self.ids) or _is_trimmable(self.layers):
+        held = self._common_prefix(ids)
+        if held == len(self.ids) or _are_trimmable(self.layers):
             return held
-        mark = self._mark_within(held)
-        return len(mark.ids) if mark else min(held, self._keep)
+        snapshot = self._snapshot_within(held)
+        return len(snapshot.ids) if snapshot else min(held, self._keep)
 
     def fork(self, ids: Sequence[int]) -> PromptCache:
-        """Another cache, in memory of its own, that holds what the prompt `ids` shares with this one."""
-        twin = PromptCache(self._model, self.config, marks=self._marks)
-        twin.layers, twin._mark = [layer.copy() for layer in self.layers], self._mark  # type: ignore[attr-defined]
-        twin.ids, twin._skipped = list(self.ids), list(self._skipped)
-        if twin._cut(twin.shared(ids)) <= self._keep:
-            twin._skipped = []
-        twin.layers, twin._mark = _copies(twin.layers), None
-        return twin
+        """Another cache, in memory of its own, with what the prompt `ids` can reuse of this one."""
+        fork = PromptCache(self._model, self.config, snapshots=self._snapshots)
+        fork.layers, fork._snapshot = [layer.copy() for layer in self.layers], self._snapshot
+        fork.ids, fork._skipped = list(self.ids), list(self._skipped)
+        if fork._cut(fork.reusable(ids)) <= self._keep:
+            fork._skipped = []
+        fork.layers, fork._snapshot = _copies(fork.layers), None
+        return fork
 
     def save(self, path: str | Path, fingerprint: Mapping[str, str]) -> None:
-        """Write the cache, its ids, and what it was made with, to `path`; a killed save changes nothing.
+        """Write the cache and its ids to `path`. A killed save leaves the old file as it was.
 
-        fingerprint: what the cache belongs to, asked for again by `load`. Raises CacheError.
+        fingerprint: what the cache depends on (model, template, ...); `load` compares it. Raises CacheError.
         """
         own = {
             "format": FORMAT,
@@ -162,52 +184,52 @@ class PromptCache:
         fingerprint: Mapping[str, str],
         config: CacheConfig | None = None,
         *,
-        marks: MarkRoom | None = None,
+        snapshots: SnapshotBudget | None = None,
     ) -> PromptCache:
         """The cache saved at `path`, for `model` and caches of `config`.
 
-        Raises CacheError if the file cannot be used, or was made with something else.
+        Raises CacheError if the file cannot be used, or was saved with another fingerprint or config.
         """
-        cache, made_with = cls(model, config, marks=marks), read_metadata(path)
-        if made_with.get("format") != FORMAT:
-            raise CacheError(f"{path} is no saved cache of a conversation")
-        layout = json.dumps(cache.config.changes(), sort_keys=True)
-        for name, value in {**fingerprint, "cache": layout}.items():
-            if made_with.get(name) != value:
-                raise CacheError(f"{path} was made with another {name}; the conversation has to be read anew")
-        layers, saved = load_prompt_cache(path)
+        cache, metadata = cls(model, config, snapshots=snapshots), read_metadata(path)
+        if metadata.get("format") != FORMAT:
+            raise CacheError(f"{path} is not the saved KV cache of a conversation")
+        required = {**fingerprint, "cache": json.dumps(cache.config.changes(), sort_keys=True)}
+        for name, value in required.items():
+            if metadata.get(name) != value:
+                raise CacheError(
+                    f"{path} was saved with another {name}; the conversation has to be prefilled again"
+                )
+        layers, metadata = load_prompt_cache(path)
         if [type(layer) for layer in layers] != [type(layer) for layer in cache.layers]:
             raise CacheError(f"{path} holds other layers than this model has")
-        for layer, fresh in zip(layers, cache.layers, strict=True):
-            if isinstance(layer, RotatingKVCache) and isinstance(fresh, RotatingKVCache):
-                layer.rotation, layer.tokens = fresh.rotation, int(saved["tokens"])
+        for layer, empty in zip(layers, cache.layers, strict=True):
+            if isinstance(layer, RotatingKVCache) and isinstance(empty, RotatingKVCache):
+                layer.rotation, layer.tokens = empty.rotation, int(metadata["tokens"])
         cache.layers = list(layers)
-        cache.ids, cache._skipped = json.loads(saved["ids"]), json.loads(saved["skipped"])
+        cache.ids, cache._skipped = json.loads(metadata["ids"]), json.loads(metadata["skipped"])
         return cache
 
-    def extend(self, ids: Sequence[int]) -> None:
-        """Note that `ids` were fed. What the layers do not hold (a cancelled step) is left out."""
-        self.ids = (self.ids + list(ids))[: self.layers[0].tokens]
-
-    def _usable(self, ids: Sequence[int]) -> int:
-        """How many of the ids fed are also the prompt's; at least one of the prompt is left over."""
-        whole = self.ids[: self._keep] + self._skipped + self.ids[self._keep :]
-        shared = min(common_prefix(whole, ids), len(ids) - 1)
-        behind_gap = shared - len(self._skipped)
-        return behind_gap if behind_gap > self._keep else min(shared, self._keep if self._skipped else shared)
+    def _common_prefix(self, ids: Sequence[int]) -> int:
+        """How many of the ids fed are also the prompt's. Leaves at least one of the prompt's to feed."""
+        fed = self.ids[: self._keep] + self._skipped + self.ids[self._keep :]
+        shared = min(common_prefix(fed, ids), len(ids) - 1)
+        if not self._skipped:
+            return shared
+        shared_after_skipped = shared - len(self._skipped)
+        return shared_after_skipped if shared_after_skipped > self._keep else min(shared, self._keep)
 
     def _cut(self, count: int) -> int:
-        """Keep the first `count` ids fed, or as many of them as can be; return how many that is."""
+        """Keep the first `count` ids fed, or as many of them as possible; return how many."""
         surplus = len(self.ids) - count
         if not surplus:
             return count
         self._was_cut = True
-        self._mark = self._mark_within(count)
-        if _is_trimmable(self.layers):
+        self._snapshot = self._snapshot_within(count)
+        if _are_trimmable(self.layers):
             for layer in self.layers:
                 layer.trim(surplus)
-        elif self._mark is not None:
-            count, self.layers = len(self._mark.ids), _copies(self._mark.layers)
+        elif self._snapshot is not None:
+            count, self.layers = len(self._snapshot.ids), _copies(self._snapshot.layers)
         else:
             count = self._restart() if count >= self._keep > 0 else 0
             if count == 0:
@@ -215,13 +237,13 @@ class PromptCache:
         self.ids = self.ids[:count]
         return count
 
-    def _mark_within(self, count: int) -> Mark | None:
-        """The mark, if it lies within the first `count` ids fed."""
-        mark = self._mark
-        return mark if mark is not None and len(mark.ids) <= count else None
+    def _snapshot_within(self, count: int) -> Snapshot | None:
+        """The snapshot, if it was taken within the first `count` ids fed."""
+        snapshot = self._snapshot
+        return snapshot if snapshot is not None and len(snapshot.ids) <= count else None
 
     def _restart(self) -> int:
-        """Go back to the first tokens, which a window still holds; return how many, 0 if it does not."""
+        """Cut windows back to their first tokens; return how many those are, 0 without a window."""
         windows = [layer for layer in self.layers if isinstance(layer, RotatingKVCache)]
         for window in windows:
             window.restart()
@@ -229,22 +251,22 @@ class PromptCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory held, those of the mark not counted."""
+        """Bytes of memory held, without the snapshot."""
         return sum(layer.nbytes for layer in self.layers)
 
     @property
-    def mark_nbytes(self) -> int:
-        """Bytes that `mark` holds besides."""
-        return 0 if self._mark is None else sum(layer.nbytes for layer in self._mark.layers)
+    def snapshot_nbytes(self) -> int:
+        """Bytes of the snapshot; 0 without one."""
+        return 0 if self._snapshot is None else sum(layer.nbytes for layer in self._snapshot.layers)
 
 
-def _is_trimmable(layers: Sequence[Cache]) -> bool:
+def _are_trimmable(layers: Sequence[Cache]) -> bool:
     return all(layer.is_trimmable() for layer in layers)
 
 
 def _copies(layers: Sequence[Cache]) -> list[Cache]:
     """The same content in memory of its own."""
-    copies: list[Any] = [layer.copy() for layer in layers]  # type: ignore[attr-defined]
+    copies = [layer.copy() for layer in layers]
     for layer in copies:
         layer.detach()
     mx.eval([layer.state for layer in copies])

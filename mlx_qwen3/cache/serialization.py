@@ -1,6 +1,6 @@
-"""Caches on disk: safetensors, laid out as mlx-lm lays them out, so that either reads the other's.
+"""KV caches on disk: safetensors files in mlx-lm's layout, so that either program loads the other's.
 
-Arrays are written one after the other: a save takes the memory of one layer's rows, not of all.
+Arrays are written one after the other, so a save needs extra memory for the rows of one layer only.
 """
 
 from __future__ import annotations
@@ -12,32 +12,38 @@ from typing import Any, BinaryIO
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlx_qwen3.atomic_write import replacing
 from mlx_qwen3.backend.safetensors_io import TensorSpec, encode_header, read_header
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
+from mlx_qwen3.files import replacing
 
 CLASSES: dict[str, type[KVCache | RotatingKVCache]] = {
-    kind.__name__: kind for kind in (KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache)
+    cls.__name__: cls for cls in (KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache)
 }
 
 
 def save_prompt_cache(
     path: str | Path, cache: Sequence[Cache], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a model's cache, one entry a layer, and `metadata`, to `path`. A killed save changes nothing.
+    """Write a model's KV cache, one entry per layer, and `metadata` to `path`.
 
-    Raises CacheError if the file cannot be written, or for a cache that is none of the four.
+    A killed save leaves the old file as it was. Raises CacheError if the file cannot be written, or for a
+    cache of another class than the four above.
     """
-    kinds = [type(layer).__name__ for layer in cache]
-    if unknown := [kind for kind in kinds if kind not in CLASSES]:
+    names = [type(layer).__name__ for layer in cache]
+    if unknown := [name for name in names if name not in CLASSES]:
         raise CacheError(f"a {unknown[0]} cannot be saved; it would have to be one of {', '.join(CLASSES)}")
     values = tree_flatten([layer.state for layer in cache])
-    scalars = [""] + [(place, _kind(value)) for place, value in values if not isinstance(value, mx.array)]
-    arrays = {place: _as_array(value) for place, value in values}
-    header = dict(tree_flatten([dict(metadata or {}), kinds, scalars]))
+    # Entries of the states that are no arrays: (key, "none" or "scalar"). mlx-lm's list starts with "".
+    scalars = [""] + [
+        (key, "none" if value is None else "scalar")
+        for key, value in values
+        if not isinstance(value, mx.array)
+    ]
+    arrays = {key: _as_array(value) for key, value in values}
+    header = dict(tree_flatten([dict(metadata or {}), names, scalars]))
     try:
         with replacing(Path(path)) as file:
             _write(file, arrays, header)
@@ -46,20 +52,20 @@ def save_prompt_cache(
 
 
 def load_prompt_cache(path: str | Path) -> tuple[list[KVCache | RotatingKVCache], dict[str, str]]:
-    """The cache saved at `path`, and the metadata saved with it.
+    """The KV cache saved at `path`, one entry per layer, and the metadata saved with it.
 
-    A rotating cache comes without `rotation`: set it to its layer's `self_attn.rope`, as PromptCache
-    does. Raises CacheError for a file that is missing, cut off or no saved cache.
+    A rotating cache has no `rotation` yet: set it to its layer's `self_attn.rope`, as PromptCache does.
+    Raises CacheError for a file that is missing, cut off or no saved cache.
     """
     try:
-        header = _read_header(path)
+        header = _read_file_metadata(path)
         arrays: dict[str, mx.array] = mx.load(str(path), format="safetensors")  # type: ignore[assignment]
-        metadata, kinds, scalars = tree_unflatten(list(header.items()))
+        metadata, names, scalars = tree_unflatten(list(header.items()))
         values: dict[str, Any] = dict(arrays)
-        for place, kind in scalars[1:]:
-            values[place] = None if kind == "none" else arrays[place].item()
+        for key, kind in scalars[1:]:
+            values[key] = None if kind == "none" else arrays[key].item()
         states = tree_unflatten(list(values.items()))
-        cache = [CLASSES[kind].from_state(state) for kind, state in zip(kinds, states, strict=True)]
+        cache = [CLASSES[name].from_state(state) for name, state in zip(names, states, strict=True)]
         mx.eval([layer.state for layer in cache])
     except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
         raise CacheError(f"{path} holds no cache of this model ({error})") from None
@@ -67,23 +73,19 @@ def load_prompt_cache(path: str | Path) -> tuple[list[KVCache | RotatingKVCache]
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata saved with a cache. Raises CacheError for a file that is missing or cut off."""
-    metadata = tree_unflatten(list(_read_header(path).items()) or [("0", "")])
+    """The metadata saved with a KV cache. Raises CacheError for a file that is missing or cut off."""
+    metadata = tree_unflatten(list(_read_file_metadata(path).items()) or [("0", "")])
     return dict(metadata[0] or {})
 
 
-def _read_header(path: str | Path) -> dict[str, str]:
-    """A file's own metadata, in which the cache's is one part."""
+def _read_file_metadata(path: str | Path) -> dict[str, str]:
+    """The file's metadata: that of the cache (keys "0...."), the layers' classes and the scalars."""
     try:
         return read_header(path).metadata
     except FileNotFoundError:
         raise CacheError(f"there is no saved cache {path}") from None
     except (OSError, ValueError) as error:
         raise CacheError(f"{path} is damaged or cut off ({error})") from None
-
-
-def _kind(value: object) -> str:
-    return "none" if value is None else "scalar"
 
 
 def _as_array(value: Any) -> mx.array:

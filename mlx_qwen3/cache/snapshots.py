@@ -1,4 +1,4 @@
-"""Places that windows can come back to, and the memory that an engine has for them."""
+"""Snapshots: copies of sliding windows to roll back to, and the memory budget they share."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from typing import NamedTuple, Protocol
 from mlx_qwen3.cache.base import Cache
 
 
-class Mark(NamedTuple):
-    """A place to come back to: the ids fed up to it, and the layers as they were."""
+class Snapshot(NamedTuple):
+    """Copies of all layers, and the ids that had been fed by then."""
 
     ids: list[int]
     layers: list[Cache]
 
 
-class Marked(Protocol):
-    """What may hold a mark."""
+class SnapshotHolder(Protocol):
+    """What may hold one snapshot: a PromptCache."""
 
     @property
-    def mark_nbytes(self) -> int:
-        """Bytes of the mark; 0 without one."""
+    def snapshot_nbytes(self) -> int:
+        """Bytes of the snapshot; 0 without one."""
 
-    def drop_mark(self) -> None:
-        """Have none."""
+    def drop_snapshot(self) -> None: ...
 
 
-class MarkRoom:
-    """`limit` bytes for the marks of many conversations, of which the latest stay. For one thread alone."""
+class SnapshotBudget:
+    """At most `limit` bytes of snapshots for many conversations; the latest are kept. Not thread-safe."""
 
     def __init__(self, limit: int):
         self.limit = limit
-        self._marked: list[weakref.ref[Marked]] = []  # latest last
+        self._holders: list[weakref.ref[SnapshotHolder]] = []  # latest last
 
-    def admit(self, cache: Marked, num_bytes: int) -> bool:
-        """Make room for a mark of `cache` that takes so many bytes. False if there is not so much at all."""
+    def reserve(self, holder: SnapshotHolder, num_bytes: int) -> bool:
+        """Drop the oldest snapshots until `holder` may have one of `num_bytes`.
+
+        False, and nothing is dropped, if that is more than the whole budget.
+        """
         if num_bytes > self.limit:
             return False
-        marked = [one for ref in self._marked if (one := ref()) is not None and one is not cache]
-        marked = [one for one in marked if one.mark_nbytes]
-        while marked and num_bytes + sum(one.mark_nbytes for one in marked) > self.limit:
-            marked.pop(0).drop_mark()
-        self._marked = [weakref.ref(one) for one in [*marked, cache]]
+        living = [other for ref in self._holders if (other := ref()) is not None]
+        holders = [other for other in living if other is not holder and other.snapshot_nbytes]
+        while holders and num_bytes + sum(other.snapshot_nbytes for other in holders) > self.limit:
+            holders.pop(0).drop_snapshot()
+        self._holders = [weakref.ref(other) for other in [*holders, holder]]
         return True

@@ -133,7 +133,7 @@ def test_prompt_cache_keeps_what_a_new_prompt_shares(tiny_model: Model) -> None:
     tiny_model(mx.array([[1, 2, 3]]), cache.layers)
     cache.extend([1, 2, 3])
     assert cache.ids == [1, 2, 3]
-    assert cache.shared([1, 2, 9, 9]) == 2
+    assert cache.reusable([1, 2, 9, 9]) == 2
     assert cache.begin([1, 2, 9, 9]) == [9, 9]
     assert cache.layers[0].offset == 2
     assert cache.begin([1, 2]) == [2]  # one token is left to feed

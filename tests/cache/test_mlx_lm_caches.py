@@ -18,7 +18,7 @@ from tiny_checkpoints import CACHES, DENSE, random_model
 from mlx_qwen3.cache import serialization as saved
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.prompt_cache import PromptCache, make_prompt_cache
-from mlx_qwen3.cache.snapshots import MarkRoom
+from mlx_qwen3.cache.snapshots import SnapshotBudget
 from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.config import ModelConfig
@@ -220,15 +220,15 @@ def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str
     for prompt in prompts:  # the second goes on from the first's end, not from what was answered
         for held in (cache, twin):
             assert len(feed(model, held, prompt)) <= 12
-        cache.mark()
+        cache.take_snapshot()
         said = prompt
         for step in range(steps):
             for token in range(20 + step, 27 + step):
                 said = [*said, token]
                 assert feed(model, cache, said) == [token]
-            cache.mark()  # the same prompt goes on: the place to come back to stays
+            cache.take_snapshot()  # the same prompt goes on: the place to come back to stays
         assert cache.ids == [*twin.ids, *said[len(prompt) :]]
-        assert cache.shared([*prompt, 1]) == len(twin.ids)
+        assert cache.reusable([*prompt, 1]) == len(twin.ids)
         fork = cache.fork([*prompt, 1])
         assert fork.ids == twin.ids
     assert feed(model, cache, [*prompts[1], 5]) == feed(model, twin, [*prompts[1], 5]) == [5]
@@ -239,32 +239,32 @@ def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str
 def test_marks_of_many_caches_stay_within_their_room(model: Model) -> None:
     size = PromptCache(model, CacheConfig(**CACHES["rotating"]))
     feed(model, size, PROMPT)
-    room = MarkRoom(2 * size.nbytes)
-    caches = [PromptCache(model, CacheConfig(**CACHES["rotating"]), marks=room) for _ in range(4)]
+    room = SnapshotBudget(2 * size.nbytes)
+    caches = [PromptCache(model, CacheConfig(**CACHES["rotating"]), snapshots=room) for _ in range(4)]
     for cache in caches:
         feed(model, cache, PROMPT)
-        cache.mark()
-    assert [bool(cache.mark_nbytes) for cache in caches] == [False, False, True, True]
+        cache.take_snapshot()
+    assert [bool(cache.snapshot_nbytes) for cache in caches] == [False, False, True, True]
     del caches[2], cache
-    caches[0].mark()
-    assert [bool(cache.mark_nbytes) for cache in caches] == [True, False, True]
-    none = PromptCache(model, CacheConfig(**CACHES["rotating"]), marks=MarkRoom(size.nbytes - 1))
+    caches[0].take_snapshot()
+    assert [bool(cache.snapshot_nbytes) for cache in caches] == [True, False, True]
+    none = PromptCache(model, CacheConfig(**CACHES["rotating"]), snapshots=SnapshotBudget(size.nbytes - 1))
     feed(model, none, PROMPT)
-    none.mark()
-    assert none.mark_nbytes == 0
+    none.take_snapshot()
+    assert none.snapshot_nbytes == 0
     full = PromptCache(model)
     feed(model, full, PROMPT)
-    full.mark()
-    assert full.mark_nbytes == 0
+    full.take_snapshot()
+    assert full.snapshot_nbytes == 0
 
 
 def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
     cache = PromptCache(model, CacheConfig(**CACHES["rotating"]))
     feed(model, cache, PROMPT)
-    cache.mark()
-    assert cache.mark_nbytes == cache.nbytes
+    cache.take_snapshot()
+    assert cache.snapshot_nbytes == cache.nbytes
     feed(model, cache, [*PROMPT[:10], 50, 51])
-    assert cache.mark_nbytes == 0
+    assert cache.snapshot_nbytes == 0
 
 
 def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_only(model: Model) -> None:

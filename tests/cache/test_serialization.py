@@ -20,7 +20,7 @@ from mlx_qwen3 import Engine, Session
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.serialization import load_prompt_cache, save_prompt_cache
-from mlx_qwen3.checkpoint.fingerprint import fingerprint
+from mlx_qwen3.checkpoint.fingerprint import model_fingerprint
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
@@ -64,7 +64,8 @@ def test_what_was_made_with_something_else_is_refused_by_name(model: Model, tmp_
     feed(model, cache, [1, 2, 3])
     cache.save(path, MADE_WITH)
     for name in MADE_WITH:
-        with pytest.raises(CacheError, match=f"made with another {name}; the conversation has to be read"):
+        message = f"saved with another {name}; the conversation has to be prefilled"
+        with pytest.raises(CacheError, match=message):
             PromptCache.load(model, path, {**MADE_WITH, name: "other"})
     with pytest.raises(CacheError, match="another cache"):
         PromptCache.load(model, path, MADE_WITH, CacheConfig(bits=8))
@@ -76,7 +77,7 @@ def test_files_that_cannot_be_used_are_refused(model: Model, tmp_path: Path) -> 
         PromptCache.load(model, path, MADE_WITH)
     feed(model, cache, [1, 2, 3])
     save_prompt_cache(path, cache.layers)
-    with pytest.raises(CacheError, match="no saved cache of a conversation"):
+    with pytest.raises(CacheError, match="not the saved KV cache of a conversation"):
         PromptCache.load(model, path, MADE_WITH)
     cache.save(path, MADE_WITH)
     whole = path.read_bytes()
@@ -118,15 +119,16 @@ def test_a_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
 def test_fingerprints_tell_models_templates_and_ropes_apart(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a", DENSE)
     config = ModelConfig.from_dict(DENSE)
-    one = fingerprint(tmp_path / "a", config, "template")
-    assert fingerprint(tmp_path / "a", config, "template") == one
-    scaled = fingerprint(tmp_path / "a", replace(config, rope_scaling=RopeScaling(2.0, 32768)), "template")
+    one = model_fingerprint(tmp_path / "a", config, "template")
+    assert model_fingerprint(tmp_path / "a", config, "template") == one
+    scaled_config = replace(config, rope_scaling=RopeScaling(2.0, 32768))
+    scaled = model_fingerprint(tmp_path / "a", scaled_config, "template")
     assert {name for name in one if one[name] != scaled[name]} == {"rope"}
-    assert fingerprint(tmp_path / "a", config, "other")["template"] != one["template"]
+    assert model_fingerprint(tmp_path / "a", config, "other")["template"] != one["template"]
     tensors = write_checkpoint(tmp_path / "b", DENSE)
     tensors["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"] * 1.001
     mx.save_safetensors(str(tmp_path / "b" / "model.safetensors"), tensors, {"format": "pt"})
-    tuned = fingerprint(tmp_path / "b", config, "template")
+    tuned = model_fingerprint(tmp_path / "b", config, "template")
     assert {name for name in one if one[name] != tuned[name]} == {"model"}
 
 
@@ -168,7 +170,7 @@ def test_a_session_resumes_with_its_cache(engine: Engine, tmp_path: Path) -> Non
 def test_a_grown_conversation_resumes_at_its_factor(engine: Engine, tmp_path: Path) -> None:
     def as_if_short(engine: Engine) -> Engine:
         engine.config = replace(engine.config, max_position_embeddings=128)
-        engine.plan = replace(engine.plan, context=128, longest=512)
+        engine.plan = replace(engine.plan, context=128, longest_context=512)
         return engine
 
     first, _ = talk(as_if_short(engine), "what is 12+30?")

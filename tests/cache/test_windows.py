@@ -17,7 +17,7 @@ def test_a_conversation_longer_than_its_window_goes_on_and_stays_right() -> None
             reply = session.ask(f"what is {number * 10 + 1}+{number * 20}?")
             assert str(number * 30 + 1) in reply.answer
             assert reply.finish_reason == "stop"
-            assert {layer.size() for layer in session._slot.cache.layers} <= set(range(257))
+            assert {layer.size() for layer in session._cache.cache.layers} <= set(range(257))
         assert len(session.prompt_ids()) > 256
         assert reply.stats.prompt_tokens - reply.stats.cached_tokens <= 256
 
@@ -49,7 +49,7 @@ def test_a_quantized_cache_still_adds(options: dict[str, int]) -> None:
         session.ask("hello")
         assert "632" in session.ask("what is 347+285?").answer
         plain = engine.model.make_cache()
-        assert type(session._slot.cache.layers[0]) is not type(plain[0])
+        assert type(session._cache.cache.layers[0]) is not type(plain[0])
 
 
 def test_a_window_that_is_never_full_changes_nothing() -> None:
@@ -62,7 +62,8 @@ def test_a_window_that_is_never_full_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"max_kv_size": 3}, "64 or more"), ({"kv_bits": 5}, "4 or 8 bits")]
+    ("options", "said"),
+    [({"max_kv_size": 3}, "64 or more"), ({"kv_bits": 5}, "kv_bits must be 4 or 8")],
 )
 def test_impossible_caches_are_refused(options: dict[str, int], said: str) -> None:
     with pytest.raises(CacheError, match=said):

@@ -1,1 +1,1 @@
-"""A sliding window with attention sinks: caches of a bounded number of tokens."""
+"""Sliding-window KV caches with attention sinks and rollback."""

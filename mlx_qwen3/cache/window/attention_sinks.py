@@ -1,11 +1,11 @@
-"""FirstKeys: the keys of a window's first tokens, moved along with the ring behind them.
+"""AttentionSinks: keeps the keys of a window's first tokens at a bounded distance from the latest ones.
 
-Only differences of positions count in RoPE. Those among the tokens of the ring stay below its
-length for ever, but the distance back to the first tokens grows without end, past anything the
-model was trained on. So the first keys, kept as they came, are moved along: `stride` positions
-further whenever the ring has moved that far, which leaves no token further away than the window and
-a stride. The position a token is given when it comes does not depend on how the text was cut into
-chunks. (Why not the other ways: docs/memory.md.)
+RoPE depends only on differences of positions. Between the tokens of the ring these stay below its size,
+but the distance to the first tokens (the attention sinks of StreamingLLM, Xiao et al., 2023) grows without
+end, beyond anything the model was trained on. So the sinks' keys are rotated `stride` positions further
+whenever the ring has moved that far. No token is then further from them than the window and a stride.
+Where a token sees them depends on its position alone, not on how the text was cut into chunks.
+(docs/memory.md compares the alternatives.)
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from mlx_qwen3.cache.rows import Rows, copied, join, length_of, take
 
 
 class Rotation(Protocol):
-    """What a cache needs of a model's rotary embedding to move keys it has rotated."""
+    """The part of a model's rotary embedding that a cache needs."""
 
     def shift(self, x: mx.array, by: int) -> mx.array:
-        """Rotated rows (B, H, L, D), each `by` positions further on (back if negative)."""
+        """Rotated rows (B, H, L, D) as they would be `by` positions later, or earlier if negative."""
         ...
 
 
-class FirstKeys:
-    """The first `keep` keys of a window of `max_size`, which are the first rows of `buffer`.
+class AttentionSinks:
+    """The first `keep` keys of a window of `max_size` tokens, which are the first rows of `buffer`.
 
-    stride: in which steps they are moved. rotation: without it they stay where they were.
+    stride: shifts are multiples of it. rotation: without one the keys are never shifted.
     """
 
     def __init__(
@@ -37,56 +37,58 @@ class FirstKeys:
     ) -> None:
         self.keep, self.max_size, self.stride, self.rotation = keep, max_size, stride, rotation
         self._buffer = buffer
-        self._original: Rows | None = None  # as they came, while the buffer's are moved
-        self._shift = 0  # by how much the buffer's are moved
+        self._original: Rows | None = None  # the unshifted keys, while the buffer's are shifted
+        self._shift = 0  # of the buffer's keys
 
-    def follow(self, position: int) -> None:
-        """Have the buffer hold them where the token at `position` sees them."""
-        self._move(self._shift_at(position))
+    def shift_for(self, position: int) -> None:
+        """Shift the buffer's keys to where the token at `position` sees them."""
+        self._set_shift(self._shift_at(position))
 
-    def move_back(self) -> None:
-        """Have the buffer hold them as they came."""
-        self._move(0)
+    def unshift(self) -> None:
+        """Put the unshifted keys back into the buffer."""
+        self._set_shift(0)
 
-    def as_they_came(self, keys: Rows) -> Rows:
-        """All of the buffer's `keys`, with the first ones as they came."""
+    def unshifted(self, keys: Rows) -> Rows:
+        """All of the buffer's `keys`, with the sinks' unshifted."""
         if self._original is None:
             return keys
         return join([self._original, take(keys, self.keep, length_of(keys))])
 
     def shifts(self, start: int, length: int) -> list[int]:
-        """How far they are moved for `length` tokens from `start` on, each distance once."""
+        """The different shifts at which `length` tokens from position `start` on see the sinks."""
         if self.keep == 0:
             return []
         return list(range(self._shift_at(start), self._shift_at(start + length - 1) + 1, self.stride))
 
     def mask(self, start: int, length: int) -> mx.array:
-        """(L, shifts * keep): which of them each of `length` tokens from `start` on sees, once for each
-        of `shifts`: at one of the shifts, and there those that are not yet to come."""
+        """(L, shifts * keep): which sinks each of `length` tokens from `start` on sees, at which of `shifts`.
+
+        A token sees the sinks at its own shift only, and no sink that comes after it.
+        """
         queries = mx.arange(start, start + length)[:, None]
         shifts = mx.array(self.shifts(start, length))
-        seen = mx.array([self._shift_at(position) for position in range(start, start + length)])
-        chosen = mx.repeat(seen[:, None] == shifts, self.keep, axis=1)
-        return chosen & (mx.tile(mx.arange(self.keep), len(shifts)) <= queries)
+        own_shift = mx.array([self._shift_at(position) for position in range(start, start + length)])
+        at_own_shift = mx.repeat(own_shift[:, None] == shifts, self.keep, axis=1)
+        return at_own_shift & (mx.tile(mx.arange(self.keep), len(shifts)) <= queries)
 
-    def moved(self, keys: Rows, by: int) -> Rows:
-        """Any encoded keys, `by` positions further on (back if negative)."""
+    def shifted(self, keys: Rows, by: int) -> Rows:
+        """Any encoded keys as they would be `by` positions later, or earlier if negative."""
         if by == 0 or self.rotation is None:
             return keys
         return self._buffer.encode(self.rotation.shift(self._buffer.decode(keys), by))
 
     def _shift_at(self, position: int) -> int:
-        """How far they are moved for the token at `position`."""
+        """By how much the sinks are shifted for the token at `position`."""
         if self.rotation is None or self.keep == 0:
             return 0
         return max(0, position + 1 - self.max_size) // self.stride * self.stride
 
-    def _move(self, shift: int) -> None:
+    def _set_shift(self, shift: int) -> None:
         if shift == self._shift:
             return
         if self._original is None:
             self._original = copied(self._buffer.read(0, self.keep))
-        self._buffer.write(self.moved(self._original, shift), 0)
+        self._buffer.write(self.shifted(self._original, shift), 0)
         self._shift = shift
         if shift == 0:
             self._original = None

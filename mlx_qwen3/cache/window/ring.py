@@ -1,7 +1,7 @@
-"""Ring: which slot of a window holds which token, and what each token sees there.
+"""Ring: maps the positions of a window's tokens to slots of its buffers.
 
-The first `keep` slots hold the first tokens; the others are a ring in which a token takes the slot
-of the oldest. Attention does not mind the order of rows: a key carries its position in its rotation.
+The first `keep` slots hold the first tokens. The others are a ring, in which a new token takes the slot of
+the oldest. Attention does not depend on the order of rows, as a key carries its position in its rotation.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from mlx_qwen3.cache.rows import Rows, join, length_of, take
 
 
 class Ring:
-    """The slots of a window of `max_size` tokens, the first `keep` of which never leave theirs."""
+    """The slots of a window of `max_size` tokens that keeps the first `keep`."""
 
     def __init__(self, keep: int, max_size: int) -> None:
         self.keep, self.max_size = keep, max_size
-        self._turn = 0
+        self._turn = 0  # by how many slots the tokens are further round the ring than at the start
 
     @property
     def size(self) -> int:
-        """Slots of the ring: how many tokens a token sees beyond the first ones, itself included."""
+        """Slots of the ring: how many tokens a token sees beside the first ones, itself included."""
         return self.max_size - self.keep
 
     def slot(self, position: int) -> int:
-        """Where the token of `position` is held, which is not a first one."""
+        """The slot of the token at `position`, from `keep` on."""
         return self.keep + (position - self.keep + self._turn) % self.size
 
     def next_slot(self, offset: int) -> int:
-        """The slot that is written next; while there is room, it is the one behind the last."""
+        """The slot to write next after `offset` tokens; the first unused one until the ring is full."""
         return offset if offset <= self.max_size else self.slot(offset)
 
-    def turn(self, by: int) -> None:
-        """Positions are `by` smaller than they were, and every token stays in its slot."""
+    def lower_positions(self, by: int) -> None:
+        """Positions are now `by` lower; every token stays in its slot."""
         self._turn = (self._turn + by) % self.size
 
-    def turn_to(self, position: int, slot: int) -> None:
-        """Have `slot` be that of `position`; one behind the last is the first of the ring."""
+    def align(self, position: int, slot: int) -> None:
+        """Turn the ring so that `position` is in `slot`. The slot after the last is the ring's first."""
         self._turn = ((slot if slot < self.max_size else self.keep) - position) % self.size
 
-    def straighten(self) -> None:
-        """Have each position in the slot of its own number, as at the start."""
+    def reset(self) -> None:
+        """Turn the ring to where it starts: each position in the slot of the same number."""
         self._turn = 0
 
     def read(self, buffer: Buffer, start: int, length: int) -> Rows:
-        """The rows in the slots of the positions from `start` on, no more than the ring has."""
+        """The rows in the slots of `length` positions from `start` on, at most the ring's size."""
         slot = self.slot(start)
         before_end = min(length, self.max_size - slot)
         parts = [
@@ -57,7 +57,7 @@ class Ring:
         return join(parts)
 
     def write(self, buffer: Buffer, rows: Rows, start: int) -> None:
-        """Put what stays of rows from position `start` on: first tokens, and the latest around the ring."""
+        """Write rows for positions from `start` on, except those that later ones would overwrite."""
         length = length_of(rows)
         if start < self.keep:
             buffer.write(take(rows, 0, self.keep - start), start)
@@ -69,26 +69,26 @@ class Ring:
             done += count
 
     def hold(self, buffer: Buffer, rows: Any, offset: int) -> None:
-        """Have `buffer` hold `rows` as saved after `offset` tokens, in room for the whole window."""
+        """Fill `buffer` with the `rows` of a state after `offset` tokens, at the window's capacity."""
         buffer.hold(rows)
         size = buffer.capacity
-        if size > self.max_size:  # mlx-lm keeps a chunk's surplus, in order of time
+        if size > self.max_size:  # mlx-lm keeps all rows of the last chunk, in order of time
             buffer.hold(join([buffer.read(0, self.keep), buffer.read(size - self.size, size)]))
         elif size < self.max_size:
-            held = min(offset, size)
-            buffer.reserve(self.max_size, buffer.read(0, held), used=held)
+            used = min(offset, size)
+            buffer.reserve(self.max_size, buffer.read(0, used), used=used)
 
     def mask(self, start: int, length: int) -> mx.array:
         """(L, rows): which tokens of the ring each of the `length` from `start` on sees.
 
-        Rows are first those held, in the order of slots, then the new ones.
+        The rows held come first, in the order of slots, then the new ones.
         """
         queries = mx.arange(start, start + length)[:, None]
-        others = mx.concatenate([self._positions(start), mx.arange(max(start, self.keep), start + length)])
-        return (others <= queries) & (others > queries - self.size)
+        keys = mx.concatenate([self._positions(start), mx.arange(max(start, self.keep), start + length)])
+        return (keys <= queries) & (keys > queries - self.size)
 
     def _positions(self, offset: int) -> mx.array:
-        """The position of the token in each used slot of the ring after `offset` tokens."""
+        """The positions of the tokens in the used slots of the ring after `offset` tokens."""
         if offset <= self.max_size:
             return mx.arange(self.keep, max(offset, self.keep))
         slots = mx.arange(self.keep, self.max_size)

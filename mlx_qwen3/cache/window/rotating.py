@@ -1,7 +1,6 @@
-"""RotatingKVCache: keeps the first tokens and the latest, in room that is set once and never grows.
+"""RotatingKVCache and its quantized form: a window (window.py) that can be saved, copied and quantized.
 
-A window (window.py) whose positions are counted anew before they grow too large, which can be saved,
-copied and quantized.
+Positions are lowered together before they outgrow the precision of RoPE's angles.
 """
 
 from __future__ import annotations
@@ -10,140 +9,143 @@ from typing import Any, Self
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.buffers import Buffer, DenseBuffer, QuantizedBuffer
+from mlx_qwen3.cache.buffers import make_buffer
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
-from mlx_qwen3.cache.rows import Rows
+from mlx_qwen3.cache.rows import Layout, Rows
 from mlx_qwen3.cache.window.attention_sinks import Rotation
 from mlx_qwen3.cache.window.window import Window
+from mlx_qwen3.errors import CacheError
 
-# How far the ring moves before the first keys are moved after it.
+# How far the ring moves before the first keys are shifted after it, in tokens.
 STRIDE = 256
-# Positions beyond this are counted anew from the window's, lest they outgrow the angles' precision.
+# Positions from here on are lowered, to keep the angles of RoPE precise.
 LARGEST_POSITION = 32768
 
 
 class RotatingKVCache(Window):
-    """Keeps the first `keep` tokens and the latest `max_size - keep`. Room is taken at the first write.
+    """Keeps the first `keep` tokens and the latest `max_size - keep`. Allocated at the first write.
 
-    rotation: the model's rotary embedding; without it the first tokens stay where they were, and
-    grow ever more distant. Raises CacheError if `keep` leaves no room for others.
+    rotation: the model's rotary embedding; without it the first keys are not shifted, and grow ever more
+    distant. Raises CacheError if `keep` leaves no slot for other tokens.
     """
 
     def __init__(self, max_size: int, keep: int = 4, rotation: Rotation | None = None) -> None:
-        super().__init__(self._buffers(), max_size, keep, max(STRIDE, keep), rotation)
-        self._moved_back = 0  # by how much positions have been counted anew
+        self._start(max_size, keep, rotation, None)
 
-    def _buffers(self) -> tuple[Buffer, Buffer]:
-        return DenseBuffer(), DenseBuffer()
-
-    def _layout(self) -> tuple[int, ...]:
-        """What else a cache of the same kind is made with."""
-        return ()
+    def _start(self, max_size: int, keep: int, rotation: Rotation | None, layout: Layout | None) -> None:
+        """Empty the cache, for a window of this size and rows of this layout."""
+        buffers = make_buffer(layout), make_buffer(layout)
+        self._clear(buffers, max_size, keep, max(STRIDE, keep), rotation)
+        self._lowered = 0  # by how much positions have been lowered
+        self._layout = layout
 
     @property
     def tokens(self) -> int:
-        return self.offset + self._moved_back
+        return self.offset + self._lowered
 
     @tokens.setter
     def tokens(self, value: int) -> None:
-        self._moved_back = value - self.offset
+        self._lowered = value - self.offset
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
-        """As of Window; but `offset` moves on by less than L when positions are counted anew."""
+        """As of Window, but `offset` moves on by less than L when positions are lowered."""
         fetched = super().update_and_fetch(keys, values)
         if self.rotation is not None and self.offset >= max(LARGEST_POSITION, 2 * self.max_size):
-            self._count_anew()
+            self._lower_positions()
         return fetched
 
-    def _count_anew(self) -> None:
-        """Move all positions back as far as the window allows, by a whole number of strides."""
-        # What may be taken back must leave the ring full, or slots would change their meaning.
-        spare, stride = 0 if self._undo is None else self._undo.limit, self._first.stride
-        back = (self.offset - spare - self.max_size - 1) // stride * stride
-        if back <= 0:
+    def _lower_positions(self) -> None:
+        """Lower all positions as far as the window allows, by a multiple of the stride."""
+        # After a roll back the ring must still be full, or slots would belong to other positions.
+        spare, stride = 0 if self._rollback is None else self._rollback.limit, self._sinks.stride
+        by = (self.offset - spare - self.max_size - 1) // stride * stride
+        if by <= 0:
             return
 
-        def moved(keys: Rows) -> Rows:
-            return self._first.moved(keys, -back)
+        def lowered(keys: Rows) -> Rows:
+            return self._sinks.shifted(keys, -by)
 
-        self._keys.write(moved(self._keys.read(self.keep, self.max_size)), self.keep)
-        if self._undo is not None:
-            self._undo.move(-back, moved)
-        self._first.move_back()
-        self.offset -= back
-        self._moved_back += back
-        self._ring.turn(back)
+        self._keys.write(lowered(self._keys.read(self.keep, self.max_size)), self.keep)
+        if self._rollback is not None:
+            self._rollback.shift_positions(-by, lowered)
+        self._sinks.unshift()
+        self.offset -= by
+        self._lowered += by
+        self._ring.lower_positions(by)
 
     def restart(self) -> None:
-        """Forget all but the first `keep` tokens, which are where they were."""
+        """Remove all but the first `keep` tokens."""
         self.offset = min(self.offset, self.keep)
-        self._moved_back = 0
-        self._ring.straighten()
-        if self._undo is not None:
-            self._undo.clear()
+        self._lowered = 0
+        self._ring.reset()
+        if self._rollback is not None:
+            self._rollback.clear()
 
     @property
     def state(self) -> tuple[Any, ...]:
-        """Keys, values, offset, keep, max_size, and the slot that is written next.
+        """(keys, values, offset, keep, max_size, next slot), and for quantized rows (..., group size, bits).
 
-        Keys and values (B, H, size, D) are in the order of slots, or None before the first token. If they
-        are quantized, each is (packed, scales, biases), and group size and bits come last.
+        Rows (B, H, size, D) are in the order of slots, the first keys unshifted; None before the first token.
+        Quantized rows are (packed, scales, biases). The rotation is not part of it.
         """
         slots = self.offset, self.keep, self.max_size, self._ring.next_slot(self.offset)
-        return (*self._rows_held(), *slots, *self._layout())
+        return (*self._used_rows(), *slots, *(self._layout or ()))
 
     @state.setter
     def state(self, value: tuple[Any, ...]) -> None:
         keys, values, offset, keep, max_size, slot, *layout = value
-        # A state is all there is, but the rotation.
-        self.__init__(max_size, keep, None, *layout)  # type: ignore[misc]
+        if len(layout) != len(self._layout or ()):
+            raise CacheError(f"the state has {len(value)} entries, which is not a {type(self).__name__}'s")
+        self._start(max_size, keep, None, Layout(*layout) if layout else None)
         self._restore(keys, values, offset, slot)
 
-    def _rows_held(self) -> tuple[Rows | None, Rows | None]:
+    def _used_rows(self) -> tuple[Rows | None, Rows | None]:
         if self.empty():
             return None, None
         keys, values = self._keys.read(0, self.size()), self._values.read(0, self.size())
-        return self._first.as_they_came(keys), values
+        return self._sinks.unshifted(keys), values
 
     def _restore(self, keys: Any, values: Any, offset: int, slot: int) -> None:
+        """Fill the empty cache with rows in the order of slots, `slot` being written next."""
         self.offset = offset
         if keys is None:
             return
         self._ring.hold(self._keys, keys, offset)
         self._ring.hold(self._values, values, offset)
         if offset > self.max_size:
-            self._ring.turn_to(offset, slot)
+            self._ring.align(offset, slot)
 
     @classmethod
     def from_state(cls, state: tuple[Any, ...]) -> Self:
-        """A cache holding `state`, as saved; mlx-lm's caches of the same name have the same.
+        """A cache with `state`, which may be the state of mlx-lm's cache of the same name.
 
-        Set `rotation` on it to have its first tokens follow the window.
+        Set `rotation` on it to have the first keys shifted as the window moves.
         """
-        cache = cls.__new__(cls)
+        keep, max_size = state[3:5]
+        cache = cls(max_size, keep)
         cache.state = state
         return cache
 
     def copy(self) -> Self:
-        """Another cache with the same content. Shares memory until either is written to."""
+        """A cache with the same content. The two share memory until one of them is written to."""
         other = self.from_state(self.state)
-        other.rotation, other._moved_back = self.rotation, self._moved_back
+        other.rotation, other.tokens = self.rotation, self.tokens
         return other
 
     def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedRotatingKVCache:
-        """The same window, quantized. Raises CacheError for a layout that cannot be."""
+        """The same window, quantized. Raises CacheError for unknown bits or group sizes."""
         other = QuantizedRotatingKVCache(self.max_size, self.keep, self.rotation, group_size, bits)
-        keys, values = self._rows_held()
+        keys, values = self._used_rows()
         if keys is not None and values is not None:
             keys = other._keys.encode(self._keys.decode(keys))
             values = other._values.encode(self._values.decode(values))
         other._restore(keys, values, self.offset, self._ring.next_slot(self.offset))
-        other._moved_back = self._moved_back
+        other.tokens = self.tokens
         return other
 
 
 class QuantizedRotatingKVCache(RotatingKVCache):
-    """RotatingKVCache with rows of 4 or 8 bits a value. `update_and_fetch` returns QuantizedRows."""
+    """RotatingKVCache with rows of 4 or 8 bits per value. `update_and_fetch` returns QuantizedRows."""
 
     def __init__(
         self,
@@ -153,14 +155,12 @@ class QuantizedRotatingKVCache(RotatingKVCache):
         group_size: int = 64,
         bits: int = 8,
     ) -> None:
-        self.group_size, self.bits = group_size, bits
-        super().__init__(max_size, keep, rotation)
+        self._start(max_size, keep, rotation, Layout(group_size, bits))
 
-    def _buffers(self) -> tuple[Buffer, Buffer]:
-        return QuantizedBuffer(self.group_size, self.bits), QuantizedBuffer(self.group_size, self.bits)
-
-    def _layout(self) -> tuple[int, ...]:
-        return self.group_size, self.bits
+    def _start(self, max_size: int, keep: int, rotation: Rotation | None, layout: Layout | None) -> None:
+        super()._start(max_size, keep, rotation, layout)
+        assert layout is not None
+        self.group_size, self.bits = layout
 
     def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedRotatingKVCache:
         if (group_size, bits) == (self.group_size, self.bits):
@@ -171,9 +171,9 @@ class QuantizedRotatingKVCache(RotatingKVCache):
 def to_rotating(
     cache: KVCache, max_size: int, keep: int = 4, rotation: Rotation | None = None
 ) -> RotatingKVCache:
-    """A full cache turned into one that rotates, quantized if it was: its first and latest tokens stay.
+    """A rotating cache with the first and latest tokens of a full one, quantized if that is.
 
-    Raises CacheError if `keep` leaves no room for others.
+    Raises CacheError if `keep` leaves no slot for other tokens.
     """
     if isinstance(cache, QuantizedKVCache):
         layout = cache.group_size, cache.bits
@@ -181,6 +181,6 @@ def to_rotating(
     else:
         window = RotatingKVCache(max_size, keep, rotation)
     keys, values, *_ = cache.state
-    # In the order of time, so that the slot written next is the oldest's, just behind the first ones.
+    # Rows are in order of time, so the oldest, which is overwritten next, is right after the first ones.
     window._restore(keys, values, cache.offset, max_size)
     return window

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from properties.test_caches import FORMATS, ROPE, assert_close, random_rows, run, short_strides, windows
 
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.window.rollback_log import OverwrittenRows, RollbackLog
 from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
-from mlx_qwen3.cache.window.undo import Overwritten, Undo
 
 __all__ = ["short_strides"]
 
@@ -53,7 +53,7 @@ def test_written_and_taken_back_equals_never_written(
     """Round after round some tokens are written and some of them taken back, as in speculative decoding."""
     kept, written = random_rows(1, 200, seed), random_rows(1, 40, seed + 100)
     cache, untouched = MAKERS[kind](window), MAKERS[kind](window)
-    limit = cache.keep_undo(9)
+    limit = cache.keep_for_rollback(9)
     done = 0
     if before:
         run(cache, kept, [before])
@@ -67,7 +67,7 @@ def test_written_and_taken_back_equals_never_written(
             done += length
         if 0 < extra <= limit:
             run(cache, written, [1] * extra if seed % 2 else [extra])
-            assert cache.undoable() >= extra
+            assert cache.max_trim() >= extra
             assert cache.trim(extra) == extra
         assert cache.tokens == untouched.tokens == done
     tolerance = 0.1 if "quantized" in kind else ROUNDING
@@ -80,7 +80,7 @@ def test_without_recounts_nothing_is_rounded(dtype: mx.Dtype, monkeypatch: pytes
     rows, other = random_rows(1, 60, 3, dtype), random_rows(1, 6, 4, dtype)
     for kind in ("rotating", "rotating quantized"):
         cache, untouched = MAKERS[kind]((12, 3)), MAKERS[kind]((12, 3))
-        cache.keep_undo(6)
+        cache.keep_for_rollback(6)
         run(cache, rows, [20])
         run(untouched, rows, [20])
         for start in range(20, 50):
@@ -93,32 +93,32 @@ def test_without_recounts_nothing_is_rounded(dtype: mx.Dtype, monkeypatch: pytes
 def test_more_than_is_remembered_is_not_taken_back() -> None:
     cache = RotatingKVCache(12, 3, ROPE)
     rows = random_rows(1, 60, 1)
-    assert cache.keep_undo(100) == 9
-    cache.keep_undo(4)
+    assert cache.keep_for_rollback(100) == 9
+    cache.keep_for_rollback(4)
     run(cache, rows, [10])
-    assert cache.undoable() == 10
+    assert cache.max_trim() == 10
     run(cache, rows, [1] * 10, start=10)
-    assert cache.undoable() == 4
+    assert cache.max_trim() == 4
     assert cache.trim(5) == 0
     assert cache.trim(3) == 3
-    assert (cache.tokens, cache.undoable()) == (17, 1)
+    assert (cache.tokens, cache.max_trim()) == (17, 1)
     run(cache, rows, [5], start=17)  # longer than is remembered
-    assert cache.undoable() == 0
-    cache.keep_undo(0)
+    assert cache.max_trim() == 0
+    cache.keep_for_rollback(0)
     run(cache, rows, [1], start=22)
-    assert cache.undoable() == 0
+    assert cache.max_trim() == 0
 
 
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=12), limit=st.integers(1, 8), data=st.data())
 def test_the_journal_holds_the_latest_rows_and_no_more(lengths: list[int], limit: int, data: Any) -> None:
-    undo, position = Undo(limit), 0
+    log, position = RollbackLog(limit), 0
     for length in (min(length, limit) for length in lengths):
         rows = mx.arange(position, position + length)[None, None, :, None]
-        undo.record(Overwritten(position, position + length, rows, rows))
+        log.record(OverwrittenRows(position, position + length, rows, rows))
         position += length
-    assert undo.start == max(0, position - limit)
-    back_to = data.draw(st.integers(undo.start, position))
-    taken = undo.take_back(back_to)
+    assert log.start == max(0, position - limit)
+    back_to = data.draw(st.integers(log.start, position))
+    taken = log.roll_back(back_to)
     values = [value for write in reversed(taken) for value in write.keys[0, 0, :, 0].tolist()]
     assert values == list(range(back_to, position))
-    assert undo.take_back(back_to) == []
+    assert log.roll_back(back_to) == []
