@@ -1,4 +1,4 @@
-"""Programs that measure: `python -m benchmarks.NAME`, from the top of the repository."""
+"""Benchmarks. Run `python -m benchmarks.NAME` from the top of the repository."""
 
 import sys
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Memory and time of attention over a long context: plain and quantized rows, ours and mlx-lm's.
+"""Memory and time of attention over a long context, with plain and quantized rows, beside mlx-lm.
 
     python -m benchmarks.attention [--context 32768] [--queries 256] [--repeat 3]
 
-Heads are those of Qwen3-0.6B (16 queries on 8 keys of 128 values), rows are random. Each line is the
-memory taken beyond the cache itself, and the median time of runs that take turns with the others'.
+The heads are those of Qwen3-0.6B (16 query heads, 8 key/value heads, head size 128), with random rows. Each
+line shows the memory beyond the KV cache, and the median time. The variants run in turn.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mlx_qwen3.model.rope import RoPE
 
 HEADS, KEY_HEADS, HEAD_DIM = 16, 8, 128
 SCALE = HEAD_DIM**-0.5
-Ways = dict[str, Callable[[], mx.array]]
+Variants = dict[str, Callable[[], mx.array]]
 
 
-def ways(queries: int, context: int) -> Ways:
-    """What is compared: names and functions that compute the same attention."""
+def make_variants(queries: int, context: int) -> Variants:
+    """Functions that compute the same attention, by name."""
     q = mx.random.normal((1, HEADS, queries, HEAD_DIM))
     k, v = (mx.random.normal((1, KEY_HEADS, context, HEAD_DIM)) for _ in range(2))
     (k8, v8), (k4, v4) = ([quantize(rows, Layout(64, bits)) for rows in (k, v)] for bits in (8, 4))
@@ -40,29 +40,29 @@ def ways(queries: int, context: int) -> Ways:
         "plain rows": lambda: attend(q, k, v, SCALE, mask),
         "8 bits": lambda: attend(q, k8, v8, SCALE, mask),
         "4 bits": lambda: attend(q, k4, v4, SCALE, mask),
-        # Scales its queries in place, so it is given a copy.
+        # mlx-lm scales the queries in place, so it gets a copy.
         "8 bits, mlx-lm": lambda: quantized_scaled_dot_product_attention(q * 1, k8, v8, SCALE, mask, 64, 8),
         "plain rows, rotated on read": lambda: attend(q, rope(k, 0), v, SCALE, mask),
         "(moving 4 first keys)": lambda: rope.shift(first, 256),
     }
 
 
-def peak(way: Callable[[], mx.array]) -> float:
-    """MiB taken by one run, beyond what is held already."""
+def peak(compute: Callable[[], mx.array]) -> float:
+    """MiB that one run takes, beyond what was allocated before."""
     mx.clear_cache()
     mx.reset_peak_memory()
     held = mx.get_active_memory()
-    mx.eval(way())
+    mx.eval(compute())
     return (mx.get_peak_memory() - held) / 2**20
 
 
-def seconds(compared: Ways, repeat: int) -> dict[str, float]:
-    """Median seconds of each way."""
-    taken: dict[str, list[float]] = {name: [] for name in compared}
+def seconds(variants: Variants, repeat: int) -> dict[str, float]:
+    """Median seconds of each variant."""
+    taken: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeat):
-        for name, way in compared.items():
+        for name, compute in variants.items():
             start = time.perf_counter()
-            mx.eval(way())
+            mx.eval(compute())
             taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
@@ -74,10 +74,10 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    compared = ways(options.queries, options.context)
-    peaks = {name: peak(way) for name, way in compared.items()}
+    variants = make_variants(options.queries, options.context)
+    peaks = {name: peak(compute) for name, compute in variants.items()}
     print(f"{options.queries} queries, {options.context:,} rows, {mx.default_device()}")
-    for name, taken in seconds(compared, options.repeat).items():
+    for name, taken in seconds(variants, options.repeat).items():
         print(f"{name:28} {peaks[name]:8.1f} MiB {taken * 1e3:10.1f} ms")
 
 

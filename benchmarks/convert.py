@@ -1,11 +1,11 @@
-"""Conversion side by side with mlx_lm.convert: wall time and peak memory of fresh processes.
+"""Conversion beside mlx_lm.convert: wall time and peak memory.
 
     python -m benchmarks.convert --shape 0.6b --repeat 3
     python -m benchmarks.convert --shape 14b --only mlx-qwen3        # needs 38 GB of disk
 
-Both convert the same random bf16 checkpoint to 4 bits, in turns; medians are compared. Peak memory is the
-most the process had resident, imports included. "checked" reads back what it wrote and compares it with the
-source, as `mlx-qwen3 convert` does unless told otherwise; mlx_lm.convert checks nothing.
+Both convert the same random bf16 checkpoint to 4 bits, in turn, each in a fresh process. Medians are
+compared. Peak memory is the peak resident size of the process, imports included. "checked" verifies the
+result against the source, as `mlx-qwen3 convert` does by default; mlx_lm.convert does not verify.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ DEMO = Path(__file__).parent.parent / "mlx_qwen3" / "demo"
 
 
 def source_folder(shape: str, work: Path) -> Path:
-    """A bf16 checkpoint of `shape` in `work`, with a tokenizer, which mlx_lm.convert wants to see.
+    """A bf16 checkpoint of `shape` in `work`, with a tokenizer, which mlx_lm.convert requires.
 
-    Made in a process of its own: those measured would inherit what this one had at its peak.
+    It is made in a process of its own: the measured processes would inherit this one's peak memory.
     """
     code = f"from mlx_qwen3.bench.shapes import *; print(make_checkpoint({shape!r}, 16, Path({str(work)!r})))"
     made = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
@@ -57,7 +57,7 @@ def measure(program: str, source: Path, output: Path) -> dict[str, float]:
     seconds = time.perf_counter() - started
     if status:
         raise subprocess.CalledProcessError(status, program)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on a Mac, else in KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on a Mac, in KiB elsewhere
     size = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     shutil.rmtree(output)
     cpu_seconds = usage.ru_utime + usage.ru_stime
@@ -70,7 +70,7 @@ def measure(program: str, source: Path, output: Path) -> dict[str, float]:
 
 
 def table(shape: str, runs: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: medians, and shares of mlx-lm's."""
+    """A table of medians and of their ratios to mlx-lm's, in Markdown."""
     columns = {"seconds": "seconds", "cpu_seconds": "CPU seconds", "peak_gb": "peak memory, GB"}
     lines = [f"| {shape} | {' | '.join(columns.values())} |", "|---|---|---|---|"]
     peer = runs.get("mlx-lm")

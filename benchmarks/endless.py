@@ -1,10 +1,10 @@
-"""Perplexity over a stream far longer than a model was trained for: which caches stay sound?
+"""Perplexity over a text far longer than the model was trained for, by kind of KV cache.
 
     python -m benchmarks.endless [--minutes 6] [--length 5120]
 
-Trains a small byte-level Qwen3 on windows of 256 bytes of Python's standard library (once, kept in
-models/), then reads unseen sources of the same library through each cache and plots the perplexity
-along the stream: `docs/endless.png`, and a table. Several files are read side by side as a batch.
+Trains a small byte-level Qwen3 on windows of 256 bytes of Python's standard library (once; kept in models/).
+Then it feeds held-out sources of the same library through each cache, in batches, and plots the perplexity by
+position (`docs/endless.png`), with a table.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mlx_qwen3.cache.prompt_cache import make_prompt_cache
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
-TRAINED = 256  # bytes the model sees at once in training
+TRAINED = 256  # bytes of a training window
 WINDOW = 128
-HELD_OUT = 10  # every tenth file is never trained on
+HELD_OUT = 10  # every tenth file is held out
 BATCH, RATE = 4, 4e-3
 STREAMS, CHUNK = 8, 64
 WEIGHTS = Path("models") / "endless.safetensors"
@@ -51,7 +51,7 @@ CONFIG = ModelConfig(
 
 
 def sources() -> tuple[list[bytes], list[bytes]]:
-    """The standard library's modules, those trained on and those held out."""
+    """The standard library's modules: those for training, and those held out."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("**/*.py"))
     files = [file for file in files if not {"site-packages", "test", "idlelib"} & set(file.parts)]
     random.Random(0).shuffle(files)
@@ -61,7 +61,7 @@ def sources() -> tuple[list[bytes], list[bytes]]:
 
 
 def train(minutes: float) -> Model:
-    """A model that has learned windows of TRAINED bytes for so long; from disk if it was made before."""
+    """A model trained for `minutes` on windows of TRAINED bytes; loaded if it was trained before."""
     mx.random.seed(0)
     model = Model(CONFIG)
     if WEIGHTS.exists():
@@ -88,19 +88,19 @@ def train(minutes: float) -> Model:
 
 
 def loss(model: Model, windows: mx.array) -> mx.array:
-    """Mean cross-entropy of each byte of `windows` (B, L + 1) after those before it."""
+    """Mean cross-entropy of the next byte in `windows` (B, L + 1)."""
     return nn.losses.cross_entropy(model(windows[:, :-1]), windows[:, 1:]).mean()
 
 
 def streams(length: int) -> mx.array:
-    """Held-out sources (STREAMS, length + 1), each of several files."""
+    """Held-out text (STREAMS, length + 1), each row of several files."""
     data = np.frombuffer(b"\n".join(sources()[1]), np.uint8)
     starts = np.linspace(0, len(data) - length - 1, STREAMS).astype(int)
     return mx.array(np.stack([data[i : i + length + 1] for i in starts]).astype(np.int32))
 
 
 def perplexities(model: Model, cache: list[Any], text: mx.array) -> np.ndarray:
-    """Perplexity of each TRAINED bytes of `text` (B, L + 1) read through `cache`."""
+    """Perplexity of every TRAINED bytes of `text` (B, L + 1), fed through `cache`."""
     entropies = []
     for start in range(0, text.shape[1] - 1, CHUNK):
         chunk = text[:, start : start + CHUNK + 1]
@@ -112,7 +112,7 @@ def perplexities(model: Model, cache: list[Any], text: mx.array) -> np.ndarray:
 
 
 def caches(model: Model) -> dict[str, list[Any]]:
-    """What is compared."""
+    """The caches to compare, by name."""
     left_behind: list[Any] = make_prompt_cache(model, max_size=WINDOW)
     for layer in left_behind:
         layer.rotation = None
@@ -143,7 +143,7 @@ def plot(curves: dict[str, np.ndarray]) -> None:
 
 
 def main() -> None:
-    """Train if need be, read the streams, print the table and draw the plot."""
+    """Train if needed, measure, print the table and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--length", type=int, default=20 * TRAINED)

@@ -1,10 +1,10 @@
-"""The plan's estimate of memory against what is taken: models, weights' bits, contexts, caches' bits.
+"""The memory plan's estimate beside the measured peak, by model, bits, context and KV cache.
 
     python -m benchmarks.estimate
 
-Each line is a fresh process that loads a checkpoint of random weights by the plan, with the family's
-shapes and fewer layers, fills the cache with random rows but for a last chunk of a prompt, feeds that
-chunk and decodes a token. Loading counts.
+Each line is a fresh process. It loads a checkpoint with random weights, a family shape and fewer layers,
+fills the KV cache with random rows up to the last chunk of a prompt, prefills that chunk and decodes a
+token. The peak includes loading.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# shape, layers, bits of weights; context, window, bits of the cache
+# shape, layers, bits of the weights; context, window, bits of the KV cache
 Case = tuple[str, int, int, int, int | None, int | None]
 CASES: list[Case] = [
     ("0.6b", 4, 4, 2048, None, None),

@@ -2,8 +2,8 @@
 
     MLX_QWEN3_MEMORY=9.3GB python -m benchmarks.large --shape 14b --folder /tmp
 
-The weights are random, and written a shard at a time. `MLX_QWEN3_MEMORY` limits the plan, so that it leaves no
-memory for fp32 copies of weights, which the CPU would make. Prints the plan and the measured peaks.
+The weights are random, and written a shard at a time. `MLX_QWEN3_MEMORY` limits the plan, so that it leaves
+no memory for fp32 copies of weights, which the CPU would make. Prints the plan and the measured peaks.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""mlx-lm's learned quantization beside our calibration: GPTQ, AWQ and DWQ of its package on the same text.
+"""mlx-lm's GPTQ, AWQ and DWQ beside our calibrated quantization, on the same text.
 
     python -m benchmarks.learned --model models/draft
 
-4 bits in groups of 64 everywhere, embedding included, so that all are of one size. Each method runs through
-mlx-lm's own functions, with the settings of its command line but for text and size; DWQ (default learning
-rate) starts from plain rounding and from our calibrated weights. Measured as `benchmarks.recipes` does.
+All use 4 bits in groups of 64, for the embedding too, so that the sizes are equal. The methods are mlx-lm's
+own functions with the defaults of its command line, except for text and size. DWQ starts from plain
+rounding (at its default learning rate and at 1e-4) and from our calibrated weights. Measured as in
+`benchmarks.recipes`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def awq(source: Path, windows: mx.array, _work: Path) -> Any:
 
 
 def dwq(rate: float, **options: Any) -> Callable[[Path, mx.array, Path], Any]:
-    """DWQ from what our `convert` makes with `options`."""
+    """DWQ, started from what `convert(**options)` makes."""
 
     def learn(source: Path, windows: mx.array, work: Path) -> Any:
         mlx_qwen3.convert(source, work / "student", force=True, **options)
@@ -78,7 +79,7 @@ def dwq(rate: float, **options: Any) -> Callable[[Path, mx.array, Path], Any]:
 
 
 def measure(name: str, model: Any, source: Path, data: list[Any], work: Path, seconds: float) -> Row:
-    """Save as the tool would, load, compare."""
+    """Save as mlx-lm's command does, load, and compare with the reference."""
     model.set_dtype(mx.bfloat16)
     save_model(work / "out", model)
     config = json.loads((source / "config.json").read_text()) | {"quantization": SETTINGS}

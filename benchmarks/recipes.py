@@ -1,10 +1,10 @@
-"""What each recipe loses: KL to the full-precision model, perplexity and agreement, on held-out text.
+"""Quality of each recipe: KL to the full-precision model, perplexity and agreement, on held-out text.
 
     python -m benchmarks.trained --out models/trained-2m --from-demo --minutes 5
     python -m benchmarks.recipes --model models/trained-2m --plot docs/recipes.png
 
-The checkpoint is converted by every recipe, calibrated on conversations of one seed and measured on those of
-others. Only what the assistant writes counts. Prints a table, and draws size against loss.
+Converts the checkpoint by each recipe, calibrated on conversations of one seed, and measures it on those of
+others. Only the assistant's tokens count. Prints a table, and draws size against loss.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Case:
 
 
 def cases(bits: int) -> list[Case]:
-    """What is compared at `bits`."""
+    """The cases at `bits`."""
     return [
         Case("plain", {"bits": bits}),
         Case("searched", {"bits": bits, "recipe": "searched"}),
@@ -67,7 +67,7 @@ def cases(bits: int) -> list[Case]:
 
 
 def conversations(seed: int, count: int) -> Iterator[Row]:
-    """Conversations as a user's calibration file holds them."""
+    """Conversations in the format of a calibration file."""
     rng = random.Random(seed)
     for _ in range(count):
         conversation = sample_conversation(rng, LATE)
@@ -86,7 +86,7 @@ def write_calibration(path: Path, seed: int = CALIBRATION_SEED, count: int = 400
 
 
 def evaluation(folder: Path, reference: Any, seed: int) -> list[tuple[Batch, mx.array]]:
-    """Held-out batches of the training mix, and what the reference says of them."""
+    """Held-out batches of the training mix, each with the reference's log probabilities."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     source = batches(tokenizer, seed, TOKENS_PER_BATCH, lambda: LATE, pool=256)
     chosen = [next(source) for _ in range(BATCHES)]
@@ -96,16 +96,16 @@ def evaluation(folder: Path, reference: Any, seed: int) -> list[tuple[Batch, mx.
 
 
 def logprobs(model: Any, batch: Batch) -> mx.array:
-    """Log-probabilities at the learned positions (N, V)."""
+    """Log probabilities at the learned positions (N, V)."""
     logits = model(mx.array(batch.inputs))
     chosen = logits.reshape(-1, logits.shape[-1])[mx.array(batch.learned)].astype(mx.float32)
     return chosen - mx.logsumexp(chosen, axis=-1, keepdims=True)
 
 
 def compare(model: Any, data: list[tuple[Batch, mx.array]]) -> Row:
-    """KL(reference || model) in nats, perplexities, share of equal likeliest tokens.
+    """KL(reference || model) in nats per token, both perplexities, and the share of equal top tokens.
 
-    data: batches, each with the reference's log-probabilities.
+    data: batches, each with the reference's log probabilities.
     """
     kl = loss = full_loss = agree = 0.0
     count = 0
@@ -130,7 +130,7 @@ def measure(
 ) -> Row:
     """Convert by `case`, and compare with the source on every evaluation set.
 
-    sizes: bits per weight of the cases before.
+    sizes: bits per weight of earlier cases, by name.
     """
     options = case.options | ({"calibrate": calibration} if case.calibrated else {})
     if case.as_large_as:
@@ -146,7 +146,7 @@ def measure(
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown; KL is compared with plain rounding to the same bits."""
+    """A table in Markdown. KL is compared with plain rounding to the same bits."""
     plain = {row["options"]["bits"]: row["kl"] for row in rows if row["name"] == "plain"}
     lines = ["| recipe | bits a weight | KL (of 3 sets) | against plain | perplexity | same top token |"]
     lines.append("|---|---|---|---|---|---|")
@@ -161,7 +161,7 @@ def table(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row], path: Path, title: str) -> None:
-    """Size against loss, a line for each recipe."""
+    """Draw size against loss, with a line for each recipe."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -169,7 +169,7 @@ def plot(rows: list[Row], path: Path, title: str) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
     lines: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:  # targets of all sizes are one line
+    for row in rows:  # target sizes form one line
         lines.setdefault(row["name"].partition(" of ")[0], []).append((row["bits_per_weight"], row["kl"]))
     for name, points in lines.items():
         points.sort()

@@ -1,10 +1,10 @@
-"""The worst stall of an event loop while the engine generates beside it, and of a thread that only ticks.
+"""How late an event loop is while the engine generates in the same process.
 
     python -m benchmarks.responsiveness [--model demo] [--seconds 20]
 
-A task of the loop sleeps for a millisecond, again and again, and notes by how much it woke too late,
-while two sessions answer: one through `asend` on the same loop, one in a thread. The prompt of each turn
-is long, so that prefill counts, too. The first figures are of the loop alone, for comparison.
+A task sleeps for a millisecond, again and again, and records how late it wakes. Meanwhile two sessions
+generate: one with `asend` on the same loop, one in a thread. The prompts are long, so that prefill counts
+too. The first line is of the loop alone, for comparison.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROMPT = "one two three four five. " * 100
 
 
 async def stalls(seconds: float) -> list[float]:
-    """By how much each tick came too late, in seconds."""
+    """How late each tick was, in seconds, sorted."""
     late, end = [], time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
         await asyncio.sleep(TICK)
@@ -30,7 +30,7 @@ async def stalls(seconds: float) -> list[float]:
 
 
 async def talk(engine: Engine, is_over: threading.Event) -> int:
-    """Turns on this loop until it is over; how many events arrived."""
+    """Run turns on this loop until `is_over`. Returns the number of events."""
     events = 0
     while not is_over.is_set():
         session = engine.session(thinking=False, sampling={"max_tokens": 200, "temperature": 1})
@@ -62,13 +62,13 @@ async def measure(model: str, seconds: float) -> None:
     await asyncio.to_thread(engine.close)
 
 
-def show(name: str, late: list[float]) -> None:
-    marks = [late[int(share * (len(late) - 1))] * 1000 for share in (0.5, 0.99, 0.999, 1)]
+def show(title: str, late: list[float]) -> None:
+    quantiles = [late[int(share * (len(late) - 1))] * 1000 for share in (0.5, 0.99, 0.999, 1)]
     shown = ", ".join(
-        f"{what} {mark:.1f} ms"
-        for what, mark in zip(("median", "99 %", "99.9 %", "worst"), marks, strict=True)
+        f"{name} {value:.1f} ms"
+        for name, value in zip(("median", "99 %", "99.9 %", "worst"), quantiles, strict=True)
     )
-    print(f"{name}: late by {shown} ({len(late):,} ticks)")
+    print(f"{title}: late by {shown} ({len(late):,} ticks)")
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""One sampling step over Qwen3's vocabulary: time beside mlx-lm, distribution beside transformers.
+"""Sampling one token from Qwen3's vocabulary: time beside mlx-lm, distribution beside transformers.
 
     python -m benchmarks.sampling
 
-From logits to a token as each engine's decode loop does it: mlx-lm's takes log-probabilities first.
-Both in one process, in turn; medians. Where torch and transformers are installed, what the filters
-leave of logits of several spreads is compared with transformers' own.
+Times are from logits to a token, as in each engine's decode loop (mlx-lm's computes log probabilities first).
+Both run in one process, in turn; medians. If torch and transformers are installed, the filtered distributions
+are compared with those of transformers, for logits of several spreads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 import mlx.core as mx  # isort: skip
 import numpy as np
 
-from mlx_qwen3.generation.sampling import Sampler, SamplingParams, filter_logits
+from mlx_qwen3.generation.filters import filter_logits
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.sampling import Sampler
 
 VOCABULARY = 151_936
 PARAMS = SamplingParams()  # Qwen's for thinking: temperature 0.6, top_p 0.95, top_k 20
@@ -28,7 +30,7 @@ Step = Callable[[mx.array], mx.array]
 
 
 def steps() -> dict[str, Step]:
-    """Logits (V,) -> a token, of each engine."""
+    """The function from logits (V,) to a token, of each engine."""
     from mlx_lm.sample_utils import make_sampler
 
     theirs = make_sampler(PARAMS.temperature, PARAMS.top_p, top_k=PARAMS.top_k)
@@ -41,7 +43,7 @@ def steps() -> dict[str, Step]:
 
 
 def times(repeat: int, dtype: mx.Dtype) -> dict[str, list[float]]:
-    """Milliseconds of each step, the engines in turn."""
+    """Milliseconds of each step, with the engines in turn."""
     engines = steps()
     found: dict[str, list[float]] = {name: [] for name in engines}
     for number in range(WARM_UP + repeat):
@@ -56,7 +58,7 @@ def times(repeat: int, dtype: mx.Dtype) -> dict[str, list[float]]:
 
 
 def farthest_from_transformers() -> float | None:
-    """The largest difference of any token's probability; None where transformers is not installed."""
+    """The largest difference in a token's probability; None if transformers is not installed."""
     try:
         import torch
         from transformers import generation
@@ -90,8 +92,8 @@ def main() -> None:
         cells = ", ".join(f"{name} {value:.2f} ms" for name, value in found.items())
         print(f"{str(dtype).removeprefix('mlx.core.'):9} {cells}: {theirs / ours:.1f}x")
     difference = farthest_from_transformers()
-    said = "transformers is not installed" if difference is None else f"differ by {difference:.0e} at most"
-    print(f"probabilities and transformers': {said}")
+    result = "transformers is not installed" if difference is None else f"differ by {difference:.0e} at most"
+    print(f"probabilities and transformers': {result}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
 """Speculative decoding: forward passes per token beside mlx-lm's, and the cost of drafting.
 
     python -m benchmarks.speculative                the demo with each drafter, and a text that is edited
-    python -m benchmarks.speculative --cost 0.6b    time of a pass by its rows, and of all wrong or right drafts
+    python -m benchmarks.speculative --cost 0.6b    time of a pass by its rows, and of wrong and right drafts
 
-The demo answers fixed prompts at several temperatures: with `demo-draft`, with n-grams of the text, and with
-mlx-lm's speculative decoding of the same two models (our modules). Passes per token and acceptance do not depend
-on the machine; times do.
+The demo answers fixed prompts at several temperatures: with `demo-draft`, with n-grams of the text, and
+with mlx-lm's speculative decoding of the same two models (our modules). Passes per token and acceptance do
+not depend on the machine; times do.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,11 +22,12 @@ import mlx_qwen3  # noqa: F401  # before mlx.core, so that it can bring a fast B
 
 import mlx.core as mx  # isort: skip
 
-
 from mlx_qwen3 import load_model, load_tokenizer, make_prompt_cache
 from mlx_qwen3.bench.shapes import make_checkpoint
+from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.generation.decode import SimpleSequence, decode_together
 from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.prefill import prefill
 from mlx_qwen3.generation.sampling import Sampler, TokenLogprobs
 from mlx_qwen3.generation.speculative.draft_length import Pace
 from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, NGramDrafter
@@ -136,21 +135,20 @@ class Demo:
                 sampler=sampler,
                 prompt_cache=cache,
             )
+            tokens: list[int] = []
             flags: list[bool] = []
-
-            def tokens() -> Iterator[int]:
-                for token, _, is_drafted in steps:
-                    flags.append(is_drafted)
-                    yield int(token)
-
             start = time.perf_counter()
-            said = self.until_end(tokens())
+            for token, _, is_drafted in steps:
+                tokens.append(int(token))
+                flags.append(is_drafted)
+                if tokens[-1] in self.ends:
+                    break
             count.seconds += time.perf_counter() - start
             # Each pass generates one token that is not drafted; the last pass may end within its draft.
             passes = len(flags) - sum(flags) + flags[-1]
-            count.tokens, count.passes = count.tokens + len(said), count.passes + passes
+            count.tokens, count.passes = count.tokens + len(tokens), count.passes + passes
             count.drafted, count.accepted = count.drafted + length * passes, count.accepted + sum(flags)
-            return said
+            return tokens
 
         return answer
 
@@ -161,69 +159,84 @@ class Demo:
 def compare_drafts(lengths: Sequence[int]) -> None:
     """Print a table for each temperature, with how many texts equal those without drafts."""
     demo = Demo()
-    ways: dict[str, Answer] = {"plain": demo.plain}
+    variants: dict[str, Answer] = {"plain": demo.plain}
     for length in lengths:
         drafter = ModelDrafter(demo.draft, longest=length)
         drafter.pace = Fixed(length)
-        ways[f"demo-draft, {length} tokens"] = demo.drafted(drafter)
-        ways[f"mlx-lm, demo-draft, {length} tokens"] = demo.mlx_lm(length)
-    ways["demo-draft, as it pays"] = demo.drafted(ModelDrafter(demo.draft))
-    ways["text, as it pays"] = demo.drafted(NGramDrafter())
-    for answer in ways.values():  # warm up
+        variants[f"demo-draft, {length} tokens"] = demo.drafted(drafter)
+        variants[f"mlx-lm, demo-draft, {length} tokens"] = demo.mlx_lm(length)
+    variants["demo-draft, as it pays"] = demo.drafted(ModelDrafter(demo.draft))
+    variants["text, as it pays"] = demo.drafted(NGramDrafter())
+    for answer in variants.values():  # warm up
         answer(demo.prompts[0], SamplingParams(seed=1), Count())
     for temperature in TEMPERATURES:
         print(f"\nT {temperature}\n\n| | passes per token | accepted | tokens/s |\n|---|---|---|---|")
-        counts, said = compare(ways, demo.prompts, temperature)
+        counts, answers = compare(variants, demo.prompts, temperature)
         for name, count in counts.items():
-            same = sum(one == other for one, other in zip(said[name], said["plain"], strict=True))
+            same = sum(
+                drafted == plain for drafted, plain in zip(answers[name], answers["plain"], strict=True)
+            )
             print(count.line(name) + ("" if "mlx-lm" in name else f" {same} of {len(demo.prompts)} as plain"))
 
 
 def compare(
-    ways: dict[str, Answer], prompts: list[list[int]], temperature: float
+    variants: dict[str, Answer], prompts: list[list[int]], temperature: float
 ) -> tuple[dict[str, Count], dict[str, list[list[int]]]]:
-    counts = {name: Count() for name in ways}
-    said: dict[str, list[list[int]]] = {name: [] for name in ways}
+    counts = {name: Count() for name in variants}
+    answers: dict[str, list[list[int]]] = {name: [] for name in variants}
     for seed, prompt in enumerate(prompts):
         params = SamplingParams(temperature=temperature, seed=seed)
-        for name, answer in ways.items():  # in turn, so that all run under the same conditions
-            said[name].append(answer(prompt, params, counts[name]))
-    return counts, said
+        for name, answer in variants.items():  # in turn, so that all run under the same conditions
+            answers[name].append(answer(prompt, params, counts[name]))
+    return counts, answers
 
 
 class Reciter:
-    """A stand-in for a model that generates `text`."""
+    """A stand-in for a model that generates `text`. Its hidden state is the id of the next token."""
 
     def __init__(self, prompt: Sequence[int], text: Sequence[int], vocab_size: int):
         self._ids, self._vocab_size = [*prompt, *text], vocab_size
 
+    def make_cache(self, **options: Any) -> list[Any]:
+        from mlx_qwen3.cache.kv import KVCache
+
+        del options
+        return [KVCache()]
+
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
-        start = cache[0].offset
-        rows = mx.zeros((1, 1, inputs.shape[1], 4))
+        return self.output_head(self.hidden_states(inputs, cache))
+
+    def hidden_states(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
+        start, count = cache[0].offset, inputs.shape[1]
+        rows = mx.zeros((1, 1, count, 4))
         cache[0].update_and_fetch(rows, rows)
-        following = self._ids[start + 1 : start + 1 + inputs.shape[1]]
-        following += [0] * (inputs.shape[1] - len(following))
-        return mx.where(mx.arange(self._vocab_size) == mx.array(following)[:, None], 1.0, 0.0)[None]
+        next_ids = self._ids[start + 1 : start + 1 + count]
+        next_ids += [0] * (count - len(next_ids))
+        return mx.array(next_ids, mx.float32)[None, :, None]  # (1, L, 1)
+
+    def output_head(self, hidden: mx.array) -> mx.array:
+        return (hidden == mx.arange(self._vocab_size)).astype(mx.float32)  # (1, L, V)
+
+    def scale_positions(self, scaling: object) -> None:
+        """It has no positions."""
 
 
 def edit_text(path: Path, every: int) -> tuple[float, float]:
     """Passes per token and acceptance when a text is repeated with every `every`-th word changed."""
-    from mlx_qwen3.cache.kv import KVCache
-
     tokenizer = load_tokenizer("demo")
     words = path.read_text().split(" ")
     changed = [word if place % every else word[::-1] + "x" for place, word in enumerate(words, 1)]
     prompt = tokenizer.encode("Change some words of this:\n" + " ".join(words) + "\nChanged:\n")
     text = tokenizer.encode(" ".join(changed))
-    drafter, cache = NGramDrafter(), [KVCache()]
+    drafter = NGramDrafter()
     drafter.pace = Fixed(drafter.pace.longest)
     model = Reciter(prompt, text, tokenizer.vocab_size)
-    list(prefill(model, prompt[:-1], cache))
-    list(drafter.begin(prompt[:-1]))
-    run = Speculation(model, cache, Sampler(SamplingParams(temperature=0), tokenizer.vocab_size), drafter)
-    with closing(run.decode(prompt[-1:])) as tokens:
-        assert list(islice(tokens, len(text))) == text
-    return run.passes / len(text), run.accepted / run.drafted
+    sampler = Sampler(SamplingParams(temperature=0), tokenizer.vocab_size)
+    run = SimpleSequence(prompt, sampler, PromptCache(model), len(text), drafter)
+    for _ in decode_together(model, [run], size=1):
+        pass
+    assert run.tokens == text
+    return (run.decode_passes + 1) / len(text), run.accepted / run.drafted  # prefill chose the first token
 
 
 def measure_cost(shape: str, bits: int) -> None:
@@ -257,7 +270,7 @@ class Guess(NGramDrafter):
 
     def __init__(self, is_right: bool):
         super().__init__(longest=8)
-        self.said: list[int] = []
+        self.tokens: list[int] = []
         self._is_right, self._place = is_right, 0
 
     def extend(self, token: int) -> None:
@@ -269,7 +282,7 @@ class Guess(NGramDrafter):
 
     def draft(self, count: int, sampler: Sampler) -> mx.array:
         del sampler
-        right = self.said[self._place - 1 : self._place - 1 + count]
+        right = self.tokens[self._place - 1 : self._place - 1 + count]
         return mx.array([token + (not self._is_right) for token in right], mx.uint32)
 
 
@@ -279,17 +292,18 @@ PLAIN: list[int] = []
 def decode_with(model: Any, name: str, drafter: Guess | None, tokens: int = 60) -> str:
     sampler = Sampler(SamplingParams(temperature=0), model.args.vocab_size)
     if drafter is not None:
-        drafter.said = PLAIN
+        drafter.tokens = PLAIN
     run = SimpleSequence(list(range(128)), sampler, PromptCache(model), tokens + 1, drafter)
     for _ in decode_together(model, [run], size=1):
         pass
-    said = run.tokens
     rate = tokens / (time.perf_counter() - run.times.first_token)
-    PLAIN[:] = PLAIN or said
+    PLAIN[:] = PLAIN or run.tokens
     passes = (
-        f"{(run.decode_passes + 1) / len(said):.2f} | {run.accepted} of {run.drafted}" if drafter else "1 | -"
+        f"{(run.decode_passes + 1) / len(run.tokens):.2f} | {run.accepted} of {run.drafted}"
+        if drafter
+        else "1 | -"
     )
-    return f"| {name} | {rate:.2f} | {passes} |" + ("" if said == PLAIN else " other tokens")
+    return f"| {name} | {rate:.2f} | {passes} |" + ("" if run.tokens == PLAIN else " other tokens")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""How long a person waits: from `python chat.py --model demo` to the prompt, from "hi" to its first token.
+"""Time from starting `python chat.py` to its prompt, and from "hi" to the first token of the answer.
 
     python -m benchmarks.startup [--repeat 5] [--model demo]
 
-The real program in a pseudo-terminal, as the tests drive it (needs the extra `test`). CPU seconds tell what
-the start costs where other work runs beside it.
+Runs the real program in a pseudo-terminal, as the tests do (needs the extra `test`). CPU seconds show the
+cost of the start on a busy machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FIRST = re.compile(r"first (\d+\.\d+) s")
 
 
 def once(model: str) -> tuple[float, float, float, float]:
-    """Seconds to the prompt, and of the CPU; from Enter to the end of the answer to "hi", to its start."""
+    """Seconds until the prompt, of CPU until then, of the whole answer to "hi", and until its first token."""
     with tempfile.TemporaryDirectory() as home:
         start = time.perf_counter()
         with Terminal(Path(home), "--model", model, "--no-think") as terminal:

@@ -1,11 +1,11 @@
-"""Makes full-precision checkpoints to measure conversions on: rounding costs show on trained weights only.
+"""Makes full-precision checkpoints to measure conversions on: only trained weights show the cost of rounding.
 
     python -m benchmarks.trained --out models/trained --minutes 20    # the demo, trained on without rounding
     python -m benchmarks.trained --out models/draft --run RUN         # a run of training/ before it rounds
 
-The demo's weights are on a 4-bit grid; trained on without rounding, on its own data, they leave it. A RUN is
-the folder of `training.train` or `training.draft` while the last column of its log.csv is 0: nothing is
-rounded yet. Writes bf16 weights, as published models have.
+The demo's weights are on a 4-bit grid. Further training on its own data, without rounding, moves them off
+it. RUN is the folder of `training.train` or `training.draft` while the last column of its log.csv is 0,
+which means that nothing is rounded yet. Writes bf16 weights, as published models have.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mlx_qwen3.model.qwen3 import Model
 from training import train
 from training.data import TEMPLATE_FILE
 
-NEVER = 2.0  # share of the time after which weights are rounded while they are trained
-RATE = 0.5  # of the full learning rate: the weights are good already
+NEVER = 2.0  # share of the time after which training rounds the weights: never
+RATE = 0.5  # of the full learning rate: the weights are trained already
 TOKENS_PER_STEP = 1024
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
@@ -46,7 +46,7 @@ def demo_parameters() -> dict[str, Any]:
 
 
 def train_on(folder: Path, minutes: float) -> dict[str, Any]:
-    """The demo's parameters after `minutes` more of training in `folder`."""
+    """The demo's parameters after `minutes` of further training, with checkpoints in `folder`."""
     for name in TOKENIZER:
         shutil.copy(DEMO_FOLDER / name, folder)
     train.MUON_RATE *= RATE
@@ -60,7 +60,7 @@ def train_on(folder: Path, minutes: float) -> dict[str, Any]:
 
 
 def write(parameters: dict[str, Any], settings: dict[str, Any], tokenizer: Path, folder: Path) -> None:
-    """A folder as published ones are: bf16 weights, config, tokenizer, template."""
+    """Write a checkpoint as published: bf16 weights, config, tokenizer, template."""
     model = Model(ModelConfig.from_dict(settings))
     model.update(parameters)
     weights = {name: value.astype(mx.bfloat16) for name, value in tree_flatten(model.parameters())}

@@ -1,12 +1,12 @@
-"""Fifty turns of a chat: how many tokens each engine reads again, and whether its prompts are the template's.
+"""A chat of fifty turns: the tokens each engine prefills again, and whether its prompts match the template.
 
     python -m benchmarks.turns [--turns 50] [--model demo]
 
-Ours is `Session`; the peers are mlx-lm's own programs: `mlx_lm.server`, asked by a client that sends the
-conversation back as OpenAI's clients do, and `mlx_lm.chat`, whose loop is fed and whose prompts are
-counted. Modes are mixed from turn to turn by Qwen's hard and soft switches (mlx_lm.chat has none of its
-own, so there the soft one is typed). Greedy, at most 100 tokens a turn. Each engine answers for itself,
-so conversations differ a little.
+Ours is `Session`. The others are mlx-lm's own programs: `mlx_lm.server`, with a client that sends the whole
+conversation back as OpenAI's clients do, and `mlx_lm.chat`, with its input loop replaced and its prompts
+counted. Thinking changes from turn to turn, by the template's switch and by `/no_think` in the message
+(mlx_lm.chat has only the latter). Sampling is greedy, with at most 100 tokens a turn. Each engine generates
+its own answers, so the conversations differ a little.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MOST_TOKENS = 100
 
 @dataclass(frozen=True)
 class Question:
-    """thinks: by the hard switch. soft: `/think`, `/no_think` or nothing, at the end of the text."""
+    """One message. thinks: the template's switch. soft: ` /no_think`, or nothing, at the message's end."""
 
     text: str
     thinks: bool
@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens of one turn: of the prompt, read once Enter was pressed, read before that."""
+    """Tokens of one turn: of the prompt, prefilled after the message was sent, and prefilled ahead of it."""
 
     prompt: int
     read: int
@@ -63,7 +63,7 @@ def questions(turns: int) -> Iterator[Question]:
 
 
 def ours(model: str, turns: int, prepares: bool, budget: int | None) -> list[Row]:
-    """prepares: whether the engine reads ahead between turns, as the chat has it do."""
+    """prepares: whether the engine prefills ahead between turns, as in the chat."""
     from mlx_qwen3 import Engine
 
     rows = []
@@ -76,7 +76,7 @@ def ours(model: str, turns: int, prepares: bool, budget: int | None) -> list[Row
             ahead = _read_ahead(session) if prepares else 0
             prompt = session.prompt_ids([*session.messages, {"role": "user", "content": text}])
             stats = session.ask(text).stats
-            on_template = session._slot.cache.ids[: len(prompt)] == prompt
+            on_template = _cached_ids(session)[: len(prompt)] == prompt
             rows.append(
                 Row(stats.prompt_tokens, stats.prompt_tokens - stats.cached_tokens, ahead, on_template)
             )
@@ -84,18 +84,23 @@ def ours(model: str, turns: int, prepares: bool, budget: int | None) -> list[Row
 
 
 def _read_ahead(session: Any) -> int:
-    """Have the engine read what it can, and wait for it; how many tokens that were."""
+    """Prefill ahead and wait. Returns the number of tokens."""
     from mlx_qwen3.cache.prompt_cache import common_prefix
 
-    before = list(session._slot.cache.ids) if session._slot.cache else []
-    session.prepare()
-    session._lane.job.wait()
-    after = session._slot.cache.ids
+    before = _cached_ids(session)
+    session.prefill_ahead()
+    session._jobs.job.finished.wait()
+    after = _cached_ids(session)
     return len(after) - common_prefix(before, after)
 
 
+def _cached_ids(session: Any) -> list[int]:
+    cache = session._cache.cache
+    return list(cache.ids) if cache is not None else []
+
+
 def server(model: str, turns: int) -> list[Row]:
-    """`mlx_lm.server`, whose answers tell how many tokens its cache held."""
+    """Run `mlx_lm.server`, whose replies report the cached tokens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -108,8 +113,8 @@ def server(model: str, turns: int) -> list[Row]:
         for question in questions(turns):
             messages.append({"role": "user", "content": question.text + question.soft})
             reply = _post(port, messages, question.thinks)
-            said, usage = reply["choices"][0]["message"], reply["usage"]
-            messages.append({"role": "assistant", "content": said.get("content") or ""})
+            message, usage = reply["choices"][0]["message"], reply["usage"]
+            messages.append({"role": "assistant", "content": message.get("content") or ""})
             cached = usage["prompt_tokens_details"]["cached_tokens"]
             rows.append(Row(usage["prompt_tokens"], usage["prompt_tokens"] - cached))
     finally:
@@ -147,13 +152,13 @@ def _post(port: int, messages: list[dict[str, str]], thinks: bool) -> Any:
 
 
 def chat(model: str, turns: int) -> list[Row]:
-    """`mlx_lm.chat`: its own loop, fed with the questions; what it gives its model is counted."""
+    """Run the loop of `mlx_lm.chat` on the questions, counting the tokens it gives its model."""
     from unittest import mock
 
     from mlx_lm import chat as program
 
     messages: list[dict[str, str]] = []
-    fed: list[int] = []  # everything the cache was given
+    fed: list[int] = []  # all tokens given to the cache
     rows: list[Row] = []
     asked = [question.text + ("" if question.thinks else " /no_think") for question in questions(turns)]
     generate = program.stream_generate

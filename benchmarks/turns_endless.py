@@ -1,10 +1,10 @@
-"""A thousand turns in one window: does memory stay flat, and speed?
+"""Memory and speed over a thousand turns in one sliding window.
 
     python -m benchmarks.turns_endless [--turns 1000] [--window 2048] [--bits 4] [--model demo]
 
-One session asks the model for sums, with a rotating quantized cache and no end. Every turn is measured:
-the cache's bytes, MLX's active and peak memory, the process's resident memory, the turn's seconds.
-Prints the figures of each tenth of the turns as it goes.
+One session with a rotating quantized KV cache asks the model for sums. Each turn records the bytes of the
+cache, MLX's active and peak memory, the resident memory of the process, and seconds. Prints figures for each
+tenth of the turns.
 """
 
 from __future__ import annotations
@@ -39,14 +39,19 @@ def main() -> None:
             start = time.perf_counter()
             reply = session.ask(f"what is {rng.randrange(100)}+{rng.randrange(100)}?")
             seconds, stats = time.perf_counter() - start, reply.stats
-            sizes = session.cache_bytes, mx.get_active_memory(), process.memory_info().rss, stats.peak_memory
+            sizes = (
+                session.cache_info.nbytes,
+                mx.get_active_memory(),
+                process.memory_info().rss,
+                stats.peak_memory,
+            )
             rows.append((*sizes, seconds, stats.tokens_per_second))
             if turn % tenth == 0:
                 print(f"| {turn + 1 - tenth} to {turn} | {figures(rows[-tenth:])} |", flush=True)
 
 
 def figures(rows: list[tuple[float, ...]]) -> str:
-    """The greatest sizes and the median times of some turns."""
+    """The largest sizes and the median times of `rows`."""
     *sizes, seconds, speed = zip(*rows, strict=True)
     shown = " | ".join(f"{max(values) / 1e6:.2f} MB" for values in sizes)
     return f"{shown} | {median(seconds):.3f} | {median(speed):.0f}"
