@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from mlx_qwen3.errors import PromptTooLongError, Qwen3Error, Suggestion
+import shlex
 
-FLAGS = {"calibration": "--calibrate"}
-"""Parameters whose flag is not their own name."""
+from mlx_qwen3.errors import PromptTooLongError, Qwen3Error, Suggestion
 
 
 def error_line(error: Qwen3Error) -> str:
@@ -20,11 +19,10 @@ def chat_error_line(error: Qwen3Error) -> str:
 
 
 def _as_flags(suggestion: Suggestion) -> str:
-    return " ".join(
-        flag if value is True else f"{flag} {'...' if value is ... else value}"
-        for flag, value in ((_flag(name), value) for name, value in suggestion.items())
-    )
+    return " ".join(_as_flag(parameter, value) for parameter, value in suggestion.items())
 
 
-def _flag(parameter: str) -> str:
-    return FLAGS.get(parameter, f"--{parameter.replace('_', '-')}")
+def _as_flag(parameter: str, value: object) -> str:
+    """`--kv-bits 4`, `--force` for True, or `--context ...` for a value the user chooses."""
+    flag = f"--{parameter.replace('_', '-')}"
+    return flag if value is True else f"{flag} {'...' if value is ... else shlex.quote(str(value))}"

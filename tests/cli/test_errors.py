@@ -18,14 +18,15 @@ ERROR = InsufficientMemoryError(
 
 def test_suggestions_are_python_arguments_in_the_library() -> None:
     assert str(ERROR) == f"{ERROR.problem}; try kv_bits=4, kv_bits=8 with context=8192 or model='8b'"
-    assert str(Qwen3Error("a", [{"calibration": ...}])) == "a; try calibration=..."
+    assert str(Qwen3Error("a", [{"calibrate": ...}])) == "a; try calibrate=..."
     assert str(Qwen3Error("nothing to suggest")) == "nothing to suggest"
 
 
 def test_suggestions_are_flags_on_the_command_line() -> None:
     assert error_line(ERROR) == f"{ERROR.problem}; try --kv-bits 4, --kv-bits 8 --context 8192 or --model 8b"
     assert error_line(Qwen3Error("a", [{"force": True}])) == "a; try --force"
-    assert error_line(Qwen3Error("a", [{"calibration": ...}])) == "a; try --calibrate ..."
+    assert error_line(Qwen3Error("a", [{"calibrate": ...}])) == "a; try --calibrate ..."
+    assert error_line(Qwen3Error("a", [{"model": "my models/4b"}])) == "a; try --model 'my models/4b'"
 
 
 def test_the_chat_names_the_command_that_makes_room() -> None:
