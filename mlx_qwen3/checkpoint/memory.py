@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.cache.config import CacheConfig
+from mlx_qwen3.generation.prefill import FIRST_CHUNK, LARGEST_CHUNK
 from mlx_qwen3.model.attention_kernels import TILE_KEYS, TILE_QUERIES, TILE_SCORES
 from mlx_qwen3.model.config import ModelConfig
 
-# The size that prefill's chunks end at: the largest on a GPU, the first one on a CPU, which is slow.
-CPU_CHUNK, GPU_CHUNK = 256, 2048
+# Prefill starts with the first chunk size. A GPU is fast enough for the largest, a CPU stays at the first.
+CPU_CHUNK, GPU_CHUNK = FIRST_CHUNK, LARGEST_CHUNK
 # Arrays of a chunk alive at once, in multiples of: queries, keys and values (before and after RoPE, and
 # partial sums); the feed-forward's width (gate, up, their product); the hidden size.
 ATTENTION_ARRAYS, MLP_ARRAYS, HIDDEN_ARRAYS = 4.5, 3.0, 3.0

@@ -138,7 +138,11 @@ def changed(asked: MemoryRequest, suggestion: Suggestion) -> MemoryRequest:
 
 
 def test_the_chunks_planned_for_are_those_prefill_comes_to() -> None:
-    assert (memory.CPU_CHUNK, memory.GPU_CHUNK) == (prefill.FIRST_CHUNK, prefill.LARGEST_CHUNK)
+    sizes = prefill.AdaptiveChunkSize()
+    assert sizes.size == memory.CPU_CHUNK
+    for _ in range(10):
+        sizes.record(sizes.size, seconds=0.01)
+    assert sizes.size == memory.GPU_CHUNK
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
