@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
-from mlx_qwen3.tools.function_schema import arguments_model, json_schema, read_docstring
+from mlx_qwen3.tools.function_schema import CallableInfo, arguments_model, json_schema, read_docstring
 from mlx_qwen3.tools.output_text import bytes_to_text, error_output
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class FunctionTool(Tool):
     """A Python function the model may call; made by `@tool`. Calling the object calls the function.
 
     Args:
-        function: A function whose parameters all have types.
+        function: A function, `functools.partial` or callable object whose parameters all have types.
         name: The tool's name; None for the function's name.
         timeout: The seconds a call may take.
 
@@ -37,12 +37,13 @@ class FunctionTool(Tool):
         if not callable(function):
             raise ToolError(f"@tool goes on a function, not on {type(function).__name__}")
         _check_options(name, timeout)
-        names = set(inspect.signature(function).parameters)
-        description, parameter_docs = read_docstring(function.__doc__ or "", names)
-        self._model = arguments_model(function, parameter_docs)
-        super().__init__(name or function.__name__, description, json_schema(self._model))
+        info = CallableInfo(function)
+        description, parameter_docs = read_docstring(info.docstring, info.documented_names)
+        self._model = arguments_model(info, parameter_docs)
+        super().__init__(name or info.name, description, json_schema(self._model))
         self.function, self.timeout = function, timeout
-        functools.update_wrapper(cast("Callable[..., Any]", self), function)
+        # Without its attributes: one called `name` would replace the tool's.
+        functools.update_wrapper(cast("Callable[..., Any]", self), function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
@@ -99,7 +100,8 @@ def tool(
     The docstring is the tool's description. Lines such as `city: the city's name` describe parameters.
 
     Args:
-        function: A function whose parameters all have types. It may be async.
+        function: A function, `functools.partial` or callable object whose parameters all have types. It
+            may be async. The model neither sees nor chooses what a partial has bound.
         name: The tool's name; None for the function's name.
         timeout: The seconds a call may take.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -15,6 +16,50 @@ if TYPE_CHECKING:
 _HEADING = re.compile(r"(Args|Arguments|Parameters):$")
 _END = re.compile(r"(Returns?|Raises|Yields|Examples?|Notes?):|:returns?:|:raises")
 _ENTRY = re.compile(r"(?::param )?\s*(\w+)\s*(?:\([^)]*\))?:\s*(.*)")
+
+
+class CallableInfo:
+    """The name, docstring, types and parameters of a function, `functools.partial` or callable object.
+
+    Arguments bound by a partial are no parameters: they are not the model's to see or choose.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.name = getattr(function, "__name__", "")
+        docs = [vars(function).get("__doc__")] if isinstance(function, functools.partial) else []
+        bound: set[str] = set()
+        target = function
+        while isinstance(target, functools.partial):
+            bound |= target.keywords.keys()
+            target = target.func
+        self.name = self.name or getattr(target, "__name__", "") or type(target).__name__
+        if not (inspect.isroutine(target) or inspect.isclass(target) or hasattr(target, "__wrapped__")):
+            docs += [type(target).__call__.__doc__]
+            self._typed = type(target).__call__
+        else:
+            self._typed = target
+        docs += [target.__doc__]
+        self.docstring = next((text for text in docs if text), "")
+        try:
+            parameters = inspect.signature(function).parameters.values()
+            # The docstring's lines about bound parameters are left out of the description, too.
+            self.documented_names = bound | set(inspect.signature(self._typed).parameters)
+        except (TypeError, ValueError) as error:
+            raise ToolError(f"tool {self.name}: its parameters cannot be read: {error}") from error
+        self._parameters = [parameter for parameter in parameters if parameter.name not in bound]
+
+    def typed_parameters(self) -> list[tuple[inspect.Parameter, Any]]:
+        """Each parameter with its type. Raises ToolError if it has none, or cannot be passed by name."""
+        try:
+            hints = get_type_hints(self._typed, include_extras=True)
+        except (NameError, TypeError) as error:
+            raise ToolError(f"tool {self.name}: a type cannot be read: {error}") from error
+        for parameter in self._parameters:
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise ToolError(f"tool {self.name}: parameter {parameter} cannot be given by name")
+            if parameter.name not in hints:
+                raise ToolError(f"tool {self.name}: parameter {parameter.name} has no type")
+        return [(parameter, hints[parameter.name]) for parameter in self._parameters]
 
 
 def read_docstring(text: str, names: set[str]) -> tuple[str, dict[str, str]]:
@@ -43,7 +88,7 @@ def read_docstring(text: str, names: set[str]) -> tuple[str, dict[str, str]]:
     return "\n".join(description).strip(), parameters
 
 
-def arguments_model(function: Callable[..., Any], docs: dict[str, str]) -> type[BaseModel]:
+def arguments_model(function: CallableInfo, docs: dict[str, str]) -> type[BaseModel]:
     """A pydantic model of the function's arguments. The alias of a field is the parameter's name.
 
     Fields are numbered: pydantic refuses names that a parameter may have (`_private`, `model_config`).
@@ -52,9 +97,8 @@ def arguments_model(function: Callable[..., Any], docs: dict[str, str]) -> type[
     from pydantic import ConfigDict, Field, create_model
     from pydantic.errors import PydanticUserError
 
-    name = getattr(function, "__name__", "tool")
     fields: dict[str, Any] = {}
-    for number, (parameter, annotation) in enumerate(_parameters(function, name)):
+    for number, (parameter, annotation) in enumerate(function.typed_parameters()):
         default = ... if parameter.default is parameter.empty else parameter.default
         annotation, description = _split_annotated(annotation, docs.get(parameter.name))
         fields[f"argument_{number}"] = (
@@ -62,24 +106,9 @@ def arguments_model(function: Callable[..., Any], docs: dict[str, str]) -> type[
             Field(default, alias=parameter.name, description=description),
         )
     try:
-        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        return create_model(function.name, __config__=ConfigDict(extra="forbid"), **fields)
     except (PydanticUserError, TypeError, ValueError) as error:
-        raise ToolError(f"tool {name}: {str(error).splitlines()[0]}") from error
-
-
-def _parameters(function: Callable[..., Any], name: str) -> list[tuple[inspect.Parameter, Any]]:
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise ToolError(f"tool {name}: a type cannot be read: {error}") from error
-    parameters = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise ToolError(f"tool {name}: parameter {parameter} cannot be given by name")
-        if parameter.name not in hints:
-            raise ToolError(f"tool {name}: parameter {parameter.name} has no type")
-        parameters.append((parameter, hints[parameter.name]))
-    return parameters
+        raise ToolError(f"tool {function.name}: {str(error).splitlines()[0]}") from error
 
 
 def _split_annotated(annotation: Any, description: str | None) -> tuple[Any, str | None]:

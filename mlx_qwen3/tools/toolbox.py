@@ -166,16 +166,15 @@ class ToolBox:
 
 async def _call(tool: Tool, arguments: dict[str, Any]) -> ToolOutput:
     """Call a tool of any class; an error output if it breaks its promise to return one."""
-    output: object
     try:
-        output = await tool.call(arguments)
+        output: object = await tool.call(arguments)
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001  the model is told whatever a tool raises
         return error_output(error)
-    if not isinstance(output, ToolOutput):
-        return ToolOutput(f"{tool.name} returned no ToolOutput.", is_error=True)
-    return output
+    if isinstance(output, ToolOutput):
+        return output
+    return ToolOutput(f"{tool.name} returned no ToolOutput.", is_error=True)
 
 
 def _contained_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
