@@ -86,9 +86,7 @@ def plan(
     if target_bpw is None:
         return make(chosen)
     if calibration is None:
-        raise ConversionError(
-            "a target of bits per weight needs a text to measure on; give one (--calibrate)"
-        )
+        raise ConversionError("a target of bits per weight needs a text to measure on", [{"calibrate": ...}])
     return make(replace(chosen, allotted=allot(make(chosen), calibration, target_bpw)))
 
 

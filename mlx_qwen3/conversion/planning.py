@@ -146,7 +146,8 @@ def _check_quantization(original: Original, dequantize: bool) -> None:
     if quantization is not None and not dequantize:
         raise ConversionError(
             f"{original.path} is quantized already ({quantization.bits} bits); convert the original one, or "
-            "turn it back into 16 bits with dequantize (--dequantize)"
+            "turn it back into 16 bits",
+            [{"dequantize": True}],
         )
     if quantization is None and dequantize:
         raise ConversionError(f"{original.path} is not quantized; there is nothing to dequantize")

@@ -71,7 +71,7 @@ def check_recipe(
         mode = "unquantized weights" if quantization is None else quantization.mode
         raise ConversionError(f"{what} is for affine quantization, not for {mode}")
     if has_target and not is_calibrated:
-        raise ConversionError("a target of bits per weight needs a text to measure on (--calibrate FILE)")
+        raise ConversionError("a target of bits per weight needs a text to measure on", [{"calibrate": ...}])
     if has_target and recipe.is_mixed:
         raise ConversionError(f"recipe {recipe.name} chooses bits itself; with a target use searched")
     if is_calibrated and not recipe.searched and not has_target:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
+import mlx_qwen3
 from mlx_qwen3.cli import app
 from mlx_qwen3.cli.errors import chat_error_line, error_line
 from mlx_qwen3.errors import InsufficientMemoryError, PromptTooLongError, Qwen3Error
 
+PACKAGE = Path(mlx_qwen3.__file__).parent
 ERROR = InsufficientMemoryError(
     "14b needs 15.7 GB of memory, and 11.8 GB can be had",
     [{"kv_bits": 4}, {"kv_bits": 8, "context": 8192}, {"model": "8b"}],
@@ -48,3 +52,11 @@ def test_the_command_line_prints_one_line(monkeypatch: pytest.MonkeyPatch, capsy
 def test_an_error_survives_another_process() -> None:
     copy = pickle.loads(pickle.dumps(ERROR))
     assert (str(copy), copy.suggestions) == (str(ERROR), ERROR.suggestions)
+
+
+def test_no_message_outside_the_command_line_names_a_flag() -> None:
+    flag = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+    allowed = {"heatmap.py": "CSS variables", "gguf_file.py": "an option of pip"}
+    for path in PACKAGE.rglob("*.py"):
+        if "cli" not in path.relative_to(PACKAGE).parts and path.name not in allowed:
+            assert flag.findall(path.read_text(encoding="utf-8")) == [], path

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlx_qwen3.files import write_atomically
 from mlx_qwen3.conversion.verification.compare import TensorCheck
 from mlx_qwen3.conversion.verification.verify import Verification
 from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.files import write_atomically
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.weight")
 ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate", "gate_proj", "up_proj", "down_proj")

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.files import write_atomically
 from mlx_qwen3.conversion.checksums import sha256
 from mlx_qwen3.conversion.planning import Plan, Step
 from mlx_qwen3.conversion.verification.compare import TensorCheck
+from mlx_qwen3.files import write_atomically
 
 LEDGER = "finished"
 # Raised when the same plan comes to other bytes than before.

@@ -79,7 +79,7 @@ def _check_output(output: Path, force: bool) -> None:
     if not any(output.iterdir()):
         return
     if not force:
-        raise ConversionError(f"{output} exists; name another folder, or replace it with force (--force)")
+        raise ConversionError(f"{output} exists; name another folder or have it replaced", [{"force": True}])
     if not _is_checkpoint(output):
         raise ConversionError(f"{output} is not a checkpoint, so it is not replaced; name another folder")
 
