@@ -19,6 +19,8 @@ from mlx_qwen3 import errors, events
 
 PAGE = Path(__file__).parent / "api.md"
 WIDTH = 100  # columns of a signature
+# Public in engine/ and of no use to a program.
+INTERNAL = {"cache_nbytes", "call", "fingerprint", "load_cache", "new_cache", "new_drafter", "submit"}
 INTRO = """\
 # API
 
@@ -80,40 +82,48 @@ def of_constant(module: ModuleType, name: str) -> str:
 
 def of_class(value: type, node: ast.ClassDef, source: str) -> str:
     """The entry of a class: how it is made, its fields, and its public methods and properties."""
-    bases = [ast.get_source_segment(source, base) for base in node.bases]
-    head = f"class {node.name}" + (f"({', '.join(filter(None, bases))})" if bases else "")
-    lines, methods = [head], list[tuple[str, str]]()
+    bases = ", ".join(filter(None, (ast.get_source_segment(source, base) for base in node.bases)))
+    head = f"class {node.name}({bases})" if bases else f"class {node.name}"
+    doc = ast.get_docstring(node) or ""
+    fields, methods = list[str](), list[str]()
+    for name, (item, text) in members(value).items():
+        if not isinstance(item, Function):
+            fields += textwrap.indent(ast.get_source_segment(text, item) or "", "    ").splitlines()[:1]
+        elif name == "__init__":
+            head = signature(item, text, node.name)
+            doc = f"{doc}\n\n{ast.get_docstring(item) or ''}"
+        elif ast.get_docstring(item):
+            methods.append(of_method(item, text, node.name))
+    code = "\n".join([f"{head}:", *fields]) if fields else head
+    return "\n".join([entry(3, node.name, code, doc.strip()), *methods])
+
+
+def members(value: type) -> dict[str, tuple[ast.stmt, str]]:
+    """The public fields and methods of a class, each with the source it is in; an error's own alone."""
+    found: dict[str, tuple[ast.stmt, str]] = {}
     for owner in value.__mro__:
         inherits = owner is not value and issubclass(value, Exception)
         if inherits or not owner.__module__.startswith("mlx_qwen3"):
             continue
-        tree, text = parsed_class(owner)
+        tree, source = parsed_class(owner)
         for item in tree.body:
-            name = name_of(item)
-            if not name or name in [known for known, _ in methods] or f"    {name}: " in "\n".join(lines):
-                continue
-            if isinstance(item, Function):
-                methods.append((name, of_method(item, text, node.name)))
-            else:
-                lines += textwrap.indent(ast.get_source_segment(text, item) or "", "    ").splitlines()[:1]
-    shown = "\n".join([f"{head}:", *lines[1:]]) if lines[1:] else ""
-    made = next((text for name, text in methods if name == "__init__"), "")
-    rest = [text for name, text in methods if name != "__init__" and text]
-    return "\n".join([entry(3, node.name, made or shown or head, ast.get_docstring(node)), *rest])
+            name = "" if is_decorated(item, "overload", ".setter") else name_of(item)
+            if name and name not in INTERNAL:
+                found.setdefault(name, (item, source))
+    return found
 
 
 def of_method(node: Function, source: str, owner: str) -> str:
-    """The entry of a method or property; for `__init__` only how the class is called."""
-    if node.name == "__init__":
-        return signature(node, source, owner)
-    doc = ast.get_docstring(node)
-    decorators = {ast.get_source_segment(source, each) for each in node.decorator_list}
-    if any(decorator and decorator.endswith(".setter") for decorator in decorators) or doc is None:
-        return ""
-    if "property" in decorators:
-        returned = ast.get_source_segment(source, node.returns) if node.returns else None
-        return entry(4, f"{owner}.{node.name}", f"{node.name}: {returned}" if returned else "", doc)
-    return entry(4, f"{owner}.{node.name}", signature(node, source), doc)
+    """The entry of a method or property."""
+    returned = ast.get_source_segment(source, node.returns) if node.returns else None
+    code = f"{node.name}: {returned}" if is_decorated(node, "property") else signature(node, source)
+    return entry(4, f"{owner}.{node.name}", code, ast.get_docstring(node))
+
+
+def is_decorated(node: ast.stmt, *endings: str) -> bool:
+    """Whether one of the decorators of `node` ends so."""
+    decorators = node.decorator_list if isinstance(node, Function) else []
+    return any(ast.unparse(decorator).endswith(endings) for decorator in decorators)
 
 
 def name_of(node: ast.stmt) -> str:
