@@ -38,9 +38,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A line of the table: its name, what `convert` is told, whether it is given the calibration.
+    """A line of the table: its name, the options of `convert`, and whether it is calibrated.
 
-    as_large_as: name of the case whose bits per weight are its target.
+    as_large_as: the name of the case whose bits per weight are the target.
     """
 
     name: str

@@ -45,7 +45,7 @@ def steps() -> dict[str, Step]:
 def times(repeat: int, dtype: mx.Dtype) -> dict[str, list[float]]:
     """Milliseconds of each step, with the engines in turn."""
     engines = steps()
-    found: dict[str, list[float]] = {name: [] for name in engines}
+    milliseconds: dict[str, list[float]] = {name: [] for name in engines}
     for number in range(WARM_UP + repeat):
         logits = mx.random.normal((VOCABULARY,), scale=3, key=mx.random.key(number)).astype(dtype)
         mx.eval(logits)
@@ -53,8 +53,8 @@ def times(repeat: int, dtype: mx.Dtype) -> dict[str, list[float]]:
             start = time.perf_counter()
             mx.eval(step(logits))
             if number >= WARM_UP:
-                found[name].append(1e3 * (time.perf_counter() - start))
-    return found
+                milliseconds[name].append(1e3 * (time.perf_counter() - start))
+    return milliseconds
 
 
 def farthest_from_transformers() -> float | None:
@@ -87,9 +87,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=50)
     options = parser.parse_args()
     for dtype in (mx.float32, mx.bfloat16):
-        found = {name: median(values) for name, values in times(options.repeat, dtype).items()}
-        ours, theirs = found.values()
-        cells = ", ".join(f"{name} {value:.2f} ms" for name, value in found.items())
+        medians = {name: median(values) for name, values in times(options.repeat, dtype).items()}
+        ours, theirs = medians.values()
+        cells = ", ".join(f"{name} {value:.2f} ms" for name, value in medians.items())
         print(f"{str(dtype).removeprefix('mlx.core.'):9} {cells}: {theirs / ours:.1f}x")
     difference = farthest_from_transformers()
     result = "transformers is not installed" if difference is None else f"differ by {difference:.0e} at most"

@@ -31,9 +31,9 @@ def once(model: str) -> tuple[float, float, float, float]:
             terminal.type("hi")
             screen = terminal.wait("cached", seconds=600)
             answered = time.perf_counter() - start
-    found = FIRST.search(screen)
-    assert found, screen
-    return prompt, used, answered, float(found[1])
+    match = FIRST.search(screen)
+    assert match, screen
+    return prompt, used, answered, float(match[1])
 
 
 def main() -> None:

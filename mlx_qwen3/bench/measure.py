@@ -36,7 +36,7 @@ class Workload:
         tokens: Tokens generated after the first.
         repeat: Runs of each engine.
         limit: Seconds that one case may take. A slower engine gets a shorter prompt and fewer tokens;
-            rates are per token, and the result says how much it was given.
+            rates are per token, and the result says how much it ran.
     """
 
     prompts: Sequence[int] = (128, 1024)
