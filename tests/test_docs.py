@@ -9,6 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from mlx_qwen3.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -21,6 +24,7 @@ FILE = re.compile(r"`((?:\w[\w.-]*/)*[\w.-]+\.py)(?:::?\w+)?`")
 FOLDER = re.compile(r"`((?:[a-z_0-9]+/)+)`")
 MODULE = re.compile(r"python -m ((?:benchmarks|training|mlx_qwen3)[\w.]*)|`(mlx_qwen3(?:\.[a-z_]+)+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:^|[`/]|\| )mlx-qwen3 ([a-z]+)([^`|#\n]*)", re.MULTILINE)
 page_by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -45,6 +49,19 @@ def test_files_named_in_a_page_exist(page: Path) -> None:
 def test_modules_named_in_a_page_exist(page: Path) -> None:
     names = {name for pair in MODULE.findall(page.read_text(encoding="utf-8")) for name in pair if name}
     assert [name for name in names if find_spec(name) is None] == []
+
+
+@page_by_page
+def test_commands_and_flags_in_a_page_exist(page: Path) -> None:
+    commands = vars(typer.main.get_command(app))["commands"]
+    unknown = []
+    for name, arguments in COMMAND.findall(page.read_text(encoding="utf-8")):
+        params = commands[name].params if name in commands else []
+        known = {"--help", *(flag for param in params for flag in [*param.opts, *param.secondary_opts])}
+        flags = re.findall(r"(?<=\s)--[a-z-]+", arguments)
+        unknown += [f"{name} {flag}" for flag in flags if flag not in known]
+        unknown += [name] if name not in commands else []
+    assert unknown == []
 
 
 @page_by_page
