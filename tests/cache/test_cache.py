@@ -1,4 +1,4 @@
-"""KVCache: growth, masks, trimming, state; and which tokens a prompt cache holds."""
+"""KVCache: growth, masks, trimming, state; CacheConfig; and which tokens a PromptCache holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_qwen3.cache.base import roll_back
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.prompt_cache import PromptCache, common_prefix, make_prompt_cache
 from mlx_qwen3.errors import CacheError
@@ -13,7 +15,7 @@ from mlx_qwen3.model.qwen3 import Model
 
 
 def rows(start: int, count: int, batch: int = 1) -> tuple[mx.array, mx.array]:
-    """Keys and values (B, 2, count, 4) that say which position they are."""
+    """Keys and values (B, 2, count, 4) whose values are their positions."""
     keys = mx.broadcast_to(mx.arange(start, start + count)[:, None].astype(mx.float32), (batch, 2, count, 4))
     return keys, -keys
 
@@ -38,7 +40,7 @@ def test_grows_across_steps(sizes: list[int]) -> None:
 def test_growing_copies_rarely_and_holds_little_more_than_needed() -> None:
     cache, growths, capacity = KVCache(), 0, 0
     for position in range(20_000):
-        cache.offset = position  # as if filled: only the room is under test
+        cache.offset = position  # as if filled: only the capacity is tested
         cache.update_and_fetch(*rows(position, 1))
         growths += cache.keys.shape[2] != capacity
         capacity = cache.keys.shape[2]
@@ -55,7 +57,7 @@ def test_trim_then_replay_equals_never_written(trimmed: int) -> None:
     assert positions(cache) == [*range(1000, 1300 - trimmed), *range(5000, 5260)]
 
 
-def test_trim_takes_at_most_what_is_there() -> None:
+def test_trim_removes_at_most_all_tokens() -> None:
     cache = KVCache()
     assert cache.is_trimmable()
     assert cache.trim(3) == 0
@@ -105,7 +107,7 @@ def test_meta_state_is_empty() -> None:
 
 @pytest.mark.parametrize(("held", "length"), [(0, 1), (0, 4), (5, 1), (5, 3)])
 @pytest.mark.parametrize("window", [None, 3])
-def test_masks_say_which_rows_are_seen(held: int, length: int, window: int | None) -> None:
+def test_masks_are_true_where_a_query_sees_a_key(held: int, length: int, window: int | None) -> None:
     cache = KVCache()
     if held:
         cache.update_and_fetch(*rows(0, held))
@@ -142,3 +144,38 @@ def test_prompt_cache_keeps_what_a_new_prompt_shares(tiny_model: Model) -> None:
 
 def test_one_cache_entry_a_layer(tiny_model: Model) -> None:
     assert len(make_prompt_cache(tiny_model)) == tiny_model.args.num_hidden_layers
+
+
+def test_the_start_of_a_prompt_is_fed_whole(tiny_model: Model) -> None:
+    cache = PromptCache(tiny_model)
+    assert cache.begin_prefix([1, 2, 3]) == [1, 2, 3]
+    tiny_model(mx.array([[1, 2, 3]]), cache.layers)
+    cache.extend([1, 2, 3])
+    assert cache.begin_prefix([1, 2, 3]) == []  # where `begin` leaves one to feed
+    assert cache.layers[0].offset == 3
+    assert cache.begin([1, 2, 3, 4]) == [4]
+
+
+def test_a_config_tells_what_differs_from_the_defaults() -> None:
+    assert CacheConfig().changes() == {}
+    assert CacheConfig(max_size=1024, keep=4, bits=8).changes() == {"max_size": 1024, "bits": 8}
+
+
+def test_a_detached_copy_of_a_full_cache_has_no_spare_capacity() -> None:
+    cache = KVCache()
+    cache.update_and_fetch(*rows(0, 300))
+    copy = cache.copy()
+    copy.detach()
+    assert cache.keys.shape[2] == 512
+    assert copy.keys.shape[2] == 300
+    assert positions(copy) == list(range(300))
+
+
+def test_a_roll_back_beyond_the_start_is_refused() -> None:
+    cache = KVCache()
+    cache.update_and_fetch(*rows(0, 2))
+    roll_back([cache], 0)
+    roll_back([cache], 1)
+    assert cache.offset == 1
+    with pytest.raises(CacheError, match="cannot roll back 2 tokens"):
+        roll_back([cache], 2)

@@ -1,4 +1,4 @@
-"""mlx-lm's tools run with our model and each of our caches; the window follows a prompt."""
+"""mlx-lm's functions run with our model and each of our caches; a PromptCache follows changing prompts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from scripted import write_byte_tokenizer
 from tiny_checkpoints import CACHES, DENSE, random_model
 
-from mlx_qwen3.cache import serialization as saved
+from mlx_qwen3.cache import serialization
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.prompt_cache import PromptCache, make_prompt_cache
 from mlx_qwen3.cache.snapshots import SnapshotBudget
@@ -52,7 +52,7 @@ def test_mlx_lm_generates_the_same_tokens(model: Model, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["full", "rotating"])
-def test_mlx_lm_quantizes_ours_midway(model: Model, kind: str) -> None:
+def test_mlx_lm_quantizes_our_cache_midway(model: Model, kind: str) -> None:
     from mlx_lm.generate import generate_step
 
     cache = make_prompt_cache(model, **CACHES[kind])
@@ -80,7 +80,7 @@ def test_mlx_lms_own_quantized_cache_runs_in_our_model(model: Model) -> None:
 
 
 @pytest.mark.parametrize("kind", ["full", "quantized", "rotating"])
-def test_mlx_lm_saves_ours_and_loads_its_own_of_that_name(model: Model, kind: str, tmp_path: Path) -> None:
+def test_mlx_lm_saves_our_cache_and_loads_it_as_its_own(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
     cache: Any = make_prompt_cache(model, **CACHES[kind])
@@ -97,7 +97,7 @@ def test_mlx_lm_saves_ours_and_loads_its_own_of_that_name(model: Model, kind: st
 
 
 @pytest.mark.parametrize("kind", CACHES)
-def test_stream_generate_says_what_we_do(model: Model, kind: str, tmp_path: Path) -> None:
+def test_stream_generate_generates_our_tokens(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm import stream_generate
     from mlx_lm.tokenizer_utils import TokenizerWrapper
     from transformers import PreTrainedTokenizerFast
@@ -105,21 +105,21 @@ def test_stream_generate_says_what_we_do(model: Model, kind: str, tmp_path: Path
     folder = write_byte_tokenizer(tmp_path)
     plain = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>")
     cache = make_prompt_cache(model, **CACHES[kind])
-    said = stream_generate(model, TokenizerWrapper(plain), PROMPT, max_tokens=15, prompt_cache=cache)
-    theirs = [response.token for response in said]
+    responses = stream_generate(model, TokenizerWrapper(plain), PROMPT, max_tokens=15, prompt_cache=cache)
+    theirs = [response.token for response in responses]
     ours = greedy(model, make_prompt_cache(model, **CACHES[kind]), PROMPT, 15)
     assert theirs == ours[: len(theirs)]
     assert len(theirs) == 15 or theirs[-1] == plain.eos_token_id
 
 
 @pytest.mark.parametrize("kind", CACHES)
-def test_what_mlx_lm_saves_of_ours_loads_here(model: Model, kind: str, tmp_path: Path) -> None:
+def test_our_cache_saved_by_mlx_lm_loads_here(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm.models.cache import save_prompt_cache
 
     cache: Any = make_prompt_cache(model, **CACHES[kind])
     model(mx.array([PROMPT]), cache)
     save_prompt_cache(str(tmp_path / "cache.safetensors"), cache)
-    loaded, _ = saved.load_prompt_cache(tmp_path / "cache.safetensors")
+    loaded, _ = serialization.load_prompt_cache(tmp_path / "cache.safetensors")
     for layer, ours in zip(loaded, cache, strict=True):
         layer.rotation = getattr(ours, "rotation", None)
     logits = [model(mx.array([[5]]), each) for each in (cache, loaded)]
@@ -127,18 +127,18 @@ def test_what_mlx_lm_saves_of_ours_loads_here(model: Model, kind: str, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["full", "quantized", "rotating"])
-def test_files_of_caches_go_both_ways(model: Model, kind: str, tmp_path: Path) -> None:
+def test_saved_caches_load_in_either_program(model: Model, kind: str, tmp_path: Path) -> None:
     from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
     cache: Any = make_prompt_cache(model, **CACHES[kind])
     for layer in cache:
         layer.rotation = None
     model(mx.array([PROMPT]), cache)
-    saved.save_prompt_cache(tmp_path / "ours.safetensors", cache, {"model": "tiny"})
+    serialization.save_prompt_cache(tmp_path / "ours.safetensors", cache, {"model": "tiny"})
     theirs, metadata = load_prompt_cache(str(tmp_path / "ours.safetensors"), return_metadata=True)
     assert metadata == {"model": "tiny"}
     save_prompt_cache(str(tmp_path / "theirs.safetensors"), theirs, {"by": "mlx-lm"})
-    ours, metadata = saved.load_prompt_cache(tmp_path / "theirs.safetensors")
+    ours, metadata = serialization.load_prompt_cache(tmp_path / "theirs.safetensors")
     assert metadata == {"by": "mlx-lm"}
     logits = [model(mx.array([[5]]), each) for each in (cache, theirs, ours)]
     assert mx.abs(logits[0] - logits[1]).max().item() < 1e-4
@@ -146,7 +146,7 @@ def test_files_of_caches_go_both_ways(model: Model, kind: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", CACHES)
-def test_mlx_lm_trims_ours_unless_tokens_were_pushed_out(model: Model, kind: str) -> None:
+def test_mlx_lm_trims_our_cache_unless_tokens_were_dropped(model: Model, kind: str) -> None:
     from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
     cache: Any = make_prompt_cache(model, **CACHES[kind])
@@ -158,7 +158,7 @@ def test_mlx_lm_trims_ours_unless_tokens_were_pushed_out(model: Model, kind: str
 
 
 @pytest.mark.parametrize("kind", CACHES)
-def test_a_lora_step_trains_on_what_a_cache_holds(kind: str) -> None:
+def test_a_lora_step_trains_on_top_of_a_filled_cache(kind: str) -> None:
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
     tuned = Model(ModelConfig.from_dict(DENSE))
@@ -175,7 +175,7 @@ def test_a_lora_step_trains_on_what_a_cache_holds(kind: str) -> None:
     assert any(mx.abs(gradient).max().item() > 0 for _, gradient in tree_flatten(gradients))
 
 
-def test_kinds_of_caches_and_what_they_refuse(model: Model) -> None:
+def test_each_config_makes_its_class_and_refuses_impossible_values(model: Model) -> None:
     kinds = [type(make_prompt_cache(model, **options)[0]) for options in CACHES.values()]
     assert kinds == [KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache]
     with pytest.raises(CacheError, match="4 or 8 bits"):
@@ -194,7 +194,7 @@ def feed(model: Model, cache: PromptCache, ids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
-def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Model, kind: str) -> None:
+def test_a_changed_prompt_is_fed_again_but_no_more_than_the_window_holds(model: Model, kind: str) -> None:
     cache = PromptCache(model, CacheConfig(**CACHES[kind]))
     assert feed(model, cache, PROMPT) == [*PROMPT[:2], *PROMPT[-10:]]
     longer = [*PROMPT, 11, 12]
@@ -214,20 +214,20 @@ def test_a_prompt_that_changed_is_fed_anew_but_no_more_than_the_window(model: Mo
 
 @pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str, steps: int) -> None:
-    said, prompts = PROMPT, [PROMPT, [*PROMPT, 90, 91, 92, 93, 94, 95, 96, 97, 98]]
+def test_a_full_window_rolls_back_to_the_end_of_a_prompt(model: Model, kind: str, steps: int) -> None:
+    ids, prompts = PROMPT, [PROMPT, [*PROMPT, 90, 91, 92, 93, 94, 95, 96, 97, 98]]
     cache, twin = (PromptCache(model, CacheConfig(**CACHES[kind])) for _ in range(2))
     for prompt in prompts:  # the second goes on from the first's end, not from what was answered
         for held in (cache, twin):
             assert len(feed(model, held, prompt)) <= 12
         cache.take_snapshot()
-        said = prompt
+        ids = prompt
         for step in range(steps):
             for token in range(20 + step, 27 + step):
-                said = [*said, token]
-                assert feed(model, cache, said) == [token]
-            cache.take_snapshot()  # the same prompt goes on: the place to come back to stays
-        assert cache.ids == [*twin.ids, *said[len(prompt) :]]
+                ids = [*ids, token]
+                assert feed(model, cache, ids) == [token]
+            cache.take_snapshot()  # the same prompt goes on, so the snapshot stays
+        assert cache.ids == [*twin.ids, *ids[len(prompt) :]]
         assert cache.reusable([*prompt, 1]) == len(twin.ids)
         fork = cache.fork([*prompt, 1])
         assert fork.ids == twin.ids
@@ -236,11 +236,11 @@ def test_a_full_window_goes_back_to_where_a_prompt_ended(model: Model, kind: str
     assert mx.abs(following[0] - following[1]).max().item() < 1e-5
 
 
-def test_marks_of_many_caches_stay_within_their_room(model: Model) -> None:
+def test_snapshots_of_many_caches_stay_within_their_budget(model: Model) -> None:
     size = PromptCache(model, CacheConfig(**CACHES["rotating"]))
     feed(model, size, PROMPT)
-    room = SnapshotBudget(2 * size.nbytes)
-    caches = [PromptCache(model, CacheConfig(**CACHES["rotating"]), snapshots=room) for _ in range(4)]
+    budget = SnapshotBudget(2 * size.nbytes)
+    caches = [PromptCache(model, CacheConfig(**CACHES["rotating"]), snapshots=budget) for _ in range(4)]
     for cache in caches:
         feed(model, cache, PROMPT)
         cache.take_snapshot()
@@ -258,7 +258,7 @@ def test_marks_of_many_caches_stay_within_their_room(model: Model) -> None:
     assert full.snapshot_nbytes == 0
 
 
-def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
+def test_a_snapshot_after_the_cut_is_dropped(model: Model) -> None:
     cache = PromptCache(model, CacheConfig(**CACHES["rotating"]))
     feed(model, cache, PROMPT)
     cache.take_snapshot()
@@ -267,9 +267,9 @@ def test_a_mark_behind_the_cut_is_dropped(model: Model) -> None:
     assert cache.snapshot_nbytes == 0
 
 
-def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_only(model: Model) -> None:
+def test_a_prompt_that_changes_among_skipped_ids_keeps_the_first_tokens_only(model: Model) -> None:
     cache = PromptCache(model, CacheConfig(max_size=12, keep=2))
-    feed(model, cache, PROMPT)  # 2 first, 8 left out, 10 last
+    feed(model, cache, PROMPT)  # 2 first, 8 skipped, 10 last
     changed = [*PROMPT[:9], 50, 51]
     assert feed(model, cache, changed) == changed[2:]
     fresh = PromptCache(model, CacheConfig(max_size=12, keep=2))
@@ -278,7 +278,7 @@ def test_a_prompt_that_changes_where_ids_were_left_out_keeps_the_first_tokens_on
     assert mx.abs(following[0] - following[1]).max().item() < 1e-4
 
 
-def test_mlx_lms_window_with_a_chunks_surplus_goes_on_in_ours(model: Model) -> None:
+def test_mlx_lms_window_larger_by_a_chunk_continues_in_ours(model: Model) -> None:
     from mlx_lm.models.cache import RotatingKVCache as TheirRotatingKVCache
 
     theirs: Any = [TheirRotatingKVCache(12, keep=2) for _ in model.layers]
@@ -289,3 +289,11 @@ def test_mlx_lms_window_with_a_chunks_surplus_goes_on_in_ours(model: Model) -> N
     for token in range(16):
         difference = model(mx.array([[token]]), theirs) - model(mx.array([[token]]), ours)
         assert mx.abs(difference).max().item() < 1e-4
+
+
+def test_the_state_of_another_class_is_refused() -> None:
+    state = RotatingKVCache(12, 2).state
+    with pytest.raises(CacheError, match="not a QuantizedRotatingKVCache's"):
+        QuantizedRotatingKVCache.from_state(state)
+    with pytest.raises(CacheError, match="not a RotatingKVCache's"):
+        RotatingKVCache.from_state(QuantizedRotatingKVCache(12, 2).state)

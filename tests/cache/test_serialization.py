@@ -47,7 +47,7 @@ def following(model: Model, cache: PromptCache) -> mx.array:
 
 
 @pytest.mark.parametrize("kind", CACHES)
-def test_a_saved_cache_goes_on_where_it_was(model: Model, kind: str, tmp_path: Path) -> None:
+def test_a_saved_cache_continues_where_it_was(model: Model, kind: str, tmp_path: Path) -> None:
     cache = PromptCache(model, CacheConfig(**CACHES[kind]))
     feed(model, cache, list(range(20)))
     cache.save(tmp_path / "a.safetensors", MADE_WITH)
@@ -59,7 +59,7 @@ def test_a_saved_cache_goes_on_where_it_was(model: Model, kind: str, tmp_path: P
     assert mx.array_equal(following(model, cache), following(model, loaded))
 
 
-def test_what_was_made_with_something_else_is_refused_by_name(model: Model, tmp_path: Path) -> None:
+def test_a_file_saved_with_another_fingerprint_is_refused_by_name(model: Model, tmp_path: Path) -> None:
     path, cache = tmp_path / "a.safetensors", PromptCache(model)
     feed(model, cache, [1, 2, 3])
     cache.save(path, MADE_WITH)
@@ -185,7 +185,7 @@ def test_a_grown_conversation_resumes_at_its_factor(engine: Engine, tmp_path: Pa
 
 
 @pytest.mark.parametrize("options", [{}, {"kv_bits": 8}, {"max_kv_size": 1024}])
-def test_a_long_system_prompt_is_read_once(options: dict[str, int]) -> None:
+def test_a_long_system_prompt_is_prefilled_once(options: dict[str, int]) -> None:
     with Engine("demo", **options) as engine:
         engine.prefixes.limit = 10**9
         first, alone = talk(engine, "what is 12+30?")
@@ -203,7 +203,7 @@ def test_a_long_system_prompt_is_read_once(options: dict[str, int]) -> None:
         assert talk(engine, "hello", "Be brief.")[1].stats.cached_tokens == 0
 
 
-def test_ended_conversations_are_let_go_beyond_the_limit(model: Model) -> None:
+def test_caches_of_ended_conversations_are_dropped_beyond_the_limit(model: Model) -> None:
     ids = list(range(200))
     cache = PromptCache(model)
     feed(model, cache, ids)

@@ -1,4 +1,4 @@
-"""Conversations in a window and in quantized caches, through the engine, on the demo."""
+"""Conversations with windows and quantized caches, through the engine, on the demo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlx_qwen3.errors import CacheError
 GREEDY = {"temperature": 0.0}
 
 
-def test_a_conversation_longer_than_its_window_goes_on_and_stays_right() -> None:
+def test_a_conversation_longer_than_its_window_continues_and_stays_right() -> None:
     with Engine("demo", max_kv_size=256) as engine:
         session = engine.session(sampling=GREEDY)
         for number in range(10, 22):
@@ -23,7 +23,7 @@ def test_a_conversation_longer_than_its_window_goes_on_and_stays_right() -> None
 
 
 @pytest.mark.parametrize("thinking", [True, False])
-def test_a_full_window_reads_the_latest_turn_alone(thinking: bool) -> None:
+def test_a_full_window_prefills_the_latest_turn_alone(thinking: bool) -> None:
     with Engine("demo", max_kv_size=192, kv_bits=8) as engine:
         session = engine.session(sampling=GREEDY, thinking=thinking)
         for number in range(10, 26):
@@ -62,9 +62,9 @@ def test_a_window_that_is_never_full_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [({"max_kv_size": 3}, "64 or more"), ({"kv_bits": 5}, "kv_bits must be 4 or 8")],
 )
-def test_impossible_caches_are_refused(options: dict[str, int], said: str) -> None:
-    with pytest.raises(CacheError, match=said):
+def test_impossible_caches_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(CacheError, match=message):
         Engine("demo", **options)

@@ -1,4 +1,4 @@
-"""Caches against references that keep everything: any window, chunks, batch, bits and format."""
+"""Caches against references that keep every token: any window, chunks, batch, bits and dtype."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def reference(
     moves: bool,
     store: Callable[[mx.array], mx.array] = lambda row: row,
 ) -> mx.array:
-    """What each token sees, computed one token at a time from rows kept unrotated.
+    """Attention outputs computed one token at a time, without a cache.
 
-    moves: the first tokens follow the window by strides of max(256, keep) positions. store: what
-    storing does to rows.
+    moves: the first keys are shifted by strides of max(STRIDE, keep) positions as the window moves. store:
+    the rounding that rows get as they are stored.
     """
     queries, keys, values = rows
     rotated, values = store(ROPE(keys)), store(values)
@@ -95,7 +95,7 @@ def assert_close(a: mx.array, b: mx.array, tolerance: float) -> None:
 
 @pytest.fixture(autouse=True)
 def short_strides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strides and recounts that a test of sixty tokens meets several times."""
+    """Strides and lowered positions that a test of sixty tokens meets several times."""
     monkeypatch.setattr("mlx_qwen3.cache.window.rotating.STRIDE", 5)
     monkeypatch.setattr("mlx_qwen3.cache.window.rotating.LARGEST_POSITION", 24)
 
@@ -150,7 +150,7 @@ def test_quantized_equals_the_same_computation_on_dequantized_rows(
 def test_rotating_quantized_equals_rotating_on_dequantized_rows(
     dtype: mx.Dtype, bits: int, moves: bool, window: tuple[int, int], chunks: list[int], seed: int
 ) -> None:
-    # Keys that are counted anew are stored a second time, so here they never are.
+    # Lowering positions would quantize keys a second time, so it is off here.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlx_qwen3.cache.window.rotating.LARGEST_POSITION", 10**6)
         rows = random_rows(1, sum(chunks), seed, dtype)
@@ -192,7 +192,7 @@ def test_trim_then_replay_equals_never_written(
 @pytest.mark.parametrize("kind", MAKERS)
 @settings(max_examples=10, deadline=None)
 @given(before=st.lists(st.integers(1, 30), min_size=1, max_size=5), after=chunkings, seed=st.integers(0, 999))
-def test_a_copy_goes_on_alike_and_leaves_the_original_alone(
+def test_a_copy_continues_alike_and_leaves_the_original_unchanged(
     kind: str, dtype: mx.Dtype, before: list[int], after: list[int], seed: int
 ) -> None:
     rows = random_rows(1, sum(before) + sum(after), seed, dtype)
@@ -281,11 +281,11 @@ def test_tiles_equal_all_scores_at_once(
 
 
 @pytest.mark.parametrize("kind", ["rotating", "rotating quantized"])
-def test_first_keys_that_followed_the_window_come_back_as_they_were(kind: str) -> None:
+def test_shifted_first_keys_are_restored_unshifted(kind: str) -> None:
     rows = random_rows(1, 80, seed=5)
     cache, fresh = MAKERS[kind](), MAKERS[kind]()
     run(cache, rows, [1] * 60)
-    assert cache.trim(1) == 0  # tokens were pushed out: there is no way back
+    assert cache.trim(1) == 0  # tokens were dropped, so it cannot be trimmed
     copy = cache.copy()
     run(fresh, rows, [1] * 60)
     expected = run(fresh, rows, [1] * 8, start=60)

@@ -64,7 +64,7 @@ def test_trim_then_replay_equals_never_written(
 @pytest.mark.parametrize("kind", MODELS)
 @QUICK
 @given(text=ids, place=st.integers(1, 24))
-def test_a_saved_state_goes_on_where_it_was(kind: str, text: list[int], place: int) -> None:
+def test_a_restored_state_continues_where_it_was(kind: str, text: list[int], place: int) -> None:
     model, place = model_of(kind), min(place, len(text) - 1)
     cache = model.make_cache()
     feed(model, [text[:place]], cache)
@@ -77,7 +77,7 @@ def test_a_saved_state_goes_on_where_it_was(kind: str, text: list[int], place: i
 @pytest.mark.parametrize("kind", MODELS)
 @QUICK
 @given(a=ids, b=ids)
-def test_rows_of_a_batch_are_as_if_alone(kind: str, a: list[int], b: list[int]) -> None:
+def test_texts_of_a_batch_equal_each_alone(kind: str, a: list[int], b: list[int]) -> None:
     model, length = model_of(kind), min(len(a), len(b))
     batch = mx.array([a[:length], b[:length]])
     cache = model.make_cache()
@@ -87,8 +87,8 @@ def test_rows_of_a_batch_are_as_if_alone(kind: str, a: list[int], b: list[int]) 
 
 @QUICK
 @given(text=ids, start=st.integers(250, 262))
-def test_growth_of_the_cache_is_not_seen(text: list[int], start: int) -> None:
-    """The first buffer has 256 rows; a text that crosses its end reads as any other."""
+def test_growth_of_the_cache_changes_nothing(text: list[int], start: int) -> None:
+    """The first buffer has 256 rows; a text that crosses its end has the same logits."""
     model = model_of("dense")
     before = [i % VOCAB for i in range(start)]
     cache = model.make_cache()

@@ -1,4 +1,4 @@
-"""Tokens taken back equal tokens never written: any window, chunks, wraps, shifts and recounts."""
+"""Tokens rolled back equal tokens never written: any window, chunks, wraps, shifts and lowered positions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MAKERS: dict[str, Callable[[Window], Any]] = {
     "full": lambda _: KVCache(),
     "quantized": lambda _: QuantizedKVCache(32, 8),
     "rotating": lambda window: RotatingKVCache(*window, ROPE),
-    "rotating, first tokens where they were": lambda window: RotatingKVCache(*window),
+    "rotating, first keys unshifted": lambda window: RotatingKVCache(*window),
     "rotating quantized": lambda window: QuantizedRotatingKVCache(*window, ROPE, 32, 8),
 }
-ROUNDING = 2e-3  # of keys turned by two ways to the same place; quantized ones may fall on another step
+ROUNDING = 2e-3  # of keys rotated by two ways to the same position; quantized ones may round to another step
 chunks = st.lists(st.integers(1, 5), min_size=1, max_size=8)
 
 
@@ -42,7 +42,7 @@ chunks = st.lists(st.integers(1, 5), min_size=1, max_size=8)
     after=chunks,
     seed=st.integers(0, 99),
 )
-def test_written_and_taken_back_equals_never_written(
+def test_written_and_rolled_back_equals_never_written(
     kind: str,
     window: Window,
     before: int,
@@ -50,7 +50,7 @@ def test_written_and_taken_back_equals_never_written(
     after: list[int],
     seed: int,
 ) -> None:
-    """Round after round some tokens are written and some of them taken back, as in speculative decoding."""
+    """Round after round tokens are written and some of them rolled back, as in speculative decoding."""
     kept, written = random_rows(1, 200, seed), random_rows(1, 40, seed + 100)
     cache, untouched = MAKERS[kind](window), MAKERS[kind](window)
     limit = cache.keep_for_rollback(9)
@@ -75,7 +75,9 @@ def test_written_and_taken_back_equals_never_written(
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
-def test_without_recounts_nothing_is_rounded(dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lowered_positions_nothing_is_rounded(
+    dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mlx_qwen3.cache.window.rotating.LARGEST_POSITION", 10**6)
     rows, other = random_rows(1, 60, 3, dtype), random_rows(1, 6, 4, dtype)
     for kind in ("rotating", "rotating quantized"):
@@ -90,7 +92,7 @@ def test_without_recounts_nothing_is_rounded(dtype: mx.Dtype, monkeypatch: pytes
             assert mx.array_equal(*outputs)
 
 
-def test_more_than_is_remembered_is_not_taken_back() -> None:
+def test_more_than_is_logged_is_not_rolled_back() -> None:
     cache = RotatingKVCache(12, 3, ROPE)
     rows = random_rows(1, 60, 1)
     assert cache.keep_for_rollback(100) == 9
@@ -102,7 +104,7 @@ def test_more_than_is_remembered_is_not_taken_back() -> None:
     assert cache.trim(5) == 0
     assert cache.trim(3) == 3
     assert (cache.tokens, cache.max_trim()) == (17, 1)
-    run(cache, rows, [5], start=17)  # longer than is remembered
+    run(cache, rows, [5], start=17)  # longer than the log
     assert cache.max_trim() == 0
     cache.keep_for_rollback(0)
     run(cache, rows, [1], start=22)
@@ -110,7 +112,7 @@ def test_more_than_is_remembered_is_not_taken_back() -> None:
 
 
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=12), limit=st.integers(1, 8), data=st.data())
-def test_the_journal_holds_the_latest_rows_and_no_more(lengths: list[int], limit: int, data: Any) -> None:
+def test_the_log_holds_the_latest_rows_and_no_more(lengths: list[int], limit: int, data: Any) -> None:
     log, position = RollbackLog(limit), 0
     for length in (min(length, limit) for length in lengths):
         rows = mx.arange(position, position + length)[None, None, :, None]
@@ -118,7 +120,7 @@ def test_the_journal_holds_the_latest_rows_and_no_more(lengths: list[int], limit
         position += length
     assert log.start == max(0, position - limit)
     back_to = data.draw(st.integers(log.start, position))
-    taken = log.roll_back(back_to)
-    values = [value for write in reversed(taken) for value in write.keys[0, 0, :, 0].tolist()]
+    undone = log.roll_back(back_to)
+    values = [value for write in reversed(undone) for value in write.keys[0, 0, :, 0].tolist()]
     assert values == list(range(back_to, position))
     assert log.roll_back(back_to) == []
