@@ -160,6 +160,8 @@ def _parse_string(arguments: str) -> Value:
         value, end = loose_json.read(arguments)
     except LooseJSONError:
         return arguments
+    if isinstance(value, str) and not value.strip():  # encoded twice: "\"\""
+        return {}
     return arguments if arguments[end:].strip() else value
 
 

@@ -4,7 +4,8 @@ Messages are plain dicts:
 
     {"role": "system" | "user" | "tool", "content": str or [{"type": "text", "text": str}, ...]}
     {"role": "assistant", "content": ..., "reasoning_content": str, "tool_calls": [call, ...]}
-    call: {"name": str, "arguments": dict or JSON text}, or that under "function" as in OpenAI's format
+    call: {"name": str, "arguments": dict or JSON text}, or that under "function" as in OpenAI's format.
+          Arguments that are missing, None or empty text are no arguments.
 
 Anything else raises MessageError with the index of the message.
 """
@@ -117,16 +118,20 @@ def _thinking(message: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_calls(message: dict[str, Any], where: str) -> None:
+    """Check the tool calls, and write arguments that are missing, None or empty text as {}."""
     calls = message.get("tool_calls", [])
     if not isinstance(calls, list | tuple):
         raise MessageError(f"{where} has tool_calls that are not a list")
     for index, call in enumerate(calls):
-        function = (call.get("function") or call) if isinstance(call, Mapping) else {}
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        function = (call.get("function") or call) if isinstance(call, dict) else {}
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise MessageError(f"{where} has a tool call without a name (call {index})")
-        if not isinstance(function.get("arguments"), str | Mapping):
+        arguments = function.get("arguments")
+        if arguments is None or (isinstance(arguments, str) and arguments.strip() in ("", "null")):
+            function["arguments"] = {}
+        elif not isinstance(arguments, str | dict):
             raise MessageError(
-                f"{where} has a tool call without arguments (call {index}): give a dict or JSON text"
+                f"{where} has a tool call with wrong arguments (call {index}): give a dict or JSON text"
             )
 
 

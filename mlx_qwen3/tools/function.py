@@ -58,7 +58,7 @@ class FunctionTool(Tool):
         from pydantic import ValidationError
 
         try:
-            checked = self._check_arguments(arguments)
+            checked = self._check_arguments(arguments or {})
         except ValidationError as error:
             return ToolOutput(_describe_errors(self.name, error), is_error=True)
         except BaseException as error:  # noqa: BLE001  a validator of the tool's types may raise anything

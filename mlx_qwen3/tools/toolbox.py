@@ -147,19 +147,19 @@ class ToolBox:
         self, tools: dict[str, Tool], call: ToolCall, approve: Approve, is_cancelled: Callable[[], bool]
     ) -> Decision:
         """Whether a call may run, and what the model is told if it may not."""
-        if call.arguments is None:
-            return Decision(False, call.error or "The call could not be read.")
+        if call.arguments is None and call.error:
+            return Decision(False, call.error)
         if call.name not in tools:
             return Decision(False, f'There is no tool "{call.name}".')
         if is_cancelled():
             return Decision(False, "Cancelled.")
-        decision = approve(ApprovalRequest(tools[call.name], call.arguments, tuple(tools.values())))
+        decision = approve(ApprovalRequest(tools[call.name], call.arguments or {}, tuple(tools.values())))
         return await decision if inspect.isawaitable(decision) else decision
 
     async def _run_call(self, tools: dict[str, Tool], call: ToolCall, decision: Decision) -> ToolResult:
         start, output = time.perf_counter(), ToolOutput(decision.reason, is_error=True)
-        if decision.allowed and call.arguments is not None:
-            output = await _call(tools[call.name], call.arguments)
+        if decision.allowed:
+            output = await _call(tools[call.name], call.arguments or {})
         text = without_surrogates(output.cut(self._limit).text)
         return ToolResult(call.index, call.name, text, output.is_error, time.perf_counter() - start)
 

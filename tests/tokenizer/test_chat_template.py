@@ -120,7 +120,7 @@ def test_arguments_as_text_are_parsed_for_templates_that_write_them_one_by_one()
     )
     for call in (CALL, CALL | {"arguments": '{"x": 1}'}, {"function": CALL | {"arguments": '{"x": 1}'}}):
         assert rendered(source, {"role": "assistant", "tool_calls": [call]}).endswith("<function=f>x=1")
-    for text in ("", "{", "[1]", "[" * 100_000):
+    for text in ("5", "{", "[1]", "[" * 100_000):
         with pytest.raises(
             MessageError, match=r"^message 0 \(call 1\) has arguments that are not a JSON object"
         ):
@@ -185,8 +185,8 @@ def test_templates_meet_plain_data_only() -> None:
             r"message 0 has a tool call without a name \(call 0\)",
         ),
         (
-            [{"role": "assistant", "tool_calls": [CALL, {"name": "f"}]}],
-            r"message 0 has a tool call without arguments \(call 1\)",
+            [{"role": "assistant", "tool_calls": [CALL, {"name": "f", "arguments": [1]}]}],
+            r"message 0 has a tool call with wrong arguments \(call 1\)",
         ),
         (
             [{"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}],

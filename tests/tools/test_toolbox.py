@@ -183,3 +183,20 @@ def test_wrong_arguments_are_one_clear_line(options):
     with pytest.raises(ToolError) as caught:
         ToolBox(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [None, "", {}])
+def test_empty_arguments_are_no_arguments(arguments):
+    @tool
+    def now(zone: str = "UTC") -> str:
+        return zone
+
+    asked = []
+
+    def approve(request) -> Decision:
+        asked.append(request.arguments)
+        return Decision(True)
+
+    (result,) = ToolBox([now]).run([ToolCall(0, "now", arguments, "")], approve)
+    assert (result.text, result.is_error, asked) == ("UTC", False, [{}])
+    assert asyncio.run(now.call(arguments)) == ToolOutput("UTC")

@@ -48,7 +48,7 @@ class MCPTool(Tool):
 
     async def call(self, arguments: dict[str, Any]) -> ToolOutput:
         """Call the tool on its server."""
-        return await self.caller(self.connection, self.name, arguments)
+        return await self.caller(self.connection, self.name, arguments or {})
 
 
 class Connection:
