@@ -131,3 +131,10 @@ def _simple(choose: random.Random, depth: int) -> Schema:
 SCALARS: list[Callable[[random.Random, int], Schema]] = [
     *(_integer, _number, _string, _string, _pattern, _format, _fixed, _simple),
 ]
+
+
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "label": {"type": "string"}},
+    "required": ["x", "label"],
+}

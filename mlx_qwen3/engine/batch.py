@@ -10,9 +10,7 @@ from typing import Any
 
 from mlx_qwen3.engine.completion import check_prompt
 from mlx_qwen3.engine.core import EngineCore
-from mlx_qwen3.engine.job import Job
-from mlx_qwen3.engine.request import TurnRequest
-from mlx_qwen3.engine.sampling_defaults import params_for
+from mlx_qwen3.engine.request import Job, TurnRequest, params_for
 from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.streams import Reply, collect
 from mlx_qwen3.engine.turn import TurnSequence
@@ -142,9 +140,7 @@ class BatchRun:
         size = options.batch_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise CacheError(f"batch_size must be at least 1, not {size!r}")
-        params_for(
-            core, thinking=True, sampling=options.sampling
-        )  # what is wrong with all is no request's fault
+        params_for(core.tokenizer, thinking=True, sampling=options.sampling)  # raises what concerns all
         self._core = core
         tasks: list[_Task] = []
         self._results: queue.SimpleQueue[BatchResult | Exception | None] = queue.SimpleQueue()
@@ -283,7 +279,7 @@ def _tasks(index: int, request: BatchRequest, core: EngineCore, options: BatchOp
     else:
         ids = core.tokenizer.encode(request.prompt or "", control_tokens=options.control_tokens)
     check_prompt(ids, core.longest)
-    params = params_for(core, thinking, options.sampling).with_values(**request.sampling)
+    params = params_for(core.tokenizer, thinking, options.sampling).with_values(**request.sampling)
     turn = TurnRequest(
         ids,
         params,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mlx_qwen3.engine.core import EngineCore
-from mlx_qwen3.engine.job import Job, Sink
-from mlx_qwen3.engine.request import TurnRequest
+from mlx_qwen3.engine.request import Job, Sink, TurnRequest
 from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.streams import iterate
 from mlx_qwen3.engine.turn import TurnSequence

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.files import write_atomically
 from mlx_qwen3.errors import MessageError
+from mlx_qwen3.files import write_atomically
 from mlx_qwen3.tokenizer.messages import Message, check_messages
 
 FORMAT = "mlx_qwen3 conversation"

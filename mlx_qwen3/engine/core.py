@@ -276,7 +276,7 @@ class _Models:
 
     def __init__(self, model: Any, draft_model: Any):
         self._model, self._all = model, [each for each in (model, draft_model) if each is not None]
-        self.read = model.read
+        self.hidden_states = model.hidden_states
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         logits: mx.array = self._model(inputs, cache)

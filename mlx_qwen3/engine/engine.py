@@ -12,7 +12,7 @@ from mlx_qwen3.engine.batch import BatchOptions, BatchRun, Prompt
 from mlx_qwen3.engine.completion import Completion
 from mlx_qwen3.engine.core import EngineCore
 from mlx_qwen3.engine.draft_model import AUTO
-from mlx_qwen3.engine.sampling_defaults import params_for
+from mlx_qwen3.engine.request import params_for
 from mlx_qwen3.engine.session import Session
 from mlx_qwen3.engine.tool_loop import allow_own
 from mlx_qwen3.errors import MessageError
@@ -129,7 +129,7 @@ class Engine(EngineCore):
         """
         if not isinstance(prompt, str):
             raise MessageError(f"prompt must be text, not {type(prompt).__name__}")
-        params = params_for(self, thinking=False, sampling=sampling)
+        params = params_for(self.tokenizer, thinking=False, sampling=sampling)
         return Completion(self, self.tokenizer.encode(prompt, control_tokens=control_tokens), params)
 
     def generate_batch(

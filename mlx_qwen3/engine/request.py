@@ -1,14 +1,21 @@
-"""Requests: what the engine is asked to do, as plain data that any thread, process or machine could send."""
+"""Requests, as plain data that any thread, process or machine could send; and Job, the handle on one."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.errors import SamplingError
+from mlx_qwen3.generation.params import SamplingParams, check_sampling
 from mlx_qwen3.generation.sequence import Priority
+from mlx_qwen3.tokenizer import Tokenizer
+from mlx_qwen3.tokenizer.chat_template import Thinking
+
+# What of generation_config.json concerns sampling.
+PUBLISHED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True)
@@ -41,3 +48,86 @@ class PrefillRequest:
     """Bring a session's cache in line with the beginning of its next prompt, while nothing else runs."""
 
     prompt_ids: Sequence[int]
+
+
+def params_for(
+    tokenizer: Tokenizer, thinking: bool, sampling: SamplingParams | Mapping[str, Any] | None
+) -> SamplingParams:
+    """The parameters of a turn: `sampling` if it is complete, else the defaults with its values.
+
+    Qwen's presets for hybrid models; a checkpoint with one mode (Instruct, Thinking, Coder) has its own in
+    generation_config.json. Raises SamplingError for an unknown name or a bad value.
+    """
+    if isinstance(sampling, SamplingParams):
+        return sampling
+    check_sampling(sampling)
+    return default_params(tokenizer, thinking).with_values(**dict(sampling or {}))
+
+
+def default_params(tokenizer: Tokenizer, thinking: bool) -> SamplingParams:
+    """The defaults of the checkpoint for this mode."""
+    preset = SamplingParams.for_mode(thinking)
+    published = tokenizer.generation_config
+    if tokenizer.template.thinking is Thinking.HYBRID or not published:
+        return preset
+    values = {name: published[name] for name in PUBLISHED if published.get(name) is not None}
+    if published.get("do_sample") is False:
+        values["temperature"] = 0
+    try:
+        return preset.with_values(**values)
+    except SamplingError:  # a file that says nonsense is no reason not to run
+        return preset
+
+
+Sink = Callable[[Any], object]
+"""Called on the engine's thread with each event, then with `Job.END` or an exception."""
+
+
+class Job:
+    """One request on the engine's thread."""
+
+    END = object()
+
+    def __init__(self, sink: Sink):
+        self.finished = threading.Event()
+        self.generated = 0
+        """Tokens generated so far."""
+        self._sink = sink
+        self._cancelled = threading.Event()
+        self._runs_on: int | None = None
+
+    def cancel(self) -> None:
+        """Ask the job to stop after the present pass. From any thread, any number of times."""
+        self._cancelled.set()
+
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def wait(self) -> None:
+        """Wait until the job has ended. The engine's thread, on which a forgotten iterator may be collected,
+        does not wait for itself."""
+        if threading.get_ident() != self._runs_on:
+            self.finished.wait()
+
+    def tell(self, events: Iterable[object]) -> None:
+        """Pass events on. On the engine's thread."""
+        self._runs_on = threading.get_ident()
+        for event in events:
+            self._tell(event)
+
+    def finish(self, error: Exception | None) -> None:
+        """The job has ended, with an error or without. On the engine's thread."""
+        self._runs_on = threading.get_ident()
+        if not self.finished.is_set():
+            self.finished.set()
+            self._tell(self.END if error is None else error)
+
+    def _tell(self, item: object) -> None:
+        try:
+            self._sink(item)
+        except Exception:  # noqa: BLE001  # the listener is gone, with its event loop
+            self.cancel()
+
+
+def ignore(item: object) -> None:
+    """A sink for work without a listener."""

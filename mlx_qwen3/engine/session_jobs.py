@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from mlx_qwen3.engine.core import EngineCore
-from mlx_qwen3.engine.job import Job, Sink, ignore
-from mlx_qwen3.engine.request import PrefillRequest, TurnRequest
+from mlx_qwen3.engine.request import Job, PrefillRequest, Sink, TurnRequest, ignore
 from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.streams import iterate
 from mlx_qwen3.engine.turn import PrefillSequence, TurnSequence

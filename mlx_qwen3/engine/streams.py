@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from mlx_qwen3.engine.job import Job, Sink
+from mlx_qwen3.engine.request import Job, Sink
 from mlx_qwen3.events import Done, Event, FinishReason, Logprobs, Stats, ToolCall
 from mlx_qwen3.parsing import CollectedOutput
 

@@ -11,8 +11,7 @@ import mlx.core as mx
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.engine.core import EngineCore
-from mlx_qwen3.engine.job import Job
-from mlx_qwen3.engine.request import PrefillRequest, TurnRequest
+from mlx_qwen3.engine.request import Job, PrefillRequest, TurnRequest
 from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.turn_output import CompletionOutput, TurnOutput
 from mlx_qwen3.errors import PromptTooLongError

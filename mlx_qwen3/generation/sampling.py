@@ -101,6 +101,13 @@ class Sampler:
         if self.constraint is not None:
             self._unaccepted.append(token)
 
+    def accept_observed(self) -> None:
+        """Tell the constraint of the tokens observed; waits for those that are not computed yet."""
+        if self.constraint is not None:
+            for token in self._unaccepted:
+                self.constraint.accept(int(token.item()) if isinstance(token, mx.array) else token)  # type: ignore[arg-type]
+            self._unaccepted.clear()
+
     def key(self, place: int) -> tuple[int, int]:
         """The random key of the token that comes `place` tokens after the next."""
         return place_key(self._seed, self._observed + place)
@@ -124,9 +131,7 @@ class Sampler:
         return logits
 
     def _constrain(self, logits: mx.array, draft: mx.array, constraint: Constraint) -> mx.array:
-        for token in self._unaccepted:
-            constraint.accept(int(token.item()) if isinstance(token, mx.array) else token)  # type: ignore[arg-type]
-        self._unaccepted.clear()
+        self.accept_observed()
         masks = masks_along(constraint, draft.tolist())  # type: ignore[arg-type]
         if all(mask is None for mask in masks):
             return logits

@@ -8,24 +8,20 @@ one step ahead, and with speculation where it has a drafter.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.prompt_cache import common_prefix
 from mlx_qwen3.errors import EngineError, Qwen3Error
+from mlx_qwen3.generation.admission import Admission
 from mlx_qwen3.generation.forward import DecoderModel, Pass, run_pass
 from mlx_qwen3.generation.prefill import CLEAR_MEMORY_EVERY, AdaptiveChunkSize
 from mlx_qwen3.generation.sampling import NOTHING
 from mlx_qwen3.generation.sequence import Part, Priority, Sequence
 from mlx_qwen3.generation.speculative.speculation import Speculation
 
-# Tokens that a sequence must be able to grow by to be admitted.
-MARGIN = 256
-# A prompt that shares so many tokens with one being prefilled waits, and copies them then.
-SHARED_TOKENS = 64
 # Prompts get a smaller chunk while others are decoding, so that the gap between two tokens stays short.
 CHUNK_SHARE_BESIDE_OTHERS = 0.5
 RATE_SECONDS = 2.0
@@ -72,37 +68,42 @@ class Scheduler:
             room: Bytes that the KV caches of running sequences may take together. One always runs.
             nbytes: Bytes of the KV cache of so many tokens.
         """
-        self._model, self.size, self.room, self._nbytes = model, size, room, nbytes
-        self._waiting: list[Sequence] = []  # in order of arrival
-        self._running: list[Sequence] = []  # in order of admission
-        self._pass: Pass | None = None
+        self._model, self._pass = model, cast(Pass | None, None)
         self._chunk_size = AdaptiveChunkSize()
         self._speculation = Speculation()
+        self._queue = Admission(size, room, nbytes, on_park=self._speculation.leave)
         self._passes = self._generated = 0
         self._rate = _Rate()
 
     def add(self, sequence: Sequence) -> None:
         """Have `sequence` run as soon as there is room."""
-        self._waiting.append(sequence)
+        self._queue.waiting.append(sequence)
 
     @property
     def is_idle(self) -> bool:
-        return not (self._waiting or self._running or self._pass)
+        return not (self._queue.waiting or self._queue.running or self._pass)
+
+    @property
+    def size(self) -> int:
+        """The most sequences that run at once."""
+        return self._queue.size
 
     def stats(self) -> SchedulerStats:
-        running = [sequence for sequence in self._running if not sequence.is_background]
-        kv_bytes = sum(sequence.cache.nbytes for sequence in self._running if sequence.cache is not None)
+        """What is going on. From any thread."""
+        running = [sequence for sequence in list(self._queue.running) if not sequence.is_background]
+        caches = [cache for sequence in list(self._queue) if (cache := sequence.cache) is not None]
         rate = self._rate.value if running else 0.0
-        return SchedulerStats(len(running), len(self._waiting), rate, kv_bytes, self._generated)
+        kv_bytes = sum(cache.nbytes for cache in caches)
+        return SchedulerStats(len(running), len(self._queue.waiting), rate, kv_bytes, self._generated)
 
     def step(self) -> bool:
         """Run a pass and hand out its tokens; return whether there is more to do."""
         self._speculation.clock.start()
-        self._end_cancelled()
         following = self._launch_ahead()
         if self._pass is not None:
             finished, self._pass = self._pass, None
             self._finish(finished, following)
+        self._end_cancelled()  # only now is every token known that a cache holds
         self._pass = following or self._launch()
         self._speculation.clock.stop()
         return not self.is_idle
@@ -112,20 +113,20 @@ class Scheduler:
         if self._pass is not None:
             finished, self._pass = self._pass, None
             self._finish(finished, None)
-        for sequence in list(self._running):
+        for sequence in list(self._queue.running):
             if sequence.is_done:
                 self._end(sequence)
 
     def abandon(self, error: Exception) -> None:
         """End every sequence with `error`."""
-        for sequence in [*self._running, *self._waiting]:
+        self._pass = None
+        for sequence in self._queue:
             self._fail(sequence, error)
-        self._waiting, self._running, self._pass = [], [], None
 
     # Ending
 
     def _end_cancelled(self) -> None:
-        for sequence in [*self._running, *self._waiting]:
+        for sequence in self._queue:
             if not sequence.is_done and sequence.is_cancelled():
                 self._guarded(sequence, sequence.cancel)
                 sequence.is_done = True
@@ -135,7 +136,7 @@ class Scheduler:
         """`sequence` is done: settle its cache and let it go."""
         self._speculation.leave(sequence)
         sequence.record()
-        self._remove(sequence)
+        self._queue.remove(sequence)
         sequence.close(None)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
@@ -143,13 +144,8 @@ class Scheduler:
             error = EngineError(f"generation failed: {type(error).__name__}: {error}")
         sequence.is_done = True
         self._speculation.forget(sequence)
-        self._remove(sequence)
+        self._queue.remove(sequence)
         sequence.close(error)
-
-    def _remove(self, sequence: Sequence) -> None:
-        for group in (self._running, self._waiting):
-            if sequence in group:
-                group.remove(sequence)
 
     def _guarded(self, sequence: Sequence, call: Callable[..., Any], *arguments: Any) -> bool:
         """Call a method of one sequence; an exception ends that one alone. Returns whether it went well."""
@@ -160,124 +156,34 @@ class Scheduler:
             return False
         return True
 
-    # Admission
-
-    def _admit(self) -> None:
-        if not self._waiting:
-            return
-        for sequence in self._running:
-            sequence.record()  # so that others can copy what it holds
-        for sequence in sorted(self._waiting, key=lambda sequence: sequence.priority):
-            if sequence.is_background and any(not other.is_background for other in self._all()):
-                break
-            if not self._has_place(sequence) or not self._fits(sequence):
-                break
-            if not self._shares_unfinished(sequence):
-                self._open(sequence)
-
-    def _all(self) -> Iterator[Sequence]:
-        yield from self._running
-        yield from self._waiting
-
-    def _has_place(self, sequence: Sequence) -> bool:
-        """Whether fewer than `size` run; one of higher priority takes the place of the latest lower one."""
-        if len(self._running) < self.size:
-            return True
-        lowest = max(other.priority for other in self._running)
-        if lowest <= sequence.priority:
-            return False
-        self._park([other for other in self._running if other.priority == lowest][-1])
-        return True
-
-    def _fits(self, sequence: Sequence) -> bool:
-        if not self._running or sequence.cache is not None:
-            return True
-        held = sum(self._nbytes(other.length + MARGIN) for other in self._holding())
-        return held + self._nbytes(sequence.length + MARGIN) <= self.room
-
-    def _holding(self) -> list[Sequence]:
-        """The sequences that have a cache."""
-        return [sequence for sequence in self._all() if sequence.cache is not None]
-
-    def _shares_unfinished(self, sequence: Sequence) -> bool:
-        """Whether a prompt being prefilled begins like this one: then its rows can be copied soon."""
-        if sequence.cache is not None:
-            return False
-        prefilling = [other for other in self._running if other.is_prefilling and not other.is_background]
-        least = min(SHARED_TOKENS, len(sequence.prompt_ids) // 2 + 1)
-        return any(
-            common_prefix(other.prompt_ids, sequence.prompt_ids) >= max(SHARED_TOKENS, least)
-            for other in prefilling
-        )
+    # Passes
 
     def _open(self, sequence: Sequence) -> None:
-        self._waiting.remove(sequence)
-        self._running.append(sequence)
-        if sequence.cache is not None:  # parked, not evicted
+        """Begin to feed a sequence that was admitted, unless it was only parked."""
+        if sequence.cache is not None:
             return
         is_new = not sequence.times.admitted
         sequence.times.admitted = sequence.times.admitted or time.perf_counter()
         ids = sequence.pending
         if not self._guarded(sequence, sequence.open, ids):
             return
-        assert sequence.cache is not None  # `open` has set it
-        if sequence.sampler is None:  # with an id that is never fed, `begin` leaves none over
-            feed = sequence.cache.begin_prefix(ids)
-            if not feed:
-                sequence.is_done = True
-                self._end(sequence)
-                return
-        else:
-            feed = sequence.cache.begin(ids)
-        sequence.pending, sequence.is_prefilling = feed, True
-        sequence.total_to_prefill = len(feed)
-        sequence.snapshot_at = None
-        if sequence.opening and len(feed) > sequence.opening:
-            sequence.snapshot_at = len(feed) - sequence.opening
-        if is_new:
-            sequence.cached = len(ids) - len(feed)
-            self._guarded(sequence, sequence.prefilled, 0, len(feed))
-
-    def _park(self, sequence: Sequence) -> None:
-        """Have a running sequence wait; it keeps its cache while there is room."""
-        self._speculation.leave(sequence)
-        sequence.record()
-        self._running.remove(sequence)
-        self._waiting.insert(0, sequence)
-
-    def _make_room(self) -> None:
-        """Evict caches while they outgrow the room: of those that wait first, then of the latest."""
-        while len(holding := self._holding()) > 1:
-            if sum(self._nbytes(sequence.length + 1) for sequence in holding) <= self.room:
-                return
-            # A window cannot be prefilled again as it was, and does not grow.
-            evictable = [other for other in holding if not other.is_window]
-            if not evictable:
-                return
-            waiting = [sequence for sequence in evictable if sequence in self._waiting]
-            latest = max(sequence.priority for sequence in evictable)
-            victims = waiting or [sequence for sequence in evictable if sequence.priority == latest]
-            self._evict(victims[-1])
-
-    def _evict(self, sequence: Sequence) -> None:
-        """Drop the cache of `sequence`; it waits, and is prefilled again."""
-        if sequence in self._running:
-            self._park(sequence)
-        assert sequence.cache is not None
-        sequence.pending = [*sequence.cache.ids, *sequence.pending]
-        sequence.cache, sequence.unrecorded = None, []
-        sequence.evicted()
-
-    # Passes
+        sequence.start_feeding(ids)
+        if not sequence.pending:
+            sequence.is_done = True
+            self._end(sequence)
+        elif is_new:
+            sequence.cached = len(ids) - len(sequence.pending)
+            self._guarded(sequence, sequence.prefilled, 0, len(sequence.pending))
 
     def _launch(self) -> Pass | None:
         """Begin a pass over what every running sequence feeds next. The tokens before are known."""
-        self._make_room()
-        self._admit()
-        turn = [sequence for sequence in self._running if not sequence.is_background] or self._running
+        self._queue.make_room()
+        for sequence in self._queue.admit():
+            self._open(sequence)
+        turn = list(self._queue.turn)
         if not turn:
             return None
-        others = len(turn) > 1 or any(not sequence.is_background for sequence in self._waiting)
+        others = len(turn) > 1 or self._queue.has_waiting
         for sequence in turn if others else ():
             self._speculation.leave(sequence)
         if not others:
@@ -303,7 +209,7 @@ class Scheduler:
             sequence.unrecorded += ids
             has_choice = not sequence.pending and sequence.sampler is not None
             draft = NOTHING
-            if not others and has_choice and not sequence.is_prefilling:
+            if not others and has_choice and count == 1 and not sequence.is_prefilling:
                 draft = self._speculation.draft(sequence)
             parts.append(Part(sequence, sequence.epoch, count, draft, has_choice))
             inputs.append(mx.array(ids, mx.uint32))
@@ -329,22 +235,15 @@ class Scheduler:
             part.has_choice and part.count == 1 and not part.draft.size for part in parts
         ):
             return False
-        if any(part.sequence.is_prefilling for part in parts) or any(s.pending for s in self._running):
+        if any(part.sequence.is_prefilling for part in parts) or any(s.pending for s in self._queue.running):
             return False
         if len(parts) == 1 and self._speculation.will_draft(parts[0].sequence):
             return False
-        if any(self._could_admit(sequence) for sequence in self._waiting):
+        if self._queue.could_admit():
             return False
-        held = sum(self._nbytes(sequence.length + 2) for sequence in self._running)
-        return held <= self.room or len(self._running) == 1
-
-    def _could_admit(self, sequence: Sequence) -> bool:
-        if sequence.is_background:
+        if any(part.sequence.is_cancelled() for part in parts):
             return False
-        has_place = len(self._running) < self.size or any(
-            other.priority > sequence.priority for other in self._running
-        )
-        return has_place and self._fits(sequence)
+        return self._queue.can_grow(2)
 
     def _run(self, parts: list[Part], inputs: list[mx.array]) -> Pass | None:
         """Have the model look at `inputs`, for each part what it feeds."""
@@ -386,7 +285,7 @@ class Scheduler:
                 self._progress(part)
             if part.is_current and part.has_choice:
                 self._hand_out(part, tokens, logprobs, is_ahead=id(part.sequence) in ahead)
-            if part.sequence.is_done and part.sequence in self._running:
+            if part.sequence.is_done and part.sequence in self._queue.running:
                 self._end(part.sequence)
 
     def _progress(self, part: Part) -> None:
@@ -420,6 +319,7 @@ class Scheduler:
                 sequence.unrecorded.append(token)
             if not is_ahead:
                 sequence.sampler.observe(token)
+            sequence.sampler.accept_observed()
             self._speculation.extend(sequence, token)
             sequence.generated += 1
             self._generated += 1

@@ -130,6 +130,18 @@ class Sequence:
     def is_background(self) -> bool:
         return self.priority is Priority.BACKGROUND
 
+    def start_feeding(self, ids: Ids[int]) -> None:
+        """Bring the cache in line with `ids`; `pending` is then what it lacks of them."""
+        assert self.cache is not None  # `open` has set it
+        if self.sampler is None:
+            self.pending = self.cache.begin_prefix(ids)
+        else:
+            self.pending = self.cache.begin(ids)
+        self.is_prefilling, self.total_to_prefill = True, len(self.pending)
+        self.snapshot_at = None
+        if self.opening and len(self.pending) > self.opening:
+            self.snapshot_at = len(self.pending) - self.opening
+
     def record(self) -> None:
         """Note in the cache what was fed."""
         if self.cache is not None and self.unrecorded:

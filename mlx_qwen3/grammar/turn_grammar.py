@@ -20,6 +20,9 @@ from mlx_qwen3.tokenizer import Tokenizer
 SPARE_TOKENS = 16  # kept free beyond the shortest end and the longest end seen so far
 SPARE_PART = 4  # the end is measured again after this fraction (1/4) of the tokens to spare, or 4 tokens
 ANSWER_TOKENS = 64  # thinking leaves this many for the answer, and twice its shortest end
+# Tokens that may be chosen already when one is handed out: a whole draft. An answer is steered to its end only
+# behind them, so that its text does not depend on speculation or batching.
+CHOSEN_AHEAD = 17
 
 
 class Phase(Enum):
@@ -81,6 +84,7 @@ class TurnGrammar:
         self._forced = 0
         self._thinking_must_end = False
         self._lookahead = _Lookahead(None, self.limit, 0)
+        self._early: tuple[FinishReason, int] | None = None  # why, and from how many tokens left on
 
     # The `Constraint` protocol of the sampler
 
@@ -103,6 +107,7 @@ class TurnGrammar:
         phase, matcher, lookahead = self._phase, self._matcher, self._lookahead
         was_matched = self._advance(token)
         self._accepted.append(_AcceptedToken(token, phase, matcher, lookahead, was_matched))
+        self._measure_if_due()
 
     def rollback(self, count: int) -> None:
         """Go back by `count` accepted tokens."""
@@ -131,13 +136,16 @@ class TurnGrammar:
         if self._phase is Phase.THINKING:
             is_new, self._thinking_must_end = not self._thinking_must_end, True
         else:
-            is_new = self.finish_reason is None
-            self._lookahead = self._lookahead._replace(finish_reason=reason)
+            is_new = self.finish_reason is None and self._early is None
+            if is_new:
+                self._early = reason, self._tokens_left - CHOSEN_AHEAD
         return is_new
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the answer is steered to its end; None if it is not."""
+        if self._early is not None and self._tokens_left <= self._early[1]:
+            return self._early[0]
         return self._lookahead.finish_reason
 
     @property
@@ -197,11 +205,17 @@ class TurnGrammar:
         return code.at_line_start and not code.in_code
 
     def _constrained_mask(self) -> PackedMask:
+        if not self._accepted:
+            self._measure_if_due()
         matcher = self._current_matcher()
-        is_due = self._tokens_left <= self._lookahead.measure_at
-        if self._constrains_answer and self.finish_reason is None and is_due:
-            self._measure_end(matcher)
         return matcher.closing_mask() if self.finish_reason else matcher.mask()
+
+    def _measure_if_due(self) -> None:
+        """Once per place of the output, whether or not a mask is computed there: so with a draft as without."""
+        if self._phase is not Phase.CONSTRAINED or not self._constrains_answer:
+            return
+        if self.finish_reason is None and self._tokens_left <= self._lookahead.measure_at:
+            self._measure_end(self._current_matcher())
 
     def _measure_end(self, matcher: Matcher) -> None:
         """Measure the shortest end; steer the answer to it if the tokens left hardly suffice.

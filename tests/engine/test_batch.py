@@ -60,7 +60,7 @@ def test_a_request_has_its_own_settings_and_name(engine: Engine) -> None:
 def test_what_cannot_be_used_stops_no_other(engine: Engine) -> None:
     requests = [
         "",
-        "x " * 9000,
+        "x " * 20_000,
         [{"role": "nobody", "content": "hi"}],
         BatchRequest(prompt="hi", sampling={"temperature": 99}),
         BatchRequest(prompt="hi", sampling={"heat": 1}),
@@ -121,7 +121,7 @@ def test_windows_of_an_engine_hold_batches_too() -> None:
 
 
 def test_several_results_of_one_request(engine: Engine) -> None:
-    request = BatchRequest(messages=ask("hello"), thinking=False, n=3, sampling={"temperature": 1.5})
+    request = BatchRequest(prompt="The", n=3, sampling={"temperature": 2.0, "top_k": 0})
     results = sorted(engine.generate_batch([request], sampling=SHORT), key=lambda result: result.choice)
     assert [result.choice for result in results] == [0, 1, 2]
     assert len({result.text for result in results}) > 1

@@ -32,7 +32,7 @@ def engine() -> Iterator[Engine]:
     with Engine("demo") as engine:
         engine.config = replace(engine.config, max_position_embeddings=NATIVE)
         engine.model.args = engine.config
-        engine.plan = replace(engine.plan, context=NATIVE, longest=900)
+        engine.plan = replace(engine.plan, context=NATIVE, longest_context=900)
         yield engine
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from killed import run_until_killed
 
-from mlx_qwen3.atomic_write import write_atomically
-from mlx_qwen3.cli.chat.saved_conversations import KEPT, Store
+from mlx_qwen3.cli.chat.saved_conversations import MAX_AUTOMATIC, ConversationStore
 from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import MessageError
+from mlx_qwen3.files import write_atomically
 
 
 def talk() -> Conversation:
@@ -97,7 +97,7 @@ def test_a_save_that_fails_says_so_and_leaves_the_old_file(tmp_path: Path) -> No
 def test_a_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     code = (
-        "import sys, pathlib, mlx_qwen3.atomic_write as f\n"
+        "import sys, pathlib, mlx_qwen3.files as f\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "f.write_atomically(path, 'x' * 1000)\n"
         "print('ready', flush=True)\n"
@@ -110,7 +110,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_the_store_lists_latest_first_and_skips_strangers(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = ConversationStore(tmp_path)
     for age, name in enumerate(["new one", "old one"]):
         talk().save(store.path(name), {})
         os.utime(store.path(name), (1e9 - age, 1e9 - age))
@@ -124,14 +124,14 @@ def test_the_store_lists_latest_first_and_skips_strangers(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x" * 101, "a\nb"])
 def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(MessageError, match="cannot be a name"):
-        Store(tmp_path).path(name)
+        ConversationStore(tmp_path).path(name)
 
 
 def test_only_conversations_that_saved_themselves_make_room(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    for number in range(KEPT + 3):
+    store = ConversationStore(tmp_path)
+    for number in range(MAX_AUTOMATIC + 3):
         talk().save(store.path(f"20260101-{number:06}"), {})
     talk().save(store.path("mine"), {})
-    store.make_room()
-    assert len(store.list()) == KEPT + 1
+    store.delete_oldest()
+    assert len(store.list()) == MAX_AUTOMATIC + 1
     assert store.path("mine").exists()

@@ -19,7 +19,7 @@ from mlx_qwen3.checkpoint.load import load
 from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
 from mlx_qwen3.engine import draft_model as draft_model
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, ModelNotFoundError
-from mlx_qwen3.generation.speculative.drafters import ModelDrafter, TextDrafter
+from mlx_qwen3.generation.speculative.drafters import ModelDrafter, NGramDrafter
 
 QUESTION = "What is 348 + 75?"
 
@@ -46,12 +46,12 @@ def test_the_demo_says_the_same_whoever_drafts(options: dict[str, Any]) -> None:
 
 
 def test_settings_name_who_drafts() -> None:
-    for setting, kind in (("demo-draft", ModelDrafter), ("text", TextDrafter), ("auto", TextDrafter)):
+    for setting, kind in (("demo-draft", ModelDrafter), ("text", NGramDrafter), ("auto", NGramDrafter)):
         with Engine("demo", draft_model=setting) as engine:
-            assert isinstance(engine.call(engine.drafter), kind)
+            assert isinstance(engine.call(engine.new_drafter), kind)
             assert engine.options["draft_model"] == setting
     with Engine("demo", draft_model=None) as engine:
-        assert engine.call(engine.drafter) is None
+        assert engine.call(engine.new_drafter) is None
 
 
 def test_another_vocabulary_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -8,42 +8,19 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import ScriptedModel, loaded, write_byte_tokenizer
+from scripted import script
 
-import mlx_qwen3.engine.core
 from mlx_qwen3 import Engine, Session
-from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import EngineError, MessageError, SamplingError
 from mlx_qwen3.events import AnswerDelta, Done
 
 # No text that could be taken for a loop.
 LONG = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=3000))
 THOUGHT = "<think>\nlet me see\n</think>\n\n"
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An engine that runs a ScriptedModel; `engine.model.turns` is what it says."""
-    folder = write_byte_tokenizer(tmp_path)
-    monkeypatch.setattr(mlx_qwen3.engine.core, "resolve", lambda name, on_download: folder)
-    monkeypatch.setattr(
-        mlx_qwen3.engine.core,
-        "load",
-        lambda folder, *options: loaded(ScriptedModel(load_tokenizer(folder)), folder),
-    )
-    with Engine("scripted") as engine:
-        yield engine
-
-
-def script(engine: Engine, *turns: str) -> ScriptedModel:
-    model: ScriptedModel = engine.model
-    model.turns = [engine.tokenizer.encode(text, control_tokens=True) for text in turns]
-    return model
 
 
 def wait_for(condition: object, seconds: float = 10) -> None:

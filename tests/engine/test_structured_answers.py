@@ -10,9 +10,8 @@ from typing import Literal
 import jsonschema
 import pytest
 from pydantic import BaseModel, field_validator
-from random_schemas import random_schema
-from test_grammar import POINT
-from test_session import engine, script  # noqa: F401  # the fixture
+from random_schemas import POINT, random_schema
+from scripted import script
 
 from mlx_qwen3 import BatchRequest, Engine
 from mlx_qwen3.errors import SchemaError
@@ -79,7 +78,7 @@ def test_an_answer_that_was_cut_off_has_no_value(demo: Engine) -> None:
     assert reply.parsed is None
 
 
-def test_a_loop_is_led_to_the_end_of_the_form(engine: Engine) -> None:  # noqa: F811
+def test_a_loop_is_led_to_the_end_of_the_form(engine: Engine) -> None:
     """The scripted model says one thing for ever, where it may; inside a string it always may."""
     script(engine, '{"x": 1, "label": "' + "again " * 400)
     reply = engine.session(thinking=False).ask("hi", schema=POINT)
@@ -87,14 +86,14 @@ def test_a_loop_is_led_to_the_end_of_the_form(engine: Engine) -> None:  # noqa: 
     assert reply.parsed["label"].startswith("again again")
 
 
-def test_thinking_that_would_leave_no_room_is_ended(engine: Engine) -> None:  # noqa: F811
+def test_thinking_that_would_leave_no_room_is_ended(engine: Engine) -> None:
     script(engine, "<think>\n" + "".join(chr(97 + i * i % 25) for i in range(400)), '{"x": 1, "label": "a"}')
     reply = engine.session(sampling={"max_tokens": 300}).ask("hi", schema=POINT)
     assert reply.parsed is not None
     assert 50 < reply.stats.thinking_tokens < 300
 
 
-def test_tools_may_be_called_before_an_answer_in_form(engine: Engine) -> None:  # noqa: F811
+def test_tools_may_be_called_before_an_answer_in_form(engine: Engine) -> None:
     def double(n: int) -> int:
         """Twice n."""
         return 2 * n

@@ -11,8 +11,7 @@ from scripted import ScriptedModel, write_byte_tokenizer
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
-from mlx_qwen3.engine.job import Job
-from mlx_qwen3.engine.request import TurnRequest
+from mlx_qwen3.engine.request import Job, TurnRequest
 from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.turn import TurnSequence
 from mlx_qwen3.engine.turn_output import EARLY_END

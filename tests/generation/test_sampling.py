@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlx_qwen3.errors import SamplingError
 from mlx_qwen3.generation.filters import BLOCK, filter_logits, likeliest
 from mlx_qwen3.generation.params import SamplingParams
-from mlx_qwen3.generation.sampling import Sampler, penalize
+from mlx_qwen3.generation.sampling import Sampler, choose_rows, penalize
 
 VOCABULARY = 500
 SETTINGS = [
@@ -165,7 +165,7 @@ def test_50_000_samples_follow_the_distribution(params: SamplingParams) -> None:
     rows = mx.broadcast_to(mx.array(logits), (5000, VOCABULARY))
     drawn = np.zeros(VOCABULARY, int)
     for _ in range(10):
-        tokens = sampler.along(rows, mx.zeros((4999,), mx.int32))
+        tokens = choose_rows([sampler], [mx.zeros((4999,), mx.int32)], rows)
         drawn += np.bincount(np.array(tokens), minlength=VOCABULARY)
         for token in tokens:
             sampler.observe(token)
@@ -177,7 +177,7 @@ def test_50_000_samples_follow_the_distribution(params: SamplingParams) -> None:
 
 def test_neighbouring_places_are_independent() -> None:
     sampler = Sampler(SamplingParams(top_k=0, top_p=1, temperature=1, seed=8), 4)
-    tokens = np.array(sampler.along(mx.zeros((20_000, 4)), mx.zeros((19_999,), mx.int32)))
+    tokens = np.array(choose_rows([sampler], [mx.zeros((19_999,), mx.int32)], mx.zeros((20_000, 4))))
     pairs = np.bincount(4 * tokens[:-1] + tokens[1:], minlength=16)
     statistic, freedom = chi_square(pairs, np.full(16, 1 / 16))
     assert freedom == 15
@@ -231,7 +231,7 @@ def test_along_a_draft_comes_what_comes_one_by_one(params: SamplingParams, const
     for wrong in range(7):
         draft = [*said[:wrong], *[1 + token % 7 for token in said[wrong:6]]]
         agreed = next((i for i, (a, b) in enumerate(zip(draft, said, strict=False)) if a != b), 6)
-        tokens = at_once.along(rows, mx.array(draft)).tolist()
+        tokens = choose_rows([at_once], [mx.array(draft)], rows).tolist()
         assert tokens[: agreed + 1] == said[: agreed + 1]
         for place in range(wrong):
             guess = at_once.guess(rows[place : place + 1], mx.array(said[:place], mx.uint32))
@@ -248,9 +248,13 @@ def test_what_a_draft_draws_is_what_would_have_come_as_often_as_can_be() -> None
     draft = target + rng.standard_normal((4000, 50)).astype(np.float32) * 0.7
     nothing = mx.zeros((3999,), mx.int32)
     same = Sampler(params, 50)
-    agreed = np.array(same.along(mx.array(target), nothing) == same.along(mx.array(draft), nothing)).mean()
+    agreed = np.array(
+        choose_rows([same], [nothing], mx.array(target)) == choose_rows([same], [nothing], mx.array(draft))
+    ).mean()
     other = Sampler(params.with_values(seed=2), 50)
-    chance = np.array(same.along(mx.array(target), nothing) == other.along(mx.array(draft), nothing)).mean()
+    chance = np.array(
+        choose_rows([same], [nothing], mx.array(target)) == choose_rows([other], [nothing], mx.array(draft))
+    ).mean()
     p, q = (np.stack([distribution(row, params) for row in rows[:500]]) for rows in (target, draft))
     best = np.minimum(p, q).sum(axis=1).mean()
     assert best - 0.08 < agreed < best

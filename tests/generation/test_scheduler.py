@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Sequence as Ids
 from functools import cache as memo
 from typing import Any
 
@@ -15,16 +15,13 @@ from conftest import KINDS, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity.model_cases import DENSE, VOCAB, yarn
-from plain_decoding import decode_plainly
+from recorded import Recorded, check, expected, run
 
-from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prefix_pool import PrefixPool
-from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.errors import EngineError, Qwen3Error
 from mlx_qwen3.generation.params import SamplingParams
-from mlx_qwen3.generation.sampling import Sampler, TokenLogprobs
 from mlx_qwen3.generation.scheduler import Scheduler
-from mlx_qwen3.generation.sequence import Priority, Sequence
+from mlx_qwen3.generation.sequence import Priority
 from mlx_qwen3.generation.speculative.drafters import NGramDrafter
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
@@ -44,95 +41,6 @@ EOS = range(0, VOCAB, 9)
 @memo
 def model_of(kind: str) -> Model:
     return build(MODELS[kind])
-
-
-class Recorded(Sequence):
-    """A sequence that says what happened to it."""
-
-    def __init__(
-        self,
-        model: Any,
-        prompt: Ids[int],
-        params: SamplingParams,
-        limit: int = 10,
-        stop: Ids[int] = (),
-        forced: dict[int, Ids[int]] | None = None,
-        cancel_after: int | None = None,
-        pool: PrefixPool | None = None,
-        priority: Priority = Priority.INTERACTIVE,
-        constraint: Any = None,
-        **cache: Any,
-    ):
-        super().__init__(prompt, Sampler(params, VOCAB, constraint), priority)
-        self.model, self.limit, self.stop, self.forced_after = model, limit, stop, forced or {}
-        self.cache_config, self.pool, self.cancel_after = CacheConfig(**cache), pool, cancel_after
-        self.tokens: list[int] = []
-        self.progress: list[int] = []
-        self.logprobs: list[TokenLogprobs] = []
-        self.ended: list[Exception | None] = []
-        self.opened = 0
-        if "max_size" in cache:
-            self.opening = 3
-
-    def open(self, ids: Ids[int]) -> None:
-        self.opened += 1
-        self.cache = (self.pool and self.pool.find(ids, None)) or PromptCache(self.model, self.cache_config)
-
-    def prefilled(self, processed: int, total: int) -> None:
-        self.progress.append(processed)
-        if processed == total and self.pool is not None and self.cache is not None:
-            self.pool.add(self.cache, None)
-
-    def take(self, token: int, logprobs: TokenLogprobs | None) -> None:
-        self.tokens.append(token)
-        if logprobs is not None:
-            self.logprobs.append(logprobs)
-        if len(self.tokens) == self.limit or token in self.stop:
-            self.finish()
-        elif len(self.tokens) in self.forced_after:
-            self.force(self.forced_after[len(self.tokens)])
-
-    def is_cancelled(self) -> bool:
-        return self.cancel_after is not None and len(self.tokens) >= self.cancel_after
-
-    def close(self, error: Exception | None) -> None:
-        self.ended.append(error)
-
-
-def run(model: Any, sequences: Ids[Sequence], size: int = 3, arrivals: Ids[int] = (), **options: Any) -> None:
-    """Run all; `arrivals` says before which step each is added."""
-    scheduler = Scheduler(model, size=size, **options)
-    waiting = sorted(
-        zip([*arrivals, *[0] * len(sequences)], sequences, strict=False), key=lambda pair: pair[0]
-    )
-    for step in range(100_000):
-        while waiting and waiting[0][0] <= step:
-            scheduler.add(waiting.pop(0)[1])
-        scheduler.step()
-        assert len(scheduler._running) <= size
-        if scheduler.is_idle and not waiting:
-            return
-    raise AssertionError("it does not end")
-
-
-def expected(model: Any, sequence: Recorded, params: SamplingParams, **cache: Any) -> list[int]:
-    count = sequence.limit if sequence.cancel_after is None else min(sequence.limit, sequence.cancel_after)
-    tokens = decode_plainly(
-        model, sequence.prompt_ids, params, count, VOCAB, forced=sequence.forced_after, **cache
-    )
-    end = next((place for place, token in enumerate(tokens) if token in sequence.stop), len(tokens) - 1)
-    return tokens[: end + 1]
-
-
-def check(model: Any, sequence: Recorded, params: SamplingParams, **cache: Any) -> None:
-    assert sequence.ended == [None]
-    assert sequence.tokens == expected(model, sequence, params, **cache)
-    assert sequence.cache is not None
-    held = sequence.cache.ids
-    assert {layer.tokens for layer in sequence.cache.layers} == {len(held)}
-    if not sequence.forced_after and "max_size" not in cache:  # of a long prompt a window skips the middle
-        assert [*sequence.prompt_ids, *sequence.tokens][: len(held)] == held
-        assert len(held) >= len(sequence.prompt_ids) + len(sequence.tokens) - 1
 
 
 params_strategy = st.builds(
@@ -173,10 +81,10 @@ def test_each_sequence_generates_what_it_does_alone(kind: str, work: list[Any], 
         check(model, sequence, params, **cache)
 
 
-def test_two_thousand_random_sequences() -> None:
-    """Arrival, length, seed, temperature, penalties, forced ids, cancels, windows, bits, priorities."""
+def test_random_sequences_by_the_hundred() -> None:
+    """400, or 2,000 with MLX_QWEN3_LONG_TESTS=1: arrivals, seeds, cancels, forced ids, windows, bits."""
     rng, model = random.Random(11), model_of("dense")
-    for _ in range(40):
+    for _ in range(40 if os.environ.get("MLX_QWEN3_LONG_TESTS") else 8):
         jobs, arrivals = [], []
         for number in range(50):
             params = SamplingParams(
@@ -226,7 +134,7 @@ def test_sequences_that_outgrow_the_room_wait_and_lose_nothing(work: list[Any], 
 
 
 def test_eviction_happens_and_the_text_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_qwen3.generation.scheduler.MARGIN", 1)
+    monkeypatch.setattr("mlx_qwen3.generation.admission.MARGIN", 1)
     model, params = model_of("dense"), SamplingParams(seed=5, presence_penalty=1.0)
     sequences = [Recorded(model, [n, 2, 3], params, limit=30) for n in range(4)]
     run(model, sequences, size=4, room=60)

@@ -13,16 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map
+from plain_decoding import decode_plainly
+from recorded import Recorded, run
 from tiny_checkpoints import DENSE, random_model
 
-from mlx_qwen3.cache.prompt_cache import make_prompt_cache
-from mlx_qwen3.generation.decode import decode
 from mlx_qwen3.generation.params import SamplingParams
-from mlx_qwen3.generation.prefill import prefill
 from mlx_qwen3.generation.sampling import NOTHING, Sampler
-from mlx_qwen3.generation.speculative import Speculation
 from mlx_qwen3.generation.speculative.draft_length import Pace
-from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, TextDrafter
+from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, NGramDrafter
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
@@ -76,7 +74,7 @@ def small(model: Model) -> Model:
 
 def make_drafter(kind: str, small: Model, lengths: Sequence[int], **options: Any) -> Drafter:
     drafter = (
-        TextDrafter(shortest=2)
+        NGramDrafter(shortest=2)
         if kind == "text"
         else ModelDrafter(small, cache_config=CacheConfig(**options))
     )
@@ -84,18 +82,17 @@ def make_drafter(kind: str, small: Model, lengths: Sequence[int], **options: Any
     return drafter
 
 
-def feed(model: Model, cache: list[Any], drafter: Drafter | None = None) -> list[int]:
-    for _ in prefill(model, PROMPT[:-1], cache):
-        pass
-    for _ in drafter.begin(PROMPT[:-1]) if drafter else ():
-        pass
-    return PROMPT[-1:]
-
-
 def plain(model: Model, params: SamplingParams, count: int, **options: Any) -> list[int]:
-    cache = make_prompt_cache(model, **options)
-    tokens = decode(model, feed(model, cache), cache, Sampler(params, 300))
-    return [next(tokens) for _ in range(count)]
+    return decode_plainly(model, PROMPT, params, count, 300, **options)
+
+
+def drafted(
+    model: Any, drafter: Drafter, params: SamplingParams, count: int, constraint: Any = None, **options: Any
+) -> Recorded:
+    """A sequence of `count` tokens, decoded with the drafter."""
+    sequence = Recorded(model, PROMPT, params, count, constraint=constraint, vocab_size=300, **options)
+    sequence.drafter = drafter
+    return sequence
 
 
 @pytest.mark.parametrize("kind", ["text", "model"])
@@ -105,16 +102,15 @@ def test_the_same_tokens_as_without(
     model: Model, small: Model, cache_kind: str, params: SamplingParams, kind: str
 ) -> None:
     options = CACHES[cache_kind]
-    expected = plain(model, params, 60, **options)
-    cache, drafter = make_prompt_cache(model, **options), make_drafter(kind, small, [4, 1, 0, 7], **options)
-    speculation = Speculation(model, cache, Sampler(params, 300), drafter)
-    tokens = speculation.decode(feed(model, cache, drafter))
-    assert [next(tokens) for _ in range(60)] == expected
-    tokens.close()
-    assert all(layer.tokens == len(PROMPT) + 60 for layer in cache)
+    sequence = drafted(model, make_drafter(kind, small, [4, 1, 0, 7], **options), params, 60, **options)
+    run(model, [sequence])
+    assert sequence.tokens == plain(model, params, 60, **options)
+    assert sequence.cache is not None
+    assert {layer.tokens for layer in sequence.cache.layers} == {len(sequence.cache.ids)}
+    assert sequence.cache.ids[-59:] in (sequence.tokens[:-1], sequence.tokens[1:])
     if kind == "model":
-        assert 0 < speculation.accepted < speculation.drafted
-        assert speculation.passes < 55
+        assert 0 < sequence.accepted < sequence.drafted
+        assert sequence.decode_passes < 55
 
 
 @pytest.mark.parametrize("kind", ["text", "model"])
@@ -138,23 +134,16 @@ def test_stopped_anywhere_it_goes_on_as_plain_decoding_does(
 ) -> None:
     """As where a thinking budget ends: some tokens, then others fed in place of what would have come."""
     options, params = CACHES[cache_kind], PARAMS[which]
-    said = []
-    for drafts in (False, True):
-        cache, sampler = make_prompt_cache(model, **options), Sampler(params, 300)
-        drafter = make_drafter(kind, small, lengths, **options)
-        speculation = Speculation(model, cache, sampler, drafter)
-        following, taken, fed = feed(model, cache, drafter), [], len(PROMPT)
-        for stop in stops:
-            tokens = speculation.decode(following) if drafts else decode(model, following, cache, sampler)
-            taken += [next(tokens) for _ in range(stop)]
-            tokens.close()
-            following = forced
-            assert {layer.tokens for layer in cache} == {fed + len(taken)}
-            if kind == "model":  # and the draft's cache holds nothing that was not said
-                assert {layer.tokens for layer in drafter._cache.layers} == {len(drafter._cache.ids)}
-            fed += len(forced)
-        said.append(taken)
-    assert said[1] == said[0]
+    places = {sum(stops[: number + 1]): forced for number in range(len(stops) - 1)}
+    drafter = make_drafter(kind, small, lengths, **options)
+    sequence = drafted(model, drafter, params, sum(stops), **options)
+    sequence.forced_after = places
+    run(model, [sequence])
+    assert sequence.tokens == decode_plainly(model, PROMPT, params, sum(stops), 300, forced=places, **options)
+    assert sequence.cache is not None
+    assert {layer.tokens for layer in sequence.cache.layers} == {len(sequence.cache.ids)}
+    if kind == "model":  # and the draft's cache holds nothing that was not accepted
+        assert {layer.tokens for layer in drafter._cache.layers} == {len(drafter._cache.ids)}
 
 
 class Sparse:
@@ -183,37 +172,31 @@ class Sparse:
 @pytest.mark.parametrize("kind", ["text", "model"])
 @pytest.mark.parametrize("which", ["greedy", "hot", "penalties"])
 def test_a_constraint_holds_along_drafts(model: Model, small: Model, kind: str, which: str) -> None:
-    said = []
-    for drafts in (False, True):
-        constraint, cache = Sparse(), make_prompt_cache(model)
-        sampler = Sampler(PARAMS[which], 300, constraint)
-        drafter = make_drafter(kind, small, [3, 5])
-        ids = feed(model, cache, drafter)
-        if drafts:
-            tokens = Speculation(model, cache, sampler, drafter).decode(ids)
-        else:
-            tokens = decode(model, ids, cache, sampler)
-        said.append([next(tokens) for _ in range(40)])
-        tokens.close()
-        assert constraint.accepted == said[-1][: len(constraint.accepted)]
-    assert said[1] == said[0]
+    constraint = Sparse()
+    sequence = drafted(model, make_drafter(kind, small, [3, 5]), PARAMS[which], 40, constraint)
+    run(model, [sequence])
+    assert constraint.accepted == sequence.tokens
+    assert sequence.tokens == decode_plainly(model, PROMPT, PARAMS[which], 40, 300, Sparse())
 
 
-def test_a_failing_model_is_not_made_worse(model: Model, small: Model) -> None:
-    cache, drafter = make_prompt_cache(model), make_drafter("model", small, [3])
+def test_a_failing_model_ends_the_sequence_and_no_more(model: Model, small: Model) -> None:
     calls = 0
 
-    def failing(inputs: mx.array, cache: Any) -> mx.array:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise RuntimeError("out of memory")
-        return model(inputs, cache)
+    class Failing:
+        output_head = property(lambda self: model.output_head)
+        hidden_states = staticmethod(model.hidden_states)
+        scale_positions = staticmethod(model.scale_positions)
 
-    speculation = Speculation(failing, cache, Sampler(PARAMS["greedy"], 300), drafter)
-    tokens = speculation.decode(feed(model, cache, drafter))
-    with pytest.raises(RuntimeError, match="out of memory"):
-        list(tokens)
+        def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise RuntimeError("out of memory")
+            return model(inputs, cache)
+
+    sequence = drafted(model, make_drafter("model", small, [3]), PARAMS["greedy"], 40)
+    run(Failing(), [sequence])
+    assert "out of memory" in str(sequence.ended[0])
 
 
 # The text as its own draft
@@ -228,13 +211,13 @@ def longest_match(ids: list[int], shortest: int) -> int:
 @settings(max_examples=60, deadline=None)
 @given(ids=st.lists(st.integers(0, 2), max_size=40), shortest=st.integers(1, 4), count=st.integers(1, 12))
 def test_text_drafts_what_followed_the_longest_match(ids: list[int], shortest: int, count: int) -> None:
-    drafter = TextDrafter(shortest)
+    drafter = NGramDrafter(shortest)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlx_qwen3.generation.speculative.drafters.MATCHES", 1000)
         list(drafter.begin(ids))
         draft = drafter.draft(count, Sampler(SamplingParams(), 3)).tolist()
     length = longest_match(ids, shortest)
-    assert drafter.expects() == bool(draft) == bool(length)
+    assert drafter.has_draft() == bool(draft) == bool(length)
     if not length:
         return
     # Some earlier place with that match is followed by the draft, and by itself beyond the text's end.
@@ -245,7 +228,7 @@ def test_text_drafts_what_followed_the_longest_match(ids: list[int], shortest: i
 
 @given(first=st.lists(st.integers(0, 2), max_size=30), second=st.lists(st.integers(0, 2), max_size=30))
 def test_text_forgets_what_was_taken_back(first: list[int], second: list[int]) -> None:
-    changed, fresh = TextDrafter(2), TextDrafter(2)
+    changed, fresh = NGramDrafter(2), NGramDrafter(2)
     for ids in (first, second):
         list(changed.begin(ids))
     list(fresh.begin(second))
@@ -260,10 +243,9 @@ def test_a_draft_models_cache_follows_the_text(model: Model, small: Model, cache
     """After any turns, what it drafts is what a fresh one drafts."""
     options, sampler = CACHES[cache_kind], Sampler(PARAMS["greedy"], 300)
     used = make_drafter("model", small, [6], **options)
-    cache = make_prompt_cache(model, **options)
-    tokens = Speculation(model, cache, sampler, used).decode(feed(model, cache, used))
-    said = [next(tokens) for _ in range(13)]
-    tokens.close()
+    sequence = drafted(model, used, PARAMS["greedy"], 13, **options)
+    run(model, [sequence])
+    said = sequence.tokens
     for prompt in ([*PROMPT, *said, 7, 8, 9], [*PROMPT, *said[:5], 1, 2], [*PROMPT[:20], 5, 5], [6]):
         fresh = make_drafter("model", small, [6], **options)
         drafts = []
@@ -271,7 +253,7 @@ def test_a_draft_models_cache_follows_the_text(model: Model, small: Model, cache
             list(drafter.begin(prompt[:-1]))
             drafter.extend(prompt[-1])
             drafts.append(drafter.draft(6, sampler).tolist())
-            drafter.settle()
+            drafter.discard()
         assert drafts[0] == drafts[1]
 
 
@@ -312,4 +294,4 @@ def test_the_pace_notices_that_drafts_began_to_come_true() -> None:
 
 
 def test_an_empty_draft_is_a_plain_pass() -> None:
-    assert NOTHING.tolist() == TextDrafter().draft(5, Sampler(SamplingParams(), 9)).tolist() == []
+    assert NOTHING.tolist() == NGramDrafter().draft(5, Sampler(SamplingParams(), 9)).tolist() == []

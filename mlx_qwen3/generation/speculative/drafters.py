@@ -11,7 +11,7 @@ from mlx_qwen3.cache.base import Cache, roll_back
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prompt_cache import MakesCache, PromptCache, common_prefix
 from mlx_qwen3.cache.snapshots import SnapshotBudget
-from mlx_qwen3.generation.prefill import prefill
+from mlx_qwen3.generation.prefill import fill
 from mlx_qwen3.generation.sampling import NOTHING, Sampler
 from mlx_qwen3.generation.speculative.draft_length import Pace
 
@@ -146,11 +146,7 @@ class ModelDrafter:
     def begin(self, ids: Sequence[int]) -> Iterator[int]:
         self.discard()
         self._unfed = []
-        feed, done = self._cache.begin_prefix(ids), 0
-        for processed in prefill(self._model, feed, self._cache.layers):
-            self._cache.extend(feed[done:processed])
-            done = processed
-            yield done
+        yield from fill(self._cache, self._model, ids)
         self._cache.take_snapshot()
         for layer in self._cache.layers:
             self.pace.longest = min(self.pace.longest, layer.keep_for_rollback(self.pace.longest))
