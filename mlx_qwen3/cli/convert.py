@@ -1,30 +1,30 @@
-"""`mlx-qwen3 convert`: a published checkpoint into MLX weights, with a progress bar on stderr."""
+"""`mlx-qwen3 convert`: converts a published checkpoint to MLX weights, with a progress bar on stderr."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlx_qwen3.cli.progress import DownloadBar, StageBars, progress_bars
-from mlx_qwen3.cli.verify import measured
+from mlx_qwen3.cli.verify import measured_error
 
 if TYPE_CHECKING:
-    from mlx_qwen3.conversion import Plan, Report
+    from mlx_qwen3.conversion import ConversionPlan, Report
 
-UNQUANTIZED = 16  # --bits 16: weights stay 16 bits wide, or whatever --dtype says
+UNQUANTIZED = 16  # --bits 16: weights are not quantized; --dtype may still change their format
 DEFAULT_BITS = {"affine": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 
 
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help="A folder or hub id (org/name); or a .gguf file, here or there (org/name/file)."),
+        typer.Argument(help="A folder, hub id (org/name) or .gguf file, here or on the hub (org/name/file)."),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The new folder; else ./<source>-MLX-<bits>bit."),
+        typer.Option("--output", "-o", help="The new folder; without it ./<source>-MLX-<bits>bit."),
     ] = None,
     bits: Annotated[
         int | None, typer.Option(help="2, 3, 4, 5, 6 or 8 bits per weight; 16 leaves weights unquantized.")
@@ -35,7 +35,7 @@ def convert(
     mode: Annotated[str, typer.Option(help="affine, mxfp4, mxfp8 or nvfp4.")] = "affine",
     dtype: Annotated[
         str | None,
-        typer.Option(help="float16, bfloat16 or float32 for what is not quantized; else as the source."),
+        typer.Option(help="float16, bfloat16 or float32 for what is not quantized; without it the source's."),
     ] = None,
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Turn MLX-quantized weights back into numbers of --dtype.")
@@ -46,11 +46,11 @@ def convert(
     ] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Text, or .jsonl of conversations, that the model is run on to see what matters."),
+        typer.Option(help="Text, or .jsonl of conversations, to measure on which errors matter."),
     ] = None,
     target_bpw: Annotated[
         float | None,
-        typer.Option(help="Bits per weight of the whole, spread by what --calibrate's text shows to matter."),
+        typer.Option(help="Bits per weight of the whole, divided by the errors on --calibrate's text."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
@@ -61,55 +61,56 @@ def convert(
         bool,
         typer.Option(
             "--keep-source/--no-keep-source",
-            help="Keep what is downloaded, or remove each file when it is converted.",
+            help="Keep downloaded files, or remove each when it is converted.",
         ),
     ] = True,
     report: Annotated[
         Path | None, typer.Option(help="Write a heat map of the error by layer and matrix (.html).")
     ] = None,
 ) -> None:
-    """Convert a Qwen3 checkpoint into MLX weights, quantized to 4 bits unless told otherwise."""
+    """Convert a Qwen3 checkpoint to MLX weights, quantized to 4 bits unless --bits says otherwise."""
     from mlx_qwen3 import conversion
+    from mlx_qwen3.conversion.options import ConversionOptions
+    from mlx_qwen3.conversion.pipeline import plan_conversion, run_conversion
 
     if bits is None:
         bits = UNQUANTIZED if dequantize else DEFAULT_BITS.get(mode, 4)
-    settings: dict[str, Any] = {
-        "bits": None if bits == UNQUANTIZED else bits,
-        "group_size": group_size,
-        "mode": mode,
-        "dtype": dtype,
-        "dequantize": dequantize,
-        "recipe": recipe,
-        "calibrate": calibrate,
-        "target_bpw": target_bpw,
-    }
+    options = ConversionOptions(
+        bits=None if bits == UNQUANTIZED else bits,
+        group_size=group_size,
+        mode=mode,
+        dtype=dtype,
+        dequantize=dequantize,
+        recipe=recipe,
+        calibrate=calibrate,
+        target_bpw=target_bpw,
+    )
     if report is not None:
         conversion.check_report_path(report)
         if dry_run or not verify:
             raise typer.BadParameter("a report needs a conversion that is verified")
     output = output or _default_output(source, bits)
     with progress_bars() as bars:
-        settings["on_download"] = DownloadBar(bars)
-        result: Plan | Report
         if dry_run:
-            result = conversion.plan(source, **settings)
-            ending = f"{_time(result)}; nothing was written"
-        else:
-            ending = ""
-            result = conversion.convert(
-                source,
-                output,
-                force=force,
-                verify=verify,
-                keep_source=keep_source,
-                on_progress=StageBars(bars),
-                **settings,
-            )
-    if report is not None:
-        assert isinstance(result, conversion.Report)
-        assert result.verification is not None
-        conversion.write_report(report, output.resolve().name, result.verification)
-    typer.echo(f"{output}: {_summary(result)}{ending}")
+            plan = plan_conversion(source, options, DownloadBar(bars))
+            typer.echo(f"{output}: {_size(plan)}{_time(plan)}; nothing was written")
+            return
+        result = run_conversion(
+            source,
+            output,
+            options,
+            force=force,
+            verify=verify,
+            keep_source=keep_source,
+            on_progress=StageBars(bars),
+            on_download=DownloadBar(bars),
+        )
+    summary = _size(result)
+    if result.verification is not None:
+        summary += f", {measured_error(result.verification)}"
+        if report is not None:
+            conversion.write_report(report, output.resolve().name, result.verification)
+    typer.echo(f"{output}: {summary}")
 
 
 def _default_output(source: str, bits: int) -> Path:
@@ -120,27 +121,19 @@ def _default_output(source: str, bits: int) -> Path:
     return Path(f"{name}-MLX-{bits}bit" if bits != UNQUANTIZED else f"{name}-MLX")
 
 
-def _summary(result: Plan | Report) -> str:
+def _size(result: ConversionPlan | Report) -> str:
     size = f"{result.total_size / 1e9:.2f} GB" if result.total_size >= 1e8 else f"{result.total_size:,} bytes"
     parameters = f"{result.num_parameters / 1e6:,.1f}M parameters"
     files = f"{result.num_files} file{'s' if result.num_files > 1 else ''}"
-    text = f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
-    found = getattr(result, "verification", None)
-    if found is None:
-        return text
-    text = f"{text}, relative error {found.error:.2%}"
-    return f"{text}, {measured(found)}" if found.probe else text
+    return f"{parameters} in {size}, {result.bits_per_weight:.2f} bits per weight, {files}"
 
 
-def _time(plan: Plan) -> str:
-    """How long it will take, where that can be tried out without a download."""
+def _time(plan: ConversionPlan) -> str:
+    """The estimated time, unless measuring it would download weights."""
     from mlx_qwen3.conversion.estimate import estimated_seconds
 
-    if plan.original.downloads is not None:
+    if plan.source.downloads is not None:
         return ""
-    return f", about {_duration(estimated_seconds(plan))} before it is checked"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(1, round(seconds)), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    minutes, seconds = divmod(max(1, round(estimated_seconds(plan))), 60)
+    duration = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return f", about {duration} before it is checked"

@@ -19,7 +19,8 @@ def chat_error_line(error: Qwen3Error) -> str:
 
 
 def _as_flags(suggestion: Suggestion) -> str:
-    return " ".join(_as_flag(parameter, value) for parameter, value in suggestion.items())
+    """A flag for each parameter; None is a flag that is left out."""
+    return " ".join(_as_flag(name, value) for name, value in suggestion.items() if value is not None)
 
 
 def _as_flag(parameter: str, value: object) -> str:

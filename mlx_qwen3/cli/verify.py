@@ -1,4 +1,4 @@
-"""`mlx-qwen3 verify`: is a converted checkpoint what its source says?"""
+"""`mlx-qwen3 verify`: checks a converted checkpoint, alone or against its source."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="The converted checkpoint.")],
     source: Annotated[
         str | None,
-        typer.Option("--source", "-s", help="What it was made of: a folder, hub id or .gguf file."),
+        typer.Option("--source", "-s", help="What it was converted from: a folder, hub id or .gguf file."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a heat map of the error by layer and matrix (.html).")
     ] = None,
 ) -> None:
-    """Check a converted checkpoint: its files, and against --source every tensor and its predictions."""
+    """Check a converted checkpoint: its files, and with --source every tensor and the predictions."""
     from mlx_qwen3 import conversion
 
     if report is not None:
@@ -31,22 +31,25 @@ def verify(
         if source is None:
             raise typer.BadParameter("a report compares with the source: give --source too")
     with progress_bars() as bars:
-        found = conversion.verify(folder, source, on_progress=StageBars(bars), on_download=DownloadBar(bars))
+        result = conversion.verify(folder, source, on_progress=StageBars(bars), on_download=DownloadBar(bars))
     if report is not None:
-        conversion.write_report(report, folder.resolve().name, found)
-    typer.echo(f"{folder}: {summary(found)}")
+        conversion.write_report(report, folder.resolve().name, result)
+    typer.echo(f"{folder}: {_summary(result)}")
 
 
-def summary(found: Verification) -> str:
-    """What was found, in one line."""
-    files = "files as written" if found.has_checksums else "files whole (no SHA256SUMS to compare with)"
-    if not found.tensors:
+def _summary(verification: Verification) -> str:
+    if verification.has_checksums:
+        files = "files as written"
+    else:
+        files = "files complete (no SHA256SUMS to compare with)"
+    if not verification.tensors:
         return f"{files}, all numbers finite; give --source to compare with the original"
-    text = f"{files}, {len(found.tensors)} tensors compared, relative error {found.error:.2%}"
-    return f"{text}, {measured(found)}" if found.probe else text
+    return f"{files}, {len(verification.tensors)} tensors compared, {measured_error(verification)}"
 
 
-def measured(found: Verification) -> str:
-    """How far predictions are from the source's."""
-    assert found.probe is not None
-    return f"KL {found.probe.kl:.4f} nats a token, same top token {found.probe.top1:.1%}"
+def measured_error(verification: Verification) -> str:
+    """How far the weights and the predictions are from the source's."""
+    text = f"relative error {verification.error:.2%}"
+    if (probe := verification.probe) is None:
+        return text
+    return f"{text}, KL {probe.kl:.4f} nats per token, same top token {probe.top1:.1%}"

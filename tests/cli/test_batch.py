@@ -141,7 +141,7 @@ def test_answers_in_the_form_of_a_schema(tmp_path: Path) -> None:
     assert json.loads(second["answer"]) == second["parsed"]
     assert set(second["parsed"]) <= {1, 2}
     missing = run(*arguments, "--schema", str(tmp_path / "none.json"))
-    assert missing.stderr == f"error: {tmp_path / 'none.json'} cannot be read: No such file or directory\n"
+    assert missing.stderr == f"error: {tmp_path / 'none.json'} is missing\n"
 
 
 def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:

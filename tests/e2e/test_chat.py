@@ -169,7 +169,7 @@ def test_every_command(tmp_path: Path) -> None:
     (tmp_path / "large.txt").write_bytes(b"x" * 2_000_001)
     talk = [
         ("/help", "start a new conversation"),
-        ("/stats", "nothing was said yet"),
+        ("/stats", "there are no figures yet"),
         ("/retry", "error: nothing was said yet"),
         ("/edit", "error: nothing was said yet"),
         ("/copy", "error: there is no answer yet"),

@@ -21,7 +21,7 @@ USAGE = (
 
 
 def mcp(state: ChatState, argument: str) -> None:
-    """alone: list the servers; prompts, resources: list theirs; restart, prompt and read NAME ..."""
+    """alone: list the servers; prompts, resources: list them; restart, prompt, read NAME ..."""
     servers = state.tools.require_servers()
     try:
         words = shlex.split(argument)

@@ -71,7 +71,7 @@ def system(state: ChatState, argument: str) -> None:
 
 
 def set_value(state: ChatState, argument: str) -> None:
-    """NAME VALUE: as in /set temperature 0.5; reset: as Qwen advises; keep: start later chats like this"""
+    """NAME VALUE: as in /set temperature 0.5; reset: as Qwen advises; keep: for later chats"""
     session = state.session
     name, _, value = argument.replace("=", " ").partition(" ")
     match name:
@@ -110,7 +110,7 @@ def stats(state: ChatState, _: str) -> None:
     """figures of the last turn and of the conversation"""
     session = state.session
     if session.last_stats is None:
-        state.print_line("nothing was said yet")
+        state.print_line("there are no figures yet")
         return
     state.print_rows(
         [
@@ -143,7 +143,7 @@ def switch_model(state: ChatState, argument: str) -> None:
 
 
 def tools(state: ChatState, argument: str) -> None:
-    """on, off: offer get_time and calculator; forget NAME: ask again; alone: list the offered tools"""
+    """on, off: offer get_time and calculator; forget NAME: ask again; alone: list the tools"""
     if argument in ("on", "off"):
         state.tools.builtin.enabled = argument == "on"
     elif argument.split()[:1] == ["forget"]:
