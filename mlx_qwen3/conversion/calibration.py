@@ -1,4 +1,4 @@
-"""The text a conversion is calibrated on: a file of plain text or of conversations, as windows of tokens."""
+"""Reads the text of a calibration, a file of plain text or of conversations, as windows of tokens."""
 
 from __future__ import annotations
 
@@ -8,40 +8,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlx_qwen3.conversion.source.open import Original
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
+from mlx_qwen3.conversion.source.original import SourceCheckpoint
 from mlx_qwen3.errors import ConversionError, Qwen3Error
+from mlx_qwen3.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from mlx_qwen3.tokenizer import Tokenizer
-
-WINDOW = 512  # tokens the model sees at once
+WINDOW = 512  # tokens of one sequence
 MAX_WINDOWS = 64
-FEWEST_TOKENS = 256  # less says nothing about a model
+MIN_TOKENS = 256  # with fewer, the measured activations say little about the model
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Token ids (windows, tokens), and the name of the file they are from."""
+    """The tokens of a calibration text."""
 
-    name: str
-    windows: npt.NDArray[np.int32]
+    windows: npt.NDArray[np.int32]  # ids, (windows, tokens)
 
     @property
     def digest(self) -> str:
-        """Tells one calibration from another."""
+        """A hash of the tokens."""
         return hashlib.sha256(self.windows.tobytes()).hexdigest()
 
 
-def read_calibration(path: str | Path, original: Original) -> Calibration:
-    """The calibration text in `path`, in the tokens of the checkpoint `original`.
+def read_calibration(path: str | Path, source: SourceCheckpoint) -> Calibration:
+    """The calibration text in the file `path`, in tokens of the checkpoint `source`.
 
-    Plain text, or .jsonl with one object a line: {"messages": [...]} or {"text": ...}. Of a long file
-    windows evenly spread are used. Raises ConversionError naming the file, and the line where there is one.
+    The file is plain text, or .jsonl with {"messages": [...]} or {"text": "..."} on each line. Of a long
+    file, evenly spread windows are used. Raises ConversionError, which names the file and the line.
     """
     path = Path(path).expanduser()
     try:
@@ -50,20 +48,18 @@ def read_calibration(path: str | Path, original: Original) -> Calibration:
         raise ConversionError(f"{path} could not be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConversionError(f"{path} is not text in UTF-8: {error.reason}") from error
-    tokenizer = _tokenizer(original)
+    tokenizer = _load_tokenizer(source)
     ids = tokenizer.encode(text) if path.suffix != ".jsonl" else _encode_lines(text, path, tokenizer)
-    if len(ids) < FEWEST_TOKENS:
-        raise ConversionError(f"{path} holds {len(ids)} tokens; calibration needs {FEWEST_TOKENS} or more")
-    return Calibration(path.name, _windows(np.array(ids, np.int32)))
+    if len(ids) < MIN_TOKENS:
+        raise ConversionError(f"{path} holds {len(ids)} tokens; calibration needs {MIN_TOKENS} or more")
+    return Calibration(_windows(np.array(ids, np.int32)))
 
 
-def _tokenizer(original: Original) -> Tokenizer:
-    from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
-
-    with TemporaryDirectory() as folder:  # not every original is a folder
-        original.write_files(Path(folder))
+def _load_tokenizer(source: SourceCheckpoint) -> Tokenizer:
+    with TemporaryDirectory() as folder:  # a GGUF file has no folder to load it from
+        source.write_files(Path(folder))
         tokenizer = load_tokenizer(folder)
-        if tokenizer.chat_template is not None:  # read while the folder is there
+        if tokenizer.chat_template is not None:  # compiled on first use, so use it while the folder exists
             _ = tokenizer.template
         return tokenizer
 
@@ -90,7 +86,7 @@ def _encode_line(entry: Any, tokenizer: Tokenizer) -> list[int]:
 
 
 def _windows(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Windows of WINDOW tokens, at most MAX_WINDOWS, spread over all of `ids`; a short text is one."""
+    """`ids` (L,) -> at most MAX_WINDOWS windows, spread over the text, (windows, min(WINDOW, L))."""
     window = min(WINDOW, len(ids))
     count = len(ids) // window
     chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_WINDOWS)).astype(int))
@@ -98,6 +94,6 @@ def _windows(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def batches(calibration: Calibration, size: int = 8) -> Iterator[npt.NDArray[np.int32]]:
-    """The windows, `size` at a time."""
+    """The windows in batches of `size`."""
     for start in range(0, len(calibration.windows), size):
         yield calibration.windows[start : start + size]

@@ -1,42 +1,53 @@
-"""The conversion as a whole: plan, stream into a folder beside the output, put it in place."""
+"""The whole conversion: plan it, stream it into a folder beside the output, and put the folder in place."""
 
 from __future__ import annotations
 
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-
-import mlx.core as mx
 
 from mlx_qwen3.checkpoint.hub import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.conversion.calibration import read_calibration
 from mlx_qwen3.conversion.checksums import write_sums
-from mlx_qwen3.conversion.planning import MAX_SHARD_BYTES, Plan, make_plan
+from mlx_qwen3.conversion.options import (
+    FLOATS,
+    MAX_SHARD_BYTES,
+    PATHS,
+    ConversionOptions,
+    check_callback,
+    check_type,
+)
+from mlx_qwen3.conversion.planning import ConversionPlan, make_plan
 from mlx_qwen3.conversion.progress import OnProgress
-from mlx_qwen3.conversion.quantize.bit_allocation import allot
-from mlx_qwen3.conversion.recipes import check_recipe, quantization_for, recipe_named
-from mlx_qwen3.conversion.source.open import Original, open_folder, open_original
-from mlx_qwen3.conversion.source.tensors import sources_of
+from mlx_qwen3.conversion.quantize.bit_allocation import allocate_bits
+from mlx_qwen3.conversion.recipes import check_recipe, recipe_named
+from mlx_qwen3.conversion.source.open import open_folder, open_source
+from mlx_qwen3.conversion.source.tensors import source_tensors
 from mlx_qwen3.conversion.verification.compare import TensorCheck
 from mlx_qwen3.conversion.verification.verify import Verification, run_probe
 from mlx_qwen3.conversion.write.ledger import LEDGER, Ledger
 from mlx_qwen3.conversion.write.metadata import write_card, write_config, write_index
 from mlx_qwen3.conversion.write.shards import write_shards
-from mlx_qwen3.conversion.write.staging import LOCK, disposable, staged
+from mlx_qwen3.conversion.write.staging import LOCK, staged, temporary_folder
 from mlx_qwen3.errors import ConversionError
 
-DISPOSABLE_SHARD_BYTES = 10**9
-FLOATS = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+TEMPORARY_SOURCE_SHARD_BYTES = 10**9
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion made. total_size: bytes of weights. seconds: wall time.
+    """The result of a conversion.
 
-    verification: how far it is from its source; None if that was not asked for.
+    Attributes:
+        output: The folder of the new checkpoint.
+        total_size: Bytes of weights.
+        num_parameters: Parameters of the model.
+        bits_per_weight: Bits for each parameter, scales and biases included.
+        num_files: Number of weight files.
+        seconds: Wall time.
+        verification: How far the result is from its source, None with `verify=False`.
     """
 
     output: Path
@@ -61,33 +72,35 @@ def plan(
     target_bpw: float | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_download: OnDownload | None = None,
-    disposable: Path | None = None,
-) -> Plan:
-    """What `convert` would do with the same arguments; writes nothing.
+) -> ConversionPlan:
+    """What `convert` would do with the same arguments. Writes nothing.
 
-    Reads headers only, unless `target_bpw` asks for measurements.
+    Reads only headers and the calibration text, unless `target_bpw` asks for measurements of the model.
+
+    Args:
+        source: As for `convert`, and so are the other arguments.
+
+    Returns:
+        The plan, with `total_size` and `source_size` in bytes, `bits_per_weight`, `num_parameters` and
+        `num_files`.
+
+    Raises:
+        ConversionError: The options contradict each other, or do not fit the source.
+        CheckpointError: The source is incomplete or not found.
+        ConfigError: The source's config.json cannot be used.
     """
-    if dequantize and bits is not None:
-        raise ConversionError(f"dequantizing gives no {bits} bits; ask for bits or dequantize, not for both")
-    quantization = quantization_for(bits, group_size, mode)
-    chosen = recipe_named(recipe or ("searched" if calibrate else "plain"))
-    check_recipe(chosen, quantization, calibrate is not None, target_bpw is not None)
-    original = open_original(source, on_download, disposable)
-    calibration = read_calibration(calibrate, original) if calibrate else None
-    make = partial(
-        make_plan,
-        original,
-        quantization,
-        dtype=_dtype(dtype, original),
-        max_shard_bytes=max_shard_bytes,
+    options = ConversionOptions(
+        bits=bits,
+        group_size=group_size,
+        mode=mode,
+        dtype=dtype,
         dequantize=dequantize,
-        calibration=calibration,
+        recipe=recipe,
+        calibrate=calibrate,
+        target_bpw=target_bpw,
+        max_shard_bytes=max_shard_bytes,
     )
-    if target_bpw is None:
-        return make(chosen)
-    if calibration is None:
-        raise ConversionError("a target of bits per weight needs a text to measure on", [{"calibrate": ...}])
-    return make(replace(chosen, allotted=allot(make(chosen), calibration, target_bpw)))
+    return plan_conversion(source, options, on_download)
 
 
 def convert(
@@ -109,97 +122,167 @@ def convert(
     on_progress: OnProgress | None = None,
     on_download: OnDownload | None = None,
 ) -> Report:
-    """Convert the checkpoint `source` (folder or hub id) into MLX weights in the folder `output`.
+    """Convert a published checkpoint into MLX weights.
 
-    bits: 2, 3, 4, 5, 6 or 8 per weight, None leaves weights unquantized. group_size: weights that
-    share a scale, None is the mode's own (64 for affine). mode: affine, mxfp4, mxfp8 or nvfp4.
-    dtype: float16, bfloat16 or float32 for what is not quantized; None is what the source says.
-    dequantize: the source is MLX-quantized and is turned back into numbers of `dtype`; what rounding took
-    stays lost.
-    recipe: how to quantize, by name; see `RECIPES` in conversion/recipes.py. None is plain, or searched
-    with a calibration. calibrate: a file of text or conversations that the model is run on, a layer in
-    memory at a time, to see which errors matter. target_bpw: bits per weight that the whole comes to, spread
-    over the matrices by what their rounding does on that text.
-    verify: read back what was written, compare it with the source, and say in the model card how far apart
-    they are. force: replace a checkpoint at `output`. Files finished by a conversion that was killed are
-    kept, if nothing has changed since; so smaller `max_shard_bytes` lose less. Memory stays at some
-    hundred MB, whatever the model, without a calibration.
-    keep_source: False removes files downloaded for this as soon as they are done with, and writes files of
-    1 GB at most, each of which needs few of them; predictions are then not compared.
-    Raises ConversionError, CheckpointError, ConfigError; then nothing of the output is left.
+    Weights are read, quantized and written in chunks, so memory stays at some hundred MB for any model;
+    a calibration also needs one layer of the model and its inputs. The output folder appears when it is
+    complete. A conversion that was killed continues with the weight files it had finished, if options and
+    source are the same; with a smaller `max_shard_bytes` less work is lost.
+
+    Args:
+        source: A folder, a hub id (`org/name`), a short name (`14b`), or a .gguf file on this machine or
+            on the hub (`org/name/file.gguf`).
+        output: The new folder. Nothing may be there, unless `force` is set.
+        bits: Bits per weight: 2, 3, 4, 5, 6 or 8, as far as `mode` has them. None leaves weights
+            unquantized.
+        group_size: Weights that share a scale. None is the mode's own (64 for affine).
+        mode: `affine`, `mxfp4`, `mxfp8` or `nvfp4`.
+        dtype: `float16`, `bfloat16` or `float32`, for what is not quantized. None keeps the source's.
+        dequantize: Turn a source that MLX quantized into plain numbers of `dtype`. Needs `bits=None`.
+            The precision lost by quantizing stays lost.
+        recipe: `plain` (MLX's own rounding), `searched` (scales with less error at the same size) or
+            `mixed` (also more bits where errors cost most). None is `plain`, or `searched` with a
+            calibration.
+        calibrate: A text, or .jsonl of conversations, that the model is run on, so that the quantization
+            changes its outputs on this text as little as possible.
+        target_bpw: Bits per weight of the whole result. The bits are divided among the matrices by what
+            their rounding costs on the calibration text.
+        force: Replace a checkpoint at `output`.
+        max_shard_bytes: The largest size of a weight file, in bytes.
+        verify: Read the result back, compare it with the source, and write the differences to the model
+            card.
+        keep_source: Keep downloaded files in the hub's cache. False removes each after its use, writes
+            weight files of at most 1 GB, so that few of the source's are needed at a time, and does not
+            compare predictions.
+        on_progress: Called with a `Progress` for each chunk.
+        on_download: Called with the bytes downloaded and the bytes there are.
+
+    Returns:
+        A report with sizes, time and the verification.
+
+    Raises:
+        ConversionError: The conversion cannot start or finish. Then nothing is left of the output.
+        CheckpointError: The source is incomplete, damaged or not found.
+        ConfigError: The source's config.json cannot be used.
     """
+    options = ConversionOptions(
+        bits=bits,
+        group_size=group_size,
+        mode=mode,
+        dtype=dtype,
+        dequantize=dequantize,
+        recipe=recipe,
+        calibrate=calibrate,
+        target_bpw=target_bpw,
+        max_shard_bytes=max_shard_bytes,
+    )
+    return run_conversion(
+        source,
+        output,
+        options,
+        force=force,
+        verify=verify,
+        keep_source=keep_source,
+        on_progress=on_progress,
+        on_download=on_download,
+    )
+
+
+def plan_conversion(
+    source: str | Path,
+    options: ConversionOptions,
+    on_download: OnDownload | None = None,
+    download_folder: Path | None = None,
+) -> ConversionPlan:
+    """`plan`, with the options in one value. download_folder: see `open_source`."""
+    check_type("source", source, PATHS, "a name or path")
+    check_callback("on_download", on_download)
+    quantization = options.quantization
+    recipe = recipe_named(options.recipe or ("searched" if options.calibrate else "plain"))
+    check_recipe(recipe, quantization, options.calibrate is not None, options.target_bpw is not None)
+    dtype = options.stored_dtype
+    checkpoint = open_source(source, on_download, download_folder)
+    calibration = read_calibration(options.calibrate, checkpoint) if options.calibrate else None
+    if dtype is None:  # the config's; without one, each tensor keeps its own
+        dtype = FLOATS.get(str(checkpoint.raw_config.get("torch_dtype")))
+    rest = (dtype, options.max_shard_bytes, options.dequantize, calibration)
+    result = make_plan(checkpoint, quantization, recipe, *rest)
+    if calibration is None or options.target_bpw is None:
+        return result
+    bits = allocate_bits(result, calibration, options.target_bpw)
+    return make_plan(checkpoint, quantization, replace(recipe, bits_by_path=bits), *rest)
+
+
+def run_conversion(
+    source: str | Path,
+    output: str | Path,
+    options: ConversionOptions,
+    *,
+    force: bool = False,
+    verify: bool = True,
+    keep_source: bool = True,
+    on_progress: OnProgress | None = None,
+    on_download: OnDownload | None = None,
+) -> Report:
+    """`convert`, with the options that decide what is written in one value."""
     started = time.monotonic()
+    check_type("output", output, PATHS, "a path")
+    check_callback("on_progress", on_progress)
     output = Path(output).expanduser().resolve()
-    with disposable(output, not keep_source) as downloads:
-        todo = plan(
-            source,
-            bits=bits,
-            group_size=group_size,
-            mode=mode,
-            dtype=dtype,
-            dequantize=dequantize,
-            recipe=recipe,
-            calibrate=calibrate,
-            target_bpw=target_bpw,
-            max_shard_bytes=max_shard_bytes if keep_source else min(max_shard_bytes, DISPOSABLE_SHARD_BYTES),
-            on_download=on_download,
-            disposable=downloads,
-        )
-        _refuse_own_source(todo.original.path.resolve(), output)
-        with closing(todo.original), staged(output, todo.total_size, force) as folder:
-            verification = _fill(todo, folder, output.name, str(source), dtype, verify, on_progress)
+    if not keep_source:
+        max_bytes = min(options.max_shard_bytes, TEMPORARY_SOURCE_SHARD_BYTES)
+        options = replace(options, max_shard_bytes=max_bytes)
+    with temporary_folder(output, is_wanted=not keep_source) as download_folder:
+        plan = plan_conversion(source, options, on_download, download_folder)
+        _refuse_source_as_output(plan.source.path.resolve(), output)
+        with closing(plan.source), staged(output, plan.total_size, force) as folder:
+            verification = _fill(plan, options, folder, output.name, str(source), verify, on_progress)
     return Report(
         output=output,
-        total_size=todo.total_size,
-        num_parameters=todo.num_parameters,
-        bits_per_weight=todo.bits_per_weight,
-        num_files=todo.num_files,
+        total_size=plan.total_size,
+        num_parameters=plan.num_parameters,
+        bits_per_weight=plan.bits_per_weight,
+        num_files=plan.num_files,
         seconds=time.monotonic() - started,
         verification=verification,
     )
 
 
 def _fill(
-    todo: Plan,
+    plan: ConversionPlan,
+    options: ConversionOptions,
     folder: Path,
     title: str,
     source: str,
-    dtype: str | None,
     verify: bool,
     on_progress: OnProgress | None,
 ) -> Verification | None:
-    """All of the new checkpoint into `folder`; config.json, which makes it one, near the end."""
-    ledger = Ledger(folder, todo)
-    ledger.clear_all_else(keep=LOCK)
-    checks = write_shards(todo, folder, ledger, verify, on_progress)
-    todo.original.write_files(folder)
-    write_index(todo, folder)
-    verification = _verification(todo, folder, checks, on_progress) if verify else None
-    write_card(todo, folder, title, source, verification)
-    write_config(todo, folder, FLOATS[dtype] if dtype else None)
-    open_folder(folder)  # it must load
+    """Write the new checkpoint into `folder`. config.json, which makes it a checkpoint, is written late."""
+    ledger = Ledger(folder, plan)
+    ledger.remove_other_files(keep=LOCK)
+    checks = write_shards(plan, folder, ledger, verify, on_progress)
+    plan.source.write_files(folder)
+    write_index(plan, folder)
+    verification = _verification(plan, folder, checks, on_progress) if verify else None
+    write_card(plan, folder, title, source, verification)
+    write_config(plan, folder, options.stored_dtype)
+    open_folder(folder)  # checks that the result can be loaded
     write_sums(folder, ledger.hashes, leave_out=(LOCK, LEDGER))
     ledger.close()
     return verification
 
 
 def _verification(
-    todo: Plan, folder: Path, checks: list[TensorCheck], on_progress: OnProgress | None
+    plan: ConversionPlan, folder: Path, checks: list[TensorCheck], on_progress: OnProgress | None
 ) -> Verification:
-    if todo.original.downloads is not None and not todo.original.downloads.keeps:
+    """The checks of all tensors, and a comparison of predictions if the source is still there."""
+    if plan.source.downloads is not None and not plan.source.downloads.keeps_files:
         return Verification(tuple(checks), None, has_checksums=True)
-    made = sources_of(stored_tensors(folder), todo.config.quantization)
-    probe = run_probe(replace(todo.original, path=folder, sources=made), todo.original, on_progress)
+    tensors = source_tensors(stored_tensors(folder), plan.config.quantization)
+    probe = run_probe(replace(plan.source, path=folder, tensors=tensors), plan.source, on_progress)
     return Verification(tuple(checks), probe, has_checksums=True)
 
 
-def _dtype(asked: str | None, original: Original) -> mx.Dtype | None:
-    """The format asked for, else the config's `torch_dtype`; None keeps what each tensor has."""
-    if asked is not None and asked not in FLOATS:
-        raise ConversionError(f"dtype {asked!r} is unknown; use {', '.join(FLOATS)}")
-    return FLOATS.get(asked or str(original.raw_config.get("torch_dtype")))
-
-
-def _refuse_own_source(source: Path, output: Path) -> None:
+def _refuse_source_as_output(source: Path, output: Path) -> None:
     if output == source or output in source.parents:
         raise ConversionError(f"{output} holds the source itself; name another folder")

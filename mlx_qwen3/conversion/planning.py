@@ -1,4 +1,4 @@
-"""What a conversion will read and write, known before it starts: names, shapes, bytes, files."""
+"""Plans what a conversion reads and writes: names, shapes, bytes, files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.validation import build_model, parameter_shapes
 from mlx_qwen3.conversion.calibration import Calibration
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
-from mlx_qwen3.conversion.source.open import Original
-from mlx_qwen3.conversion.source.tensors import Source, parts_of
+from mlx_qwen3.conversion.source.original import SourceCheckpoint
+from mlx_qwen3.conversion.source.tensors import SourceTensor, parameter_tensors
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import ModelConfig, Quantization
-
-MAX_SHARD_BYTES = 5 * 10**9
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,15 @@ class OutputTensor:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One parameter of the model on its way: read, cast to `dtype`, quantized if it is to be.
-
-    sources: the tensor as stored, or those of all experts in order, which are stacked.
-    searched: whether scales and offsets are searched for, where it is quantized.
-    outputs: the tensor written, or for a quantized one its weight, scales and (affine) biases.
-    """
+class ConversionStep:
+    """Converts one parameter of the model: read, cast to `dtype`, and quantize."""
 
     name: str
-    sources: tuple[Source, ...]
+    sources: tuple[SourceTensor, ...]  # one tensor, or one for each expert, to be stacked
     dtype: mx.Dtype
     quantization: Quantization | None
-    outputs: tuple[OutputTensor, ...]
-    searched: bool = False
+    outputs: tuple[OutputTensor, ...]  # one tensor, or weight, scales and (affine) biases
+    searched: bool = False  # whether scales and biases are searched for
 
     @property
     def num_parameters(self) -> int:
@@ -61,24 +54,21 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A whole conversion. `shards` holds the steps of each file; sizes are bytes of weights.
+class ConversionPlan:
+    """All that a conversion does. Sizes are bytes of weights."""
 
-    config: the new checkpoint's. calibration: the text that errors are weighed by, if any.
-    """
-
-    original: Original
-    config: ModelConfig
+    source: SourceCheckpoint
+    config: ModelConfig  # of the new checkpoint
     recipe: Recipe
-    shards: tuple[tuple[Step, ...], ...]
-    calibration: Calibration | None = None
+    shards: tuple[tuple[ConversionStep, ...], ...]  # the steps of each file
+    calibration: Calibration | None = None  # the text by which errors are weighted
 
     @property
     def num_files(self) -> int:
         return len(self.shards)
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[ConversionStep]:
         return [step for shard in self.shards for step in shard]
 
     @property
@@ -105,70 +95,79 @@ class Plan:
 
 
 def make_plan(
-    original: Original,
+    source: SourceCheckpoint,
     quantization: Quantization | None,
     recipe: Recipe,
     dtype: mx.Dtype | None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    max_shard_bytes: int,
     dequantize: bool = False,
     calibration: Calibration | None = None,
-) -> Plan:
-    """Plan the conversion of `original`.
+) -> ConversionPlan:
+    """Plan the conversion of `source`.
 
-    quantization: what config.json will give as the default, with what `recipe` decides otherwise as
-    overrides; None for none. dtype: the format of what is not quantized; None keeps each tensor's.
-    dequantize: the original is quantized, and what is made of it is not. Raises ConversionError.
+    quantization: the default in the new config.json, which the choices of `recipe` override; None for
+    unquantized weights. dtype: of what is not quantized; None keeps that of each tensor.
+    Raises ConversionError unless the source is quantized exactly if `dequantize` is set.
     """
-    _check_quantization(original, dequantize)
-    model = build_model(replace(original.config, quantization=None))
+    _check_source(source, dequantize)
+    model = build_model(replace(source.config, quantization=None))
     quantizable = {path for path, module in model.named_modules() if hasattr(module, "to_quantized")}
-    choice = choice_of(recipe, quantization, original.config) if quantization else None
+    choice = choice_of(recipe, quantization, source.config) if quantization else None
     steps = [
         _step(
             name,
-            parts_of(name, original.sources, original.config.num_experts),
-            choice if name.rpartition(".")[0] in quantizable else None,
+            parameter_tensors(name, source.tensors, source.config.num_experts),
+            choice if _module_path(name) in quantizable else None,
             dtype,
+            recipe.searched,
         )
         for name in parameter_shapes(model, mx.float32)
     ]
     if quantization is not None:
         quantization = replace(quantization, overrides=_overrides(steps, quantization))
-    steps = [replace(step, searched=recipe.searched and step.quantization is not None) for step in steps]
-    config = replace(original.config, quantization=quantization)
-    if calibration is not None:  # an embedding may be the output head too: what it sees is known last
+    config = replace(source.config, quantization=quantization)
+    if calibration is not None:  # a tied embedding is the output head too, whose inputs are known last
         steps.sort(key=lambda step: step.name == "model.embed_tokens.weight")
-    return Plan(original, config, recipe, _shards(steps, max_shard_bytes), calibration)
+    return ConversionPlan(source, config, recipe, _shards(steps, max_shard_bytes), calibration)
 
 
-def _check_quantization(original: Original, dequantize: bool) -> None:
-    quantization = original.config.quantization
+def _check_source(source: SourceCheckpoint, dequantize: bool) -> None:
+    quantization = source.config.quantization
     if quantization is not None and not dequantize:
         raise ConversionError(
-            f"{original.path} is quantized already ({quantization.bits} bits); convert the original one, or "
-            "turn it back into 16 bits",
-            [{"dequantize": True}],
+            f"{source.path} is quantized already ({quantization.bits} bits); convert its original, or "
+            "dequantize it",
+            [{"dequantize": True, "bits": None}],
         )
     if quantization is None and dequantize:
-        raise ConversionError(f"{original.path} is not quantized; there is nothing to dequantize")
+        raise ConversionError(f"{source.path} is not quantized; there is nothing to dequantize")
 
 
-def _step(name: str, sources: tuple[Source, ...], choice: Choice | None, dtype: mx.Dtype | None) -> Step:
-    path = name.rpartition(".")[0]
+def _step(
+    name: str,
+    sources: tuple[SourceTensor, ...],
+    choice: Choice | None,
+    dtype: mx.Dtype | None,
+    searched: bool,
+) -> ConversionStep:
+    path = _module_path(name)
     shape = sources[0].shape if len(sources) == 1 else (len(sources), *sources[0].shape)
     quantization = choice(path, shape[-1]) if choice else None
     dtype = dtype or sources[0].dtype
     if quantization is None:
-        outputs: tuple[OutputTensor, ...] = (OutputTensor(name, shape, dtype),)
-    else:
-        outputs = _quantized(path, shape, dtype, quantization)
-    return Step(name, sources, dtype, quantization, outputs)
+        return ConversionStep(name, sources, dtype, None, (OutputTensor(name, shape, dtype),))
+    outputs = _quantized_outputs(path, shape, dtype, quantization)
+    return ConversionStep(name, sources, dtype, quantization, outputs, searched)
 
 
-def _quantized(
+def _module_path(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _quantized_outputs(
     path: str, shape: tuple[int, ...], dtype: mx.Dtype, quantization: Quantization
 ) -> tuple[OutputTensor, ...]:
-    """What `mx.quantize` makes of a matrix."""
+    """The tensors that `mx.quantize` returns for a matrix."""
     *rows, width = shape
     packed = (*rows, width * quantization.bits // 32)
     groups = (*rows, width // quantization.group_size)
@@ -182,15 +181,15 @@ def _quantized(
     )
 
 
-def _overrides(steps: list[Step], default: Quantization) -> dict[str, Quantization | None]:
-    """Layers quantized otherwise than `default`; those without scales need no mention."""
-    layers = {step.name.rpartition(".")[0]: step.quantization for step in steps if step.quantization}
+def _overrides(steps: list[ConversionStep], default: Quantization) -> dict[str, Quantization | None]:
+    """Layers quantized otherwise than `default`. Unquantized layers have no scales, so none is listed."""
+    layers = {_module_path(step.name): step.quantization for step in steps if step.quantization}
     return {path: layer for path, layer in layers.items() if layer != default}
 
 
-def _shards(steps: list[Step], max_bytes: int) -> tuple[tuple[Step, ...], ...]:
-    """Steps in files of at most `max_bytes`; a layer's tensors stay together."""
-    shards: list[list[Step]] = []
+def _shards(steps: list[ConversionStep], max_bytes: int) -> tuple[tuple[ConversionStep, ...], ...]:
+    """Divide the steps among files of at most `max_bytes`; the outputs of one step stay together."""
+    shards: list[list[ConversionStep]] = []
     size = max_bytes
     for step in steps:
         if size + step.output_bytes > max_bytes:

@@ -1,4 +1,4 @@
-"""How far a conversion or a verification is, for whoever shows it."""
+"""Reports how far a conversion or a verification is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ CONVERTING, CHECKING, PROBING = "converting", "checking", "probing"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one stage of the work is: bytes read of `total_bytes`, and the tensor at work.
+    """How far one stage of the work is.
 
-    stage: `converting`, `checking` (what was written, against its source) or `probing` (predictions).
+    Attributes:
+        tensor: The name of the tensor that was read last; empty while probing.
+        done_bytes: Bytes of weights read in this stage.
+        total_bytes: Bytes of weights this stage reads.
+        stage: `converting`, `checking` (comparing the result with its source) or `probing` (predictions).
     """
 
     tensor: str
@@ -38,5 +42,5 @@ class Meter:
             self._on_progress(Progress(tensor, self._done, self._total, self._stage))
 
     def finish(self) -> None:
-        """The stage is over, whatever was not needed."""
+        """End the stage; some of its bytes may not have been needed."""
         self.advance("", self._total)

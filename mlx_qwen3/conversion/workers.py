@@ -1,4 +1,4 @@
-"""How a matrix is worked on: on a CPU several chunks at once, a thread a core, and sums by numpy."""
+"""Runs the chunks of a matrix on several threads on a CPU, and one after another on a GPU."""
 
 from __future__ import annotations
 
@@ -7,57 +7,51 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.backend.device import is_cpu
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Doubles = np.ndarray[Any, np.dtype[np.float64]]
 
-# MLX's CPU backend runs most operations on one core; a GPU is kept busy by one chunk.
-WORKERS = min(8, os.cpu_count() or 1) if is_cpu() else 1
-# glibc keeps free memory of up to twice the largest block that it was ever given back. The rest goes to
-# Linux, which clears it anew when it is asked for again: a tenth of the time of a comparison.
+MAX_WORKERS = min(8, os.cpu_count() or 1)
+# glibc keeps free memory up to twice the largest block that was ever freed, and returns the rest to Linux,
+# which clears it when it is allocated again. That took a tenth of the time of a comparison.
 LARGE_BLOCK = 16 * 2**20
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`work` of each item, in their order, done by several threads that are a few items ahead.
+def num_workers() -> int:
+    """Chunks worked on at once: MLX runs most CPU operations on one core, and one chunk keeps a GPU busy."""
+    return MAX_WORKERS if is_cpu() else 1
 
-    An array of MLX's belongs to the thread that made it until it is computed: `work` takes and returns
-    computed ones. What it raises is raised here.
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yields `work(item)` for each item in order. Threads work a few items ahead.
+
+    An MLX array that is not evaluated belongs to its thread, so `work` takes and returns evaluated arrays.
+    An exception of `work` is raised here.
     """
-    if WORKERS == 1:
+    ahead_limit = num_workers()
+    if ahead_limit == 1:
         yield from map(work, items)
         return
     ahead: deque[Future[Result]] = deque()
     try:
         for item in items:
             ahead.append(_pool().submit(work, item))
-            if len(ahead) > WORKERS:
+            if len(ahead) > ahead_limit:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    finally:  # left early: what has begun ends by itself
+    finally:  # also when the caller stops early; work that has started runs to its end
         for future in ahead:
             future.cancel()
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """One for the whole process: MLX keeps what it sets up for a thread beyond the thread's end."""
-    np.empty(LARGE_BLOCK, np.uint8)  # given back at once
-    return ThreadPoolExecutor(WORKERS, thread_name_prefix="conversion")
-
-
-def dots(a: mx.array, b: mx.array) -> Doubles:
-    """The product of each row of `a` (rows, width) with that of `b`, both fp32 -> (rows,).
-
-    On a CPU numpy takes a fifth of MLX's time for such sums.
-    """
-    sums: Any = (a * b).sum(axis=-1) if not is_cpu() else np.einsum("ij,ij->i", np.asarray(a), np.asarray(b))
-    return np.array(sums, np.float64)
+    """One pool for the process: MLX keeps its state of a thread after the thread has ended."""
+    np.empty(LARGE_BLOCK, np.uint8)  # freed at once
+    return ThreadPoolExecutor(MAX_WORKERS, thread_name_prefix="conversion")

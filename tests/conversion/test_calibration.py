@@ -23,10 +23,15 @@ from mlx_qwen3.conversion import plan
 from mlx_qwen3.conversion.estimate import estimated_seconds
 from mlx_qwen3.conversion.quantize import activations as recording
 from mlx_qwen3.conversion.quantize.activations import Activations
-from mlx_qwen3.conversion.quantize.bit_allocation import WIDTHS, Sensitivity, allot_by, sensitivities
-from mlx_qwen3.conversion.quantize.gptq import factorize, quantize_compensated
+from mlx_qwen3.conversion.quantize.bit_allocation import (
+    WIDTHS,
+    Sensitivity,
+    allocate_by,
+    measure_sensitivities,
+)
+from mlx_qwen3.conversion.quantize.gptq import factorize, quantize_gptq
 from mlx_qwen3.conversion.quantize.search import quantize_searched
-from mlx_qwen3.conversion.write.ledger import fingerprint
+from mlx_qwen3.conversion.write.ledger import plan_digest
 from mlx_qwen3.errors import CheckpointError, ConversionError
 from mlx_qwen3.model.config import Quantization, read_json
 
@@ -54,7 +59,7 @@ def correlated(rows: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("bits", "group_size", "block"), [(4, 64, 1024), (3, 32, 128), (2, 64, 192)])
-def test_outputs_err_less_with_compensation(bits, group_size, block):
+def test_outputs_err_less_with_gptq(bits, group_size, block):
     weight = mx.array(heavy_tailed(48, 320)).astype(mx.bfloat16)
     x = correlated(2000, 320)
     blocks = [x[:, start : start + block] for start in range(0, 320, block)]
@@ -67,16 +72,14 @@ def test_outputs_err_less_with_compensation(bits, group_size, block):
 
     quantization = Quantization(bits, group_size)
     searched = error(quantize_searched(weight, quantization))
-    assert error(quantize_compensated(weight, quantization, factors)) < 0.75 * searched
+    assert error(quantize_gptq(weight, quantization, factors)) < 0.75 * searched
 
 
-def test_without_correlation_compensation_is_the_search():
+def test_without_correlation_gptq_is_the_search():
     weight = mx.array(heavy_tailed(16, 128)).astype(mx.bfloat16)
     factors = factorize([mx.eye(128)])
     expected = quantize_searched(weight, Quantization(4, 64))
-    for ours, theirs in zip(
-        quantize_compensated(weight, Quantization(4, 64), factors), expected, strict=True
-    ):
+    for ours, theirs in zip(quantize_gptq(weight, Quantization(4, 64), factors), expected, strict=True):
         assert mx.array_equal(ours, theirs)
 
 
@@ -132,7 +135,7 @@ def test_what_a_calibration_makes_loads_in_both(tmp_path, text, raw):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Recipe `searched`" in card
     assert "Calibrated on 512 tokens" in card
-    assert "text.txt" not in card  # what a person calls their files is nobody's business
+    assert "text.txt" not in card  # the name of the file is private
 
 
 def test_layers_that_are_finished_are_only_run_through(tmp_path, text):
@@ -156,9 +159,9 @@ def test_the_same_text_gives_the_same_bytes_and_another_starts_over(tmp_path, te
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (
         tmp_path / "b" / "model.safetensors"
     ).read_bytes()
-    before = fingerprint(plan(source, calibrate=text))
+    before = plan_digest(plan(source, calibrate=text))
     text.write_text(TEXT.replace("fox", "hen"))
-    assert len({before, fingerprint(plan(source, calibrate=text)), fingerprint(plan(source))}) == 3
+    assert len({before, plan_digest(plan(source, calibrate=text)), plan_digest(plan(source))}) == 3
 
 
 def test_a_target_is_met_and_recorded(tmp_path, text):
@@ -184,7 +187,7 @@ def test_bits_go_where_they_save_most(tmp_path, text):
     }
     plain = sum(step.output_bytes * 8 for step in todo.steps)
     target = (plain + 2 * 4000) / todo.num_parameters
-    bits = allot_by(measured, todo, target)
+    bits = allocate_by(measured, todo, target)
     assert bits["much"] > bits["little"]
     assert sum(bits.values()) <= 8
 
@@ -192,7 +195,7 @@ def test_bits_go_where_they_save_most(tmp_path, text):
 def test_sensitivity_falls_with_width(tmp_path, text):
     todo = plan(checkpoint(tmp_path / "source", MOE), calibrate=text, group_size=32)
     assert todo.calibration is not None
-    found = sensitivities(todo, todo.calibration)
+    found = measure_sensitivities(todo, todo.calibration)
     assert "model.layers.0.mlp.gate" not in found  # a router keeps its eight bits
     assert {"lm_head", "model.embed_tokens", "model.layers.1.mlp.down_proj"} < set(found)
     for layer in found.values():
@@ -247,7 +250,10 @@ def test_texts_that_cannot_be_used(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"target_bpw": 4.5}, "a target of bits per weight needs a text"),
+        (
+            {"target_bpw": 4.5},
+            r"needs a text to measure on; try calibrate=\.\.\.",
+        ),
         ({"target_bpw": 4.5, "recipe": "mixed", "calibrate": True}, "mixed chooses bits itself"),
         ({"target_bpw": 1, "calibrate": True}, "1 bits per weight cannot be reached; give"),
         ({"target_bpw": 40, "calibrate": True}, "40 bits per weight cannot be reached; give"),

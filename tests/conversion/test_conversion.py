@@ -13,11 +13,11 @@ from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, MOE, logits, read_tensors, write_checkpoint
 from typer.testing import CliRunner
 
+import mlx_qwen3.conversion.source.chunks as chunks
 import mlx_qwen3.conversion.source.open
-import mlx_qwen3.conversion.write.step
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
-from mlx_qwen3.conversion import Progress, Report, convert, plan
+from mlx_qwen3.conversion import Progress, Report, convert, plan, verify
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import ModelConfig, read_json
 
@@ -44,7 +44,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Tensors of a few KB come in several chunks, as real ones do."""
-    monkeypatch.setattr(mlx_qwen3.conversion.write.step, "CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(chunks, "chunk_bytes", lambda: 10_000)
 
 
 @pytest.fixture
@@ -220,11 +220,11 @@ class TestFilesBesides:
         assert card.startswith("---\nlibrary_name: mlx\n")
         assert "# tiny-4bit" in card
         assert "4 bits, groups of 64, affine" in card
-        assert str(output.parent) not in card  # where it was made is nobody's business
+        assert str(output.parent) not in card  # the path of the folder is private
 
     def test_card_of_a_model_from_the_hub(self, source, tmp_path, monkeypatch):
-        originals = mlx_qwen3.conversion.source.open
-        monkeypatch.setattr(originals, "open_repository", lambda *_: originals.open_folder(source))
+        opening = mlx_qwen3.conversion.source.open
+        monkeypatch.setattr(opening, "open_repository", lambda *_: opening.open_folder(source))
         convert("Qwen/Qwen3-0.6B", tmp_path / "out")
         assert "base_model: Qwen/Qwen3-0.6B\n" in (tmp_path / "out" / "README.md").read_text()
 
@@ -261,6 +261,16 @@ class TestFilesBesides:
         ({"bits": None, "group_size": 32}, "no bits: nothing is quantized; give bits"),
         ({"bits": None, "mode": "mxfp4"}, "no bits: nothing is quantized; give bits"),
         ({"dtype": "int8"}, "dtype 'int8' is unknown; use float16, bfloat16, float32"),
+        ({"bits": 4.0}, r"bits must be a whole number or None, not 4\.0"),
+        ({"bits": True}, "bits must be a whole number or None, not True"),
+        ({"mode": ["affine"]}, r"mode must be a name, not \['affine'\]"),
+        ({"dtype": mx.float16}, "dtype must be a name or None, not mlx.core.float16"),
+        ({"recipe": 4}, "recipe must be a name or None, not 4"),
+        ({"calibrate": 4}, "calibrate must be a file or None, not 4"),
+        ({"target_bpw": "4.5"}, "target_bpw must be a number or None, not '4.5'"),
+        ({"max_shard_bytes": "5GB"}, "max_shard_bytes must be a whole number, not '5GB'"),
+        ({"on_progress": "bar"}, "on_progress must be a function or None, not 'bar'"),
+        ({"on_download": "bar"}, "on_download must be a function or None, not 'bar'"),
     ],
 )
 def test_settings_that_do_not_exist(source, tmp_path, settings, message):
@@ -269,9 +279,18 @@ def test_settings_that_do_not_exist(source, tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("arguments", "name"), [((4, "out"), "source"), (("a", None), "output")])
+def test_paths_of_other_types(arguments, name):
+    with pytest.raises(ConversionError, match=f"{name} must be a .*path, not "):
+        convert(*arguments)
+    with pytest.raises(ConversionError, match="folder must be a path, not 4"):
+        verify(4)
+
+
 def test_a_quantized_source_is_refused(source, tmp_path):
     convert(source, tmp_path / "out")
-    with pytest.raises(ConversionError, match=r"quantized already \(4 bits\)"):
+    message = r"quantized already \(4 bits\); .* or dequantize it; try dequantize=True with bits=None"
+    with pytest.raises(ConversionError, match=message):
         convert(tmp_path / "out", tmp_path / "again")
 
 
@@ -324,6 +343,6 @@ def test_the_report_is_frozen(source, tmp_path):
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
 def test_one_value_that_is_no_number_is_seen(dtype, value):
     array = mx.array(np.random.default_rng(0).standard_normal((7, 9)) * 6_000).astype(dtype)
-    assert mlx_qwen3.conversion.write.step._is_finite(array)
+    assert chunks.is_finite(array)
     array[3, 4] = value
-    assert not mlx_qwen3.conversion.write.step._is_finite(array)
+    assert not chunks.is_finite(array)

@@ -66,5 +66,7 @@ def test_only_what_is_quantized(source, tmp_path):
 
 
 def test_is_not_quantizing(source, tmp_path):
-    with pytest.raises(ConversionError, match="dequantizing gives no 8 bits"):
+    with pytest.raises(
+        ConversionError, match="dequantizing gives no 8 bits; try dequantize=True with bits=None"
+    ):
         convert(source, tmp_path / "out", bits=8, dequantize=True)

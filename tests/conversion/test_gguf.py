@@ -302,7 +302,7 @@ class TestRefused:
 
     def test_without_a_tokenizer(self, tmp_path):
         write_gguf(tmp_path / "a.gguf", WIDE, gguf_weights(WIDE), Kind.Q4_0)
-        self.refuse(tmp_path / "a.gguf", TokenizerError, "tokenizer of kind None/None")
+        self.refuse(tmp_path / "a.gguf", TokenizerError, "tokenizer of type None/None")
 
     def test_without_the_package(self, file, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "gguf", None)

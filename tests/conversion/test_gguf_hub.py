@@ -56,7 +56,7 @@ def test_the_download_need_not_be_kept(repository, tmp_path):
         (["convert", "org/other/tiny.gguf"], "no file org/other/tiny.gguf here; no repository org/other"),
         (
             ["convert", "org/tiny"],
-            "org/tiny holds GGUF files, which have to be converted: mlx-qwen3 convert org/",
+            "org/tiny holds GGUF files, which must be converted first: mlx-qwen3 convert org/",
         ),
         (
             ["generate", "-p", "hi", "--model", "org/tiny"],

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mlx_qwen3.cli.app import app, main
 from mlx_qwen3.conversion import Progress, convert, plan, verify
-from mlx_qwen3.conversion.source.open import open_original
+from mlx_qwen3.conversion.source.open import open_source
 from mlx_qwen3.errors import CheckpointError, ModelNotFoundError
 
 FILES = [f"model-{i + 1:05d}-of-00004.safetensors" for i in range(4)]
@@ -80,17 +80,17 @@ def test_the_next_file_comes_while_one_is_converted(repository, expected, tmp_pa
     assert weights(repository.downloads) == FILES  # they were kept
 
 
-def test_whoever_waits_for_a_download_is_let_go_when_it_is_broken_off(repository, monkeypatch):
+def test_a_reader_of_a_download_is_released_when_it_is_stopped(repository, monkeypatch):
     import mlx_qwen3.conversion.source.hub as hub_sources
 
     stalled = threading.Event()
     monkeypatch.setattr(hub_sources, "download_file", lambda *_: stalled.wait(30))
-    monkeypatch.setattr(hub_sources, "PATIENCE", 0.1)
-    original = open_original("org/tiny")
+    monkeypatch.setattr(hub_sources, "CLOSE_SECONDS", 0.1)
+    original = open_source("org/tiny")
     with ThreadPoolExecutor(1) as pool:  # whose threads an exit waits for
-        waiting = pool.submit(next(iter(original.sources.values())).read, 0, 1)
+        waiting = pool.submit(next(iter(original.tensors.values())).read, 0, 1)
         original.close()
-        with pytest.raises(CheckpointError, match="broken off"):
+        with pytest.raises(CheckpointError, match="was stopped"):
             waiting.result(timeout=10)
     stalled.set()
 

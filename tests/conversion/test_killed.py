@@ -20,10 +20,10 @@ PROGRAM = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import mlx_qwen3.conversion.verification.probe as probe
-import mlx_qwen3.conversion.write.step as stream
+import mlx_qwen3.conversion.source.chunks as chunks
 from mlx_qwen3.conversion import convert
 
-stream.CHUNK_BYTES = 20_000
+chunks.chunk_bytes = lambda: 20_000
 probe.MAX_TOKENS = 8
 source, folder, moments = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 generator = random.Random(int(sys.argv[4]))

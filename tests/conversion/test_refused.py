@@ -86,7 +86,7 @@ class TestSource:
     def test_existing_output_without_force(self, source, tmp_path, refused):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "config.json").write_text("{}")
-        assert "exists; name another folder" in refused(source, tmp_path / "out")
+        assert "exists already; try --output ... or --force" in refused(source, tmp_path / "out")
 
 
 class Bomb:

@@ -16,9 +16,9 @@ from mlx_qwen3.conversion import Progress, convert
 SHARD_BYTES = 40_000
 PROGRAM = """
 import os, signal, sys
-import mlx_qwen3.conversion.write.step as stream
+import mlx_qwen3.conversion.source.chunks as chunks
 from mlx_qwen3 import convert
-stream.CHUNK_BYTES = 20_000
+chunks.chunk_bytes = lambda: 20_000
 def hook(progress):
     if progress.done_bytes >= float(sys.argv[3]) * progress.total_bytes:
         os.kill(os.getpid(), signal.SIGKILL)

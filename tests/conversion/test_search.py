@@ -102,7 +102,7 @@ def test_no_group_is_worse_than_plain(form, dtype, seed, size, kind):
 def test_columns_that_count_more_get_less_error():
     weight = mx.array(heavy_tailed(64, 256)).astype(mx.bfloat16)
     importance = np.random.default_rng(1).gamma(0.3, size=256).astype(np.float32)
-    importance[:64] = 0  # a group nobody looks at
+    importance[:64] = 0  # a group that does not count
 
     def weighted(parts):
         return ((dequantized(parts, 4, 64) - np.array(weight.astype(mx.float32))) ** 2 * importance).sum()

@@ -47,7 +47,7 @@ class TestExistingOutput:
     def test_is_kept(self, source, output):
         convert(source, output)
         before = (output / "model.safetensors").stat()
-        refuse(source, output, "exists; name another folder", bits=8)
+        refuse(source, output, r"exists already; try output=\.\.\. or force=True", bits=8)
         assert (output / "model.safetensors").stat() == before
 
     def test_is_replaced_by_force(self, source, output):
@@ -176,7 +176,7 @@ def hook(progress):
     def test_between_the_last_two_renames(self, source, output):
         convert(source, output)
         output.rename(output.parent / ".out.old")
-        refuse(source, output, "exists")  # the old one is back
+        refuse(source, output, "exists already")  # the old one is back
         assert traces(output) == ["out"]
 
 
@@ -205,9 +205,9 @@ def in_subprocess(source: Path, output: Path, preparation: str) -> subprocess.Co
     """Convert in a process of its own, which `preparation` may do something to."""
     program = f"""
 import sys
-import mlx_qwen3.conversion.write.step as stream
+import mlx_qwen3.conversion.source.chunks as chunks
 from mlx_qwen3 import convert
-stream.CHUNK_BYTES = 20_000
+chunks.chunk_bytes = lambda: 20_000
 hook = None
 {preparation}
 convert(sys.argv[1], sys.argv[2], force=True, bits=8, on_progress=hook)

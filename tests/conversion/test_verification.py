@@ -17,8 +17,8 @@ from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, MOE, read_tensors, write_checkpoint
 from typer.testing import CliRunner
 
+import mlx_qwen3.conversion.source.chunks
 import mlx_qwen3.conversion.verification.probe
-import mlx_qwen3.conversion.write.step
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import convert, verify
@@ -38,7 +38,7 @@ KINDS = {"dense": DENSE, "moe": MOE}
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(mlx_qwen3.conversion.write.step, "CHUNK_BYTES", 30_000)
+    monkeypatch.setattr(mlx_qwen3.conversion.source.chunks, "chunk_bytes", lambda: 30_000)
 
 
 @pytest.fixture(scope="module")
@@ -299,8 +299,8 @@ def test_a_model_left_on_the_disk_says_what_one_in_memory_says(converted, kind):
         original = open_folder(folder)
         ids = probe_ids(folder, original.config.vocab_size)
         expected = np.array(load_model(folder)(mx.array([ids]))[0])
-        np.testing.assert_allclose(predictions(original.sources, original.config, ids), expected, atol=2e-3)
-        assert streamed_model(original.sources, original.config)
+        np.testing.assert_allclose(predictions(original.tensors, original.config, ids), expected, atol=2e-3)
+        assert streamed_model(original.tensors, original.config)
 
 
 def test_of_a_large_vocabulary_every_so_many_predictions_are_compared(converted, monkeypatch):
@@ -309,9 +309,9 @@ def test_of_a_large_vocabulary_every_so_many_predictions_are_compared(converted,
     monkeypatch.setattr(
         mlx_qwen3.conversion.verification.probe, "MAX_LOGITS", made.config.vocab_size * len(ids) // 3
     )
-    found = probe(made.sources, original.sources, made.config, made.path)
+    found = probe(made.tensors, original.tensors, made.config, made.path)
     p, q = (
-        np.array(nn.log_softmax(predictions(side.sources, side.config, ids)), np.float64)[2::3]
+        np.array(nn.log_softmax(predictions(side.tensors, side.config, ids)), np.float64)[2::3]
         for side in (original, made)
     )
     assert found.tokens == len(p) == 64

@@ -9,17 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mlx_qwen3.conversion.source.chunks as chunks_module
 import mlx_qwen3.conversion.workers as workers
-import mlx_qwen3.conversion.write.step as stream
 from mlx_qwen3.backend import blas
 from mlx_qwen3.backend.matmul import dequantize_fp32
-from mlx_qwen3.conversion.workers import dots, in_order
-from mlx_qwen3.conversion.write.step import row_chunks
+from mlx_qwen3.conversion.numerics import kl_divergence, row_dots
+from mlx_qwen3.conversion.source.chunks import chunk_bytes, row_chunks
+from mlx_qwen3.conversion.workers import in_order, num_workers
 
 
 @pytest.fixture
 def several(monkeypatch):
-    monkeypatch.setattr(workers, "WORKERS", 2)
+    monkeypatch.setattr(workers, "num_workers", lambda: 2)
 
 
 def slow_first(item: int) -> int:
@@ -36,7 +37,7 @@ def test_no_more_is_done_ahead_than_there_are_workers(several):
     asked = []
     results = in_order(slow_first, (asked.append(item) or item for item in range(100)))
     next(results)
-    assert len(asked) <= workers.WORKERS + 1
+    assert len(asked) <= workers.num_workers() + 1
     results.close()
 
 
@@ -67,20 +68,42 @@ class Matrix:
 
 
 @given(st.integers(1, 400), st.integers(1, 200), st.integers(0, 50), st.integers(1, 3))
-def test_pieces_make_up_the_whole_and_are_small(rows, width, first, chunks):
+def test_chunks_make_up_the_whole_and_are_small(rows, width, first, factor):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "CHUNK_BYTES", 1000)
-        pieces = list(row_chunks(Matrix(first + rows, width), first, rows, chunks))
-    assert [row for start, count in pieces for row in range(start, start + count)] == list(
+        patch.setattr(chunks_module, "chunk_bytes", lambda: 1000)
+        chunks = list(row_chunks(Matrix(first + rows, width), first, rows, factor))
+    assert [row for start, count in chunks for row in range(start, start + count)] == list(
         range(first, first + rows)
     )
-    assert all(count * width * 2 <= 1000 * chunks or count == 1 for _, count in pieces)
-    assert len(pieces) >= min(rows, workers.WORKERS)
+    assert all(count * width * 2 <= 1000 * factor or count == 1 for _, count in chunks)
+    assert len(chunks) >= min(rows, workers.num_workers())
 
 
 def test_dots_are_those_of_numpy():
     a, b = (np.random.default_rng(i).normal(size=(5, 77)).astype(np.float32) for i in (1, 2))
-    np.testing.assert_allclose(dots(mx.array(a), mx.array(b)), (a.astype(np.float64) * b).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(
+        row_dots(mx.array(a), mx.array(b)), (a.astype(np.float64) * b).sum(-1), rtol=1e-4
+    )
+
+
+def test_the_device_decides_when_it_is_used(monkeypatch):
+    """A default device set after the import counts."""
+    monkeypatch.setattr(workers, "is_cpu", lambda: False)
+    monkeypatch.setattr(chunks_module, "is_cpu", lambda: False)
+    assert (num_workers(), chunk_bytes()) == (1, 32 * 2**20)
+    monkeypatch.setattr(workers, "is_cpu", lambda: True)
+    monkeypatch.setattr(chunks_module, "is_cpu", lambda: True)
+    assert (num_workers(), chunk_bytes()) == (workers.MAX_WORKERS, 2**20)
+
+
+def test_kl_divergence_is_that_of_the_definition():
+    expected, actual = (np.random.default_rng(i).normal(0, 3, (5, 77)).astype(np.float32) for i in (1, 2))
+    p, q = (np.exp(x.astype(np.float64)) for x in (expected, actual))
+    p, q = (x / x.sum(axis=-1, keepdims=True) for x in (p, q))
+    assert kl_divergence(expected, actual) == pytest.approx((p * np.log(p / q)).sum(axis=-1).mean(), rel=1e-5)
+    assert kl_divergence(expected, expected) == 0
+    actual[3, 5] = np.nan
+    assert np.isnan(kl_divergence(expected, actual))
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -1,1 +1,1 @@
-"""Quantization methods: searched scales, GPTQ, mixed bit widths."""
+"""How matrices are quantized: searched scales, GPTQ on a calibration text, and the bits of each matrix."""

@@ -1,13 +1,12 @@
-"""What a model's matrices are multiplied with: measured on calibration text, one layer in memory at a time.
+"""Measures the inputs of a model's matrices on calibration text, with one layer in memory at a time.
 
-For each matrix the second moments of its input are kept, E[x x^T]: an error E of the matrix costs
-tr(E M E^T) in its output. They are cut into square blocks along the diagonal, so that memory grows with
-the width of a matrix and not with its square.
+For each matrix the second moments of its input are kept, E[x x^T] = M. An error E of the matrix then costs
+tr(E M E^T) in its output. Only square blocks on the diagonal of M are kept, so that memory grows with the
+width of a matrix and not with its square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -16,10 +15,10 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_qwen3.conversion.calibration import Calibration, batches
-from mlx_qwen3.conversion.planning import Plan, Step
+from mlx_qwen3.conversion.planning import ConversionPlan, ConversionStep
 from mlx_qwen3.conversion.quantize.gptq import Moments, factorize
 from mlx_qwen3.conversion.recipes import LAYER
-from mlx_qwen3.conversion.write.step import refuse_not_finite, row_chunks
+from mlx_qwen3.conversion.source.chunks import read_chunks, refuse_not_finite, row_chunks
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.mlp import SwitchLinear
 from mlx_qwen3.model.prepare import compute_dtype, prepare
@@ -27,25 +26,25 @@ from mlx_qwen3.model.qwen3 import TransformerBlock
 
 BLOCK = 1024  # columns of a block of second moments
 
-# Matrices that are multiplied with the same input as another one.
+# Matrices that have the same input as another one, which is recorded.
 SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 
 
 class Activations:
-    """Second moments for each step of a plan, asked for in the order of the model's layers."""
+    """Second moments for the steps of a plan, which are asked for in the order of the model's layers."""
 
-    def __init__(self, plan: Plan, calibration: Calibration):
-        """Raises CheckpointError when the embedding cannot be read."""
-        self._config = plan.original.config
+    def __init__(self, plan: ConversionPlan, calibration: Calibration):
+        """Embeds the calibration text. Raises CheckpointError if the embedding cannot be read."""
+        self._config = plan.source.config
         self._steps = {step.name: step for step in plan.steps}
         self._is_tied = self._config.tie_word_embeddings
         embedding = self._steps["model.embed_tokens.weight"]
-        self._hidden = [embedded(embedding, ids) for ids in batches(calibration)]
+        self._hidden = [embed(embedding, ids) for ids in batches(calibration)]
         self._next_layer = 0
         self._recorders: dict[str, Recorder] = {}
 
-    def recorder(self, step: Step) -> Recorder | None:
-        """What saw the input of the matrix of `step`; None for a lookup and for what is no matrix."""
+    def recorder(self, step: ConversionStep) -> Recorder | None:
+        """The recorder of the input of a step's matrix; None for an embedding alone and for norms."""
         path = step.name.rpartition(".")[0]
         if match := LAYER.fullmatch(path):
             self.advance(int(match[1]))
@@ -57,7 +56,7 @@ class Activations:
         return None
 
     def advance(self, layer: int) -> None:
-        """Go on until layer `layer` has run; the one after the last is the final norm."""
+        """Run the layers up to `layer`, whose inputs are recorded; after the last comes the final norm."""
         while self._next_layer <= layer:
             if self._next_layer < self._config.num_hidden_layers:
                 self._run_layer(self._next_layer, is_recorded=self._next_layer == layer)
@@ -68,20 +67,20 @@ class Activations:
     def _run_layer(self, index: int, is_recorded: bool) -> None:
         prefix = f"model.layers.{index}."
         block = load_block(self._config, index, self._steps)
-        self._recorders = record(block, prefix) if is_recorded else {}
+        self._recorders = insert_recorders(block, prefix) if is_recorded else {}
         self._hidden = [_evaluated(block(x, "causal"), self._recorders) for x in self._hidden]
 
     def _run_norm(self) -> None:
         recorder = Recorder(nn.Identity())
         self._recorders = {"head": recorder}
-        self._hidden = [_evaluated(recorder(self._normalised(x)), self._recorders) for x in self._hidden]
-
-    def _normalised(self, x: mx.array) -> mx.array:
-        return normalised(self._config, self._steps["model.norm.weight"], x)
+        norm = self._steps["model.norm.weight"]
+        self._hidden = [
+            _evaluated(recorder(final_norm(self._config, norm, x)), self._recorders) for x in self._hidden
+        ]
 
 
 class Recorder(nn.Module):
-    """Passes its input on to a layer, and adds it to the second moments."""
+    """Wraps a layer, and adds its inputs to their second moments."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -106,30 +105,34 @@ class Recorder(nn.Module):
 
     @cached_property
     def factors(self) -> Moments:
-        """Of the second moments, for `quantize_compensated`."""
+        """The factors of the second moments, for `quantize_gptq`."""
         return factorize(self.moments)
 
     def evaluate(self) -> None:
-        """Do the sums now, so that inputs need not be kept."""
+        """Compute the sums now, so that MLX can free the inputs."""
         mx.eval(self._sums)
 
 
-def record(block: nn.Module, prefix: str) -> dict[str, Recorder]:
-    """Put a recorder before every matrix of `block`; those that share an input share one."""
+def insert_recorders(block: nn.Module, prefix: str) -> dict[str, Recorder]:
+    """Wrap the matrices of `block` in recorders, which are returned by path; one for each input."""
     recorders = {}
     for path, module in list(block.named_modules()):
         parent, _, leaf = path.rpartition(".")
         if isinstance(module, nn.Linear | SwitchLinear) and leaf not in SAME_INPUT:
             recorder = recorders[prefix + path] = Recorder(module)
-            holder = block
-            for name in parent.split("."):
-                holder = holder[name]
-            holder[leaf] = recorder
+            submodule(block, parent)[leaf] = recorder
     return recorders
 
 
-def load_block(config: ModelConfig, index: int, steps: dict[str, Step]) -> TransformerBlock:
-    """Layer `index` with its original weights, ready to run on this device."""
+def submodule(module: nn.Module, path: str) -> nn.Module:
+    """The module at the dotted `path` within `module`."""
+    for name in path.split("."):
+        module = module[name]
+    return module
+
+
+def load_block(config: ModelConfig, index: int, steps: dict[str, ConversionStep]) -> TransformerBlock:
+    """Layer `index` with the source's weights, prepared for this device."""
     block = TransformerBlock(config, index)
     prefix = f"model.layers.{index}."
     weights = [
@@ -142,30 +145,22 @@ def load_block(config: ModelConfig, index: int, steps: dict[str, Step]) -> Trans
     return block
 
 
-def normalised(config: ModelConfig, norm: Step, x: mx.array) -> mx.array:
-    """What the output head sees of the last layer's output `x`."""
+def final_norm(config: ModelConfig, norm: ConversionStep, x: mx.array) -> mx.array:
+    """The output of the last layer `x` (..., hidden) -> the input of the output head."""
     return mx.fast.rms_norm(x, read_whole(norm), config.rms_norm_eps)
 
 
-def read_whole(step: Step) -> mx.array:
-    """The parameter of `step` in the format it is computed with. Raises CheckpointError."""
-    chunks = list(_chunks(step))
+def read_whole(step: ConversionStep) -> mx.array:
+    """The whole parameter of `step`, in the dtype of computing. Raises CheckpointError."""
+    chunks = [chunk for source in step.sources for chunk in read_chunks(source)]
     dtype = compute_dtype(chunks[0].dtype)
     rows = mx.concatenate([chunk.astype(dtype) for chunk in chunks])
     shape = step.sources[0].shape
     return rows.reshape(shape if len(step.sources) == 1 else (len(step.sources), *shape))
 
 
-def _chunks(step: Step) -> Iterator[mx.array]:
-    for source in step.sources:
-        for first, count in row_chunks(source):
-            rows = source.read(first, count)
-            refuse_not_finite(rows, source, source.dtype)
-            yield rows
-
-
-def embedded(step: Step, ids: Any) -> mx.array:
-    """Rows of the embedding for `ids` (B, L); no more of it is in memory than a chunk."""
+def embed(step: ConversionStep, ids: Any) -> mx.array:
+    """ids (B, L) -> rows of the embedding (B, L, hidden). Reads it in chunks. Raises CheckpointError."""
     (source,) = step.sources
     result = np.zeros((*ids.shape, source.shape[-1]), np.float32)
     for first, count in row_chunks(source):

@@ -1,9 +1,9 @@
-"""Bits where they buy most: what rounding each matrix does to predictions, and an allotment by that.
+"""Allocates bits to matrices by what their rounding costs in the model's predictions.
 
-All matrices of a layer are rounded, the rest of the model runs as it is, and the KL divergence of what comes
-out says what the layer's bits are worth. Within a layer it is shared out by how much each matrix, rounded
-alone, changes the layer's output. What other widths cost is scaled by the error each of them makes in the
-weights. One layer of the model is in memory at a time, and a stream of hidden states for each one rounded.
+All matrices of a layer are rounded while the rest of the model keeps its weights. The KL divergence of the
+predictions is the cost of the layer. It is divided among the layer's matrices by how much each of them,
+rounded alone, changes the layer's output. The cost of other widths is scaled by their error in the weights.
+In memory are one layer of the model, and the hidden states of the text for each layer that was rounded.
 """
 
 from __future__ import annotations
@@ -13,75 +13,82 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
 from mlx_qwen3.conversion.calibration import Calibration
-from mlx_qwen3.conversion.planning import Plan, Step
-from mlx_qwen3.conversion.quantize.activations import embedded, load_block, normalised
+from mlx_qwen3.conversion.numerics import kl_divergence
+from mlx_qwen3.conversion.planning import ConversionPlan, ConversionStep
+from mlx_qwen3.conversion.quantize.activations import embed, final_norm, load_block, submodule
 from mlx_qwen3.conversion.recipes import ROUTER
-from mlx_qwen3.conversion.write.step import row_chunks
+from mlx_qwen3.conversion.source.chunks import row_chunks
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import QUANTIZATION_MODES
 from mlx_qwen3.model.qwen3 import TransformerBlock
 
-WIDTHS = QUANTIZATION_MODES["affine"][0]
-PROBE_BITS = 4  # what a matrix is rounded to while its layer is watched
-PROBE_WINDOWS = 2
-EVERY = 4  # of how many tokens one's prediction is looked at
+WIDTHS = QUANTIZATION_MODES["affine"][0]  # bits
+PROBE_BITS = 4  # to which matrices are rounded to measure their cost
+PROBE_WINDOWS = 2  # of the calibration text
+EVERY = 4  # predictions are compared after every so many tokens
+SAMPLE_ROWS = 512  # of a matrix, to measure the error of each width
 EMBEDDING = "model.embed_tokens"
-SAMPLE_ROWS = 512  # of a matrix, for the error that each width makes
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What the rounding of one matrix costs at each width, and how many bits each takes."""
+    """The cost (nats per token) and the size (bits) of one matrix at each width."""
 
     cost: Mapping[int, float]
     size: Mapping[int, int]
 
 
-def allot(plan: Plan, calibration: Calibration, target: float) -> dict[str, int]:
-    """Bits for each matrix of `plan`, by module path, so that the whole comes to `target` bits a weight.
+def allocate_bits(plan: ConversionPlan, calibration: Calibration, target: float) -> dict[str, int]:
+    """Bits for each matrix of `plan`, by module path, for a whole of at most `target` bits per weight.
 
-    Raises ConversionError where no allotment reaches `target`.
+    Raises ConversionError if no allocation reaches `target`.
     """
-    return allot_by(sensitivities(plan, calibration), plan, target)
+    return allocate_by(measure_sensitivities(plan, calibration), plan, target)
 
 
-def allot_by(measured: Mapping[str, Sensitivity], plan: Plan, target: float) -> dict[str, int]:
-    """The fewest bits everywhere, then more where a bit saves most, as long as `target` is kept."""
-    bits = dict.fromkeys(measured, WIDTHS[0])
-    planned = sum(step.output_bytes * 8 for step in plan.steps if _path(step) not in measured)
-    spent = planned + sum(layer.size[WIDTHS[0]] for layer in measured.values())
-    most = planned + sum(layer.size[WIDTHS[-1]] for layer in measured.values())
-    room = target * plan.num_parameters - spent
-    if room < 0 or target * plan.num_parameters > most:
-        low, high = (total / plan.num_parameters for total in (spent, most))
+def allocate_by(
+    sensitivities: Mapping[str, Sensitivity], plan: ConversionPlan, target: float
+) -> dict[str, int]:
+    """Start with the fewest bits, then add bits where each saves most, up to `target`."""
+    bits = dict.fromkeys(sensitivities, WIDTHS[0])
+    fixed = sum(step.output_bytes * 8 for step in plan.steps if _path(step) not in sensitivities)
+    smallest = fixed + sum(matrix.size[WIDTHS[0]] for matrix in sensitivities.values())
+    largest = fixed + sum(matrix.size[WIDTHS[-1]] for matrix in sensitivities.values())
+    budget = target * plan.num_parameters - smallest
+    if budget < 0 or target * plan.num_parameters > largest:
+        low, high = (total / plan.num_parameters for total in (smallest, largest))
         raise ConversionError(f"{target:g} bits per weight cannot be reached; give {low:.2f} to {high:.2f}")
-    while path := _best_step(measured, bits, room):
+    while path := _best_matrix(sensitivities, bits, budget):
         wider = WIDTHS[WIDTHS.index(bits[path]) + 1]
-        room -= measured[path].size[wider] - measured[path].size[bits[path]]
+        budget -= sensitivities[path].size[wider] - sensitivities[path].size[bits[path]]
         bits[path] = wider
     return bits
 
 
-def _best_step(measured: Mapping[str, Sensitivity], bits: Mapping[str, int], room: float) -> str | None:
-    """The matrix that gains most, for each bit it takes, from the next width; None where none fits."""
+def _best_matrix(
+    sensitivities: Mapping[str, Sensitivity], bits: Mapping[str, int], budget: float
+) -> str | None:
+    """The matrix whose next width saves most for each bit it adds; None if none fits the budget."""
     gains = {}
-    for path, layer in measured.items():
+    for path, matrix in sensitivities.items():
         if bits[path] == WIDTHS[-1]:
             continue
         wider = WIDTHS[WIDTHS.index(bits[path]) + 1]
-        extra = layer.size[wider] - layer.size[bits[path]]
-        if extra <= room:
-            gains[path] = (layer.cost[bits[path]] - layer.cost[wider]) / extra
+        extra = matrix.size[wider] - matrix.size[bits[path]]
+        if extra <= budget:
+            gains[path] = (matrix.cost[bits[path]] - matrix.cost[wider]) / extra
     return max(gains, key=gains.__getitem__) if gains else None
 
 
-def sensitivities(plan: Plan, calibration: Calibration) -> dict[str, Sensitivity]:
-    """Each matrix to be quantized, by module path; routers keep what they have. Raises CheckpointError."""
+def measure_sensitivities(plan: ConversionPlan, calibration: Calibration) -> dict[str, Sensitivity]:
+    """The sensitivity of each matrix to be quantized, by module path, without routers.
+
+    Raises CheckpointError.
+    """
     steps = {
         _path(step): step for step in plan.steps if step.quantization and not _path(step).endswith(ROUTER)
     }
@@ -89,61 +96,63 @@ def sensitivities(plan: Plan, calibration: Calibration) -> dict[str, Sensitivity
     return {path: _sensitivity(step, costs[path]) for path, step in steps.items()}
 
 
-def _costs(plan: Plan, ids: npt.NDArray[np.int32], steps: Mapping[str, Step]) -> dict[str, float]:
-    """KL divergence (nats a token) that comes of rounding each matrix to PROBE_BITS."""
-    config, named = plan.original.config, {step.name: step for step in plan.steps}
-    hidden = embedded(named[f"{EMBEDDING}.weight"], ids)
-    streams: dict[str, mx.array] = {}  # hidden states, by what was rounded on their way
+def _costs(
+    plan: ConversionPlan, ids: npt.NDArray[np.int32], steps: Mapping[str, ConversionStep]
+) -> dict[str, float]:
+    """KL divergence (nats per token) that rounding each matrix to PROBE_BITS causes."""
+    config, step_of = plan.source.config, {step.name: step for step in plan.steps}
+    hidden = embed(step_of[f"{EMBEDDING}.weight"], ids)
+    streams: dict[str, mx.array] = {}  # hidden states (windows, tokens, hidden), by the layer rounded
     if EMBEDDING in steps:
         streams[EMBEDDING] = _rounded(hidden, steps[EMBEDDING], PROBE_BITS)
-    shares: dict[str, dict[str, float]] = {}
+    changes: dict[str, dict[str, float]] = {}  # of a layer's output, by layer and matrix
     for index in range(config.num_hidden_layers):
-        block = load_block(config, index, named)
+        block = load_block(config, index, step_of)
         streams = {name: block(x, "causal") for name, x in streams.items()}
         prefix = f"model.layers.{index}."
         inside = {path.removeprefix(prefix): steps[path] for path in steps if path.startswith(prefix)}
         expected = block(hidden, "causal")
         mx.eval(expected, streams)
-        shares[prefix] = {}
+        changes[prefix] = {}
         for name, step in inside.items():
-            with _all_rounded(block, {name: step}):
-                shares[prefix][name] = _share(block(hidden, "causal"), expected)
-        with _all_rounded(block, inside):
+            with _matrices_rounded(block, {name: step}):
+                changes[prefix][name] = _squared_error(block(hidden, "causal"), expected)
+        with _matrices_rounded(block, inside):
             streams[prefix] = block(hidden, "causal")
             mx.eval(streams[prefix])
         hidden = expected
-    return _in_nats(plan, hidden, streams, shares)
+    return _divergences(plan, hidden, streams, changes)
 
 
-def _in_nats(
-    plan: Plan,
+def _divergences(
+    plan: ConversionPlan,
     hidden: mx.array,
     streams: Mapping[str, mx.array],
-    shares: Mapping[str, Mapping[str, float]],
+    changes: Mapping[str, Mapping[str, float]],
 ) -> dict[str, float]:
-    """What each stream's predictions lost, shared out over the matrices of its layer."""
-    named = {step.name: step for step in plan.steps}
-    head = named.get("lm_head.weight", named[f"{EMBEDDING}.weight"])
-    norm = named["model.norm.weight"]
+    """The KL divergence of each stream's predictions, divided among the matrices of its layer."""
+    step_of = {step.name: step for step in plan.steps}
+    head = step_of.get("lm_head.weight", step_of[f"{EMBEDDING}.weight"])
+    norm = step_of["model.norm.weight"]
 
-    def logits(x: mx.array, bits: int | None = None) -> mx.array:
-        rows = normalised(plan.original.config, norm, x[:, ::EVERY]).reshape(-1, x.shape[-1])
-        return _logits(head, rows, bits)
+    def logits(x: mx.array, bits: int | None = None) -> npt.NDArray[np.float32]:
+        rows = final_norm(plan.source.config, norm, x[:, ::EVERY]).reshape(-1, x.shape[-1])
+        return np.asarray(_logits(head, rows, bits))
 
     expected = logits(hidden)
-    costs = {_path(head): _kl(expected, logits(hidden, PROBE_BITS))}
+    costs = {_path(head): kl_divergence(expected, logits(hidden, PROBE_BITS))}
     for name, stream in streams.items():
-        lost = _kl(expected, logits(stream))
+        divergence = kl_divergence(expected, logits(stream))
         if name == EMBEDDING:
-            costs[name] = costs.get(name, 0) + lost  # tied, it is looked up and multiplied with
+            costs[name] = costs.get(name, 0) + divergence  # a tied embedding is the output head too
         else:
-            total = sum(shares[name].values()) or 1.0
-            costs |= {name + path: lost * share / total for path, share in shares[name].items()}
+            total = sum(changes[name].values()) or 1.0
+            costs |= {name + path: divergence * change / total for path, change in changes[name].items()}
     return costs
 
 
-def _logits(head: Step, rows: mx.array, bits: int | None) -> mx.array:
-    """`rows` (N, hidden) times the output head, rounded to `bits` if given; a chunk of it in memory."""
+def _logits(head: ConversionStep, rows: mx.array, bits: int | None) -> mx.array:
+    """rows (N, hidden) -> logits (N, V) in fp32. Reads the head in chunks, rounded to `bits` if given."""
     (source,) = head.sources
     parts = []
     for first, count in row_chunks(source):
@@ -154,17 +163,10 @@ def _logits(head: Step, rows: mx.array, bits: int | None) -> mx.array:
     return mx.concatenate(parts, axis=-1)
 
 
-def _kl(expected: mx.array, found: mx.array) -> float:
-    """Mean KL divergence of predictions from those expected, from their logits (N, V)."""
-    expected, found = (x - mx.logsumexp(x, axis=-1, keepdims=True) for x in (expected, found))
-    mean: float = (mx.exp(expected) * (expected - found)).sum(axis=-1).mean().item()  # type: ignore[assignment]
-    return max(mean, 0.0)
-
-
 @contextmanager
-def _all_rounded(block: TransformerBlock, steps: Mapping[str, Step]) -> Iterator[None]:
-    """The matrices `steps`, by their names within the layer, rounded for the time being."""
-    modules = {name: _module(block, name) for name in steps}
+def _matrices_rounded(block: TransformerBlock, steps: Mapping[str, ConversionStep]) -> Iterator[None]:
+    """Round the matrices of `steps`, by name within the block, and restore them at the end."""
+    modules = {name: submodule(block, name) for name in steps}
     weights = {name: module.weight for name, module in modules.items()}
     for name, module in modules.items():
         module.weight = _rounded(weights[name], steps[name], PROBE_BITS)
@@ -173,25 +175,19 @@ def _all_rounded(block: TransformerBlock, steps: Mapping[str, Step]) -> Iterator
         module.weight = weights[name]
 
 
-def _module(block: nn.Module, name: str) -> nn.Module:
-    for part in name.split("."):
-        block = block[part]
-    return block
-
-
-def _sensitivity(step: Step, cost: float) -> Sensitivity:
-    """`cost` at PROBE_BITS carried over to all widths."""
+def _sensitivity(step: ConversionStep, cost: float) -> Sensitivity:
+    """The sensitivity of a matrix that costs `cost` at PROBE_BITS."""
     assert step.quantization is not None
     source = step.sources[0]
     rows = source.read(0, min(SAMPLE_ROWS, source.num_rows)).astype(mx.float32)
-    errors = {bits: _share(_rounded(rows, step, bits), rows) for bits in WIDTHS}
+    errors = {bits: _squared_error(_rounded(rows, step, bits), rows) for bits in WIDTHS}
     scale = cost / max(errors[PROBE_BITS], 1e-30)
-    overhead = 2 * 8 * step.dtype.size / step.quantization.group_size  # scale and offset
+    overhead = 2 * 8 * step.dtype.size / step.quantization.group_size  # scale and bias, in bits per weight
     size = {bits: round(step.num_parameters * (bits + overhead)) for bits in WIDTHS}
     return Sensitivity({bits: error * scale for bits, error in errors.items()}, size)
 
 
-def _rounded(weight: mx.array, step: Step, bits: int) -> mx.array:
+def _rounded(weight: mx.array, step: ConversionStep, bits: int) -> mx.array:
     assert step.quantization is not None
     group_size = step.quantization.group_size
     return mx.dequantize(
@@ -199,11 +195,12 @@ def _rounded(weight: mx.array, step: Step, bits: int) -> mx.array:
     ).astype(weight.dtype)
 
 
-def _share(changed: mx.array, expected: mx.array) -> float:
-    off = (changed.astype(mx.float32) - expected.astype(mx.float32)).square().sum()
-    share: float = (off / expected.astype(mx.float32).square().sum()).item()  # type: ignore[assignment]
-    return share
+def _squared_error(changed: mx.array, expected: mx.array) -> float:
+    """The squared length of the difference, relative to that of `expected`."""
+    difference = (changed.astype(mx.float32) - expected.astype(mx.float32)).square().sum()
+    error: float = (difference / expected.astype(mx.float32).square().sum()).item()  # type: ignore[assignment]
+    return error
 
 
-def _path(step: Step) -> str:
+def _path(step: ConversionStep) -> str:
     return step.name.rpartition(".")[0]

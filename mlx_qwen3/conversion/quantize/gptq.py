@@ -1,8 +1,8 @@
-"""Rounding with compensation: what rounding one column does to the output, the columns after it make good.
+"""GPTQ (https://arxiv.org/abs/2210.17323): quantizes a matrix so that its outputs on a text change least.
 
-GPTQ (https://arxiv.org/abs/2210.17323): columns are rounded one after another; the error of each is
-spread over those not rounded yet, in the way that changes the output least on the calibration text. Here
-the scale and offset of each group are searched for when its turn comes, with the errors so far spread.
+Columns are rounded one after another. The error of each is compensated in the columns not rounded yet, in
+the way that changes the output least on the calibration text. Here the scale and offset of a group are
+searched for when its first column is reached, on weights that include the compensation so far.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import Quantization
 
 Moments = list[mx.array]
-"""Second moments of a matrix's input, or their factors: blocks (columns, columns) in fp32 along the
-diagonal. The last one may be smaller."""
+"""Second moments of a matrix's input, or their factors: the blocks (columns, columns) on the diagonal, in
+fp32. The last one may be smaller."""
 
-# Of the mean second moment. A tenth of this serves the text as well, but moves the weights further from
-# what they were, in directions that the text never used.
+# Added to the diagonal, as a fraction of the mean second moment. With 0.01 the error on the text was the
+# same, but weights moved further in directions that the text does not use.
 DAMPING = 0.1
 
 
-def quantize_compensated(
+def quantize_gptq(
     weight: mx.array, quantization: Quantization, factors: Moments
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """What `mx.quantize` returns for a matrix (rows, width), with less error in its output.
+    """Quantize a matrix (rows, width) as `mx.quantize` does, with less error in its output.
 
-    factors: from `factorize`, of the second moments of its input.
+    factors: what `factorize` returns for the second moments of its input.
     """
     parts = []
     first = 0
@@ -40,7 +40,7 @@ def quantize_compensated(
 
 
 def factorize(moments: Moments) -> Moments:
-    """The upper Cholesky factor of each block's inverse: it says how errors are spread.
+    """The upper Cholesky factor of each block's inverse, by which errors are compensated.
 
     Raises ConversionError for moments that are not finite.
     """
@@ -60,9 +60,9 @@ def _factor(block: np.ndarray) -> mx.array:
 def _quantize_block(
     weight: mx.array, quantization: Quantization, factor: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """All columns of one block; `left` holds those not rounded yet, errors so far made good."""
+    """Quantize the columns of one block."""
     size, bits = quantization.group_size, quantization.bits
-    left = weight.astype(mx.float32)
+    left = weight.astype(mx.float32)  # the columns not rounded yet, with the compensation so far
     codes, scales, offsets = [], [], []
     for first in range(0, weight.shape[1], size):
         within = factor[first : first + size, first : first + size]
@@ -84,7 +84,7 @@ def _quantize_block(
 def _round_group(
     columns: mx.array, grid: tuple[mx.array, mx.array], bits: int, factor: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """Codes and errors (over the factor's diagonal) of the columns of a group, (columns, rows) each."""
+    """Codes of the columns of a group, and errors divided by the factor's diagonal, (columns, rows) each."""
     scale, offset = grid
     codes, errors = [], []
     for index in range(columns.shape[0]):

@@ -1,9 +1,9 @@
-"""Searched rounding: the scale and offset of every group chosen for the least squared error.
+"""Searches for the scale and offset of each group that have the least squared error.
 
-`mx.quantize` spans a group from its smallest to its largest weight, so one outlier makes the steps of all
-the others coarse. Here several narrower spans are tried, each improved by least squares (codes from scale
-and offset, then the best scale and offset for those codes), and the best is kept, as measured with the
-numbers that are stored. The format is the same, so nothing changes at run time.
+`mx.quantize` spans a group from its smallest to its largest weight, so one outlier makes the steps coarse
+for all. Here several narrower spans are tried. Each is improved by least squares: nearest codes, then the
+best scale and offset for these codes. The best is kept, as measured with the scale and offset that are
+stored. The format stays the same, and so does the speed.
 """
 
 from __future__ import annotations
@@ -14,24 +14,22 @@ import mlx.core as mx
 
 from mlx_qwen3.model.config import Quantization
 
-# Widths tried, as shares of a group's span; refits of each, and of the best one.
-SPANS = (1.0, 0.9, 0.8, 0.7, 0.6)
-FIRST_REFITS, LAST_REFITS = 1, 5
-TINY = 1e-7  # the smallest step, as in mx.quantize
-TILE = 2**18  # weights worked on at once: temporaries stay in a core's cache
+SPANS = (1.0, 0.9, 0.8, 0.7, 0.6)  # widths tried, as fractions of a group's span
+FIRST_REFITS, LAST_REFITS = 1, 5  # rounds of least squares for each of these, and for the best one
+TINY = 1e-7  # the smallest scale, as in mx.quantize
+TILE = 2**18  # weights quantized at once, so that temporaries stay in a core's cache
 
 Grid = tuple[mx.array, mx.array]
-"""Scale and offset of each group, in fp32, (..., groups, 1)."""
+"""Scale and offset (MLX's bias) of each group, in fp32, (..., groups, 1)."""
 
 
 def quantize_searched(
     weight: mx.array, quantization: Quantization, importance: mx.array | None = None
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """What `mx.quantize` returns for a matrix (rows, width), with less error.
+    """Quantize a matrix (rows, width) as `mx.quantize` does, with less error, and in no group with more.
 
-    importance: how much an error in each column counts, (width,), zero or more; None is all alike.
-    Returns packed codes, and scales and biases in the weight's dtype. In no group is the squared error
-    larger than with `mx.quantize`.
+    importance: weight of the squared errors of each column, (width,), zero or more; None is equal weights.
+    Returns packed codes, and scales and biases in the dtype of `weight`.
     """
     step = max(1, TILE // weight.shape[1])
     tiles = (weight[start : start + step] for start in range(0, weight.shape[0], step))
@@ -55,7 +53,7 @@ def _quantize(
 
 
 def search(groups: mx.array, bits: int, dtype: mx.Dtype, importance: mx.array | None = None) -> Grid:
-    """The best grid found for each of `groups` (..., groups, group size) in fp32, exact in `dtype`."""
+    """The best grid for each of `groups` (..., groups, group size) in fp32; `dtype` stores it exactly."""
     if importance is None:
         importance = mx.ones(groups.shape[-1])
     error, best = mx.array(mx.inf), (mx.zeros(1), mx.ones(1))
@@ -66,7 +64,7 @@ def search(groups: mx.array, bits: int, dtype: mx.Dtype, importance: mx.array | 
 
 
 def _candidates(groups: mx.array, bits: int, dtype: mx.Dtype, importance: mx.array) -> Iterator[Grid]:
-    """mx.quantize's own grid, then those of narrower spans, refitted."""
+    """The grid of `mx.quantize`, then those of SPANS, each refitted."""
     matrix = groups.reshape(-1, groups.shape[-1]).astype(dtype)
     _, *plain = mx.quantize(matrix, group_size=groups.shape[-1], bits=bits)
     scale, offset = (part.astype(mx.float32).reshape(*groups.shape[:-1], 1) for part in plain)
@@ -102,23 +100,23 @@ def _better(
     error: mx.array,
     best: Grid,
 ) -> tuple[mx.array, Grid]:
-    """Error and grid of each group: `grid` as it is stored where that is better than `best`."""
+    """Error and grid of each group: those of `grid`, rounded to `dtype`, where its error is less."""
     scale, offset = (part.astype(dtype).astype(mx.float32) for part in grid)
-    off = groups - (scale * nearest(groups, (scale, offset), bits) + offset)
-    found = (importance * off * off).sum(axis=-1, keepdims=True)
-    is_better = found < error
+    difference = groups - (scale * nearest(groups, (scale, offset), bits) + offset)
+    new_error = (importance * difference * difference).sum(axis=-1, keepdims=True)
+    is_better = new_error < error
     chosen = mx.where(is_better, scale, best[0]), mx.where(is_better, offset, best[1])
-    return mx.where(is_better, found, error), chosen
+    return mx.where(is_better, new_error, error), chosen
 
 
 def nearest(groups: mx.array, grid: Grid, bits: int) -> mx.array:
-    """Code of the grid point nearest to each weight, as a float."""
+    """The code of the grid point nearest to each weight, as a float."""
     scale, offset = grid
     return mx.clip(mx.round((groups - offset) / scale), 0, 2**bits - 1)
 
 
 def pack(codes: mx.array, bits: int) -> mx.array:
-    """Codes (rows, width) uint32 -> words (rows, width * bits / 32): one stream of bits, lowest first."""
+    """Codes (rows, width) uint32 -> words (rows, width * bits / 32): a stream of bits, lowest first."""
     codes = codes.reshape(codes.shape[0], -1, 32)
     words = []
     for word in range(bits):

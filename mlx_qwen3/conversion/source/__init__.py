@@ -1,1 +1,1 @@
-"""The checkpoint to convert: folders, the hub, GGUF files; its tensors, read a chunk at a time."""
+"""The source checkpoint (a folder, a hub repository or a GGUF file) and its tensors, read in chunks."""

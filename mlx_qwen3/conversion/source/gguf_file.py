@@ -1,6 +1,6 @@
-"""Reads GGUF, llama.cpp's format: metadata, and tensors dequantized a few rows at a time.
+"""Reads GGUF files, llama.cpp's format: metadata, and tensors dequantized a few rows at a time.
 
-The `gguf` package (extra `gguf`) knows every quantization; it is imported when needed.
+The `gguf` package (extra `gguf`) dequantizes every format; it is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from mlx_qwen3.checkpoint.safetensors_files import few
 from mlx_qwen3.conversion.source.gguf_header import TensorInfo, read_header
-from mlx_qwen3.conversion.source.tensors import Source
+from mlx_qwen3.conversion.source.tensors import SourceTensor
 from mlx_qwen3.errors import CheckpointError, ConversionError, ModelNotFoundError
 
 SUFFIX = ".gguf"
@@ -26,22 +26,23 @@ PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 @dataclass(frozen=True)
 class GgufFile:
-    """What the header of a GGUF file, or of all its parts, says."""
+    """The header of a GGUF file, or of all parts of one."""
 
     path: Path
     fields: Mapping[str, Any]
     tensors: tuple[GgufTensor, ...]
 
 
-class GgufTensor(Source):
-    """A tensor of a GGUF file. kind: the quantization's name, as in `Q4_K`."""
+class GgufTensor(SourceTensor):
+    """A tensor of a GGUF file. ggml_type: the name of its quantization, such as `Q4_K`."""
 
-    def __init__(self, name: str, file: Path, shape: tuple[int, ...], kind: str, offset: int):
-        self.name, self.file, self.shape, self.kind, self.offset = name, file, shape, kind, offset
-        block, num_bytes = _block(kind)
+    def __init__(self, name: str, file: Path, shape: tuple[int, ...], ggml_type: str, offset: int):
+        self.name, self.file, self.shape = name, file, shape
+        self.ggml_type, self.offset = ggml_type, offset
+        block, num_bytes = _block(ggml_type)
         if shape[-1] % block:
             raise CheckpointError(
-                f"{file}: {name} has rows of {shape[-1]} values, {kind} stores {block} at a time; "
+                f"{file}: {name} has rows of {shape[-1]} values, {ggml_type} stores {block} at a time; "
                 "download it again"
             )
         self._row_bytes = shape[-1] // block * num_bytes
@@ -49,7 +50,7 @@ class GgufTensor(Source):
 
     @property
     def dtype(self) -> mx.Dtype:
-        return {"F16": mx.float16, "BF16": mx.bfloat16}.get(self.kind, mx.float32)
+        return {"F16": mx.float16, "BF16": mx.bfloat16}.get(self.ggml_type, mx.float32)
 
     def read(self, first: int, count: int) -> mx.array:
         size, start = count * self._row_bytes, self.offset + first * self._row_bytes
@@ -59,32 +60,32 @@ class GgufTensor(Source):
             raise CheckpointError(f"{self.file} could not be read: {error}") from error
         if len(data) < count:
             raise CheckpointError(f"{self.file} ends within {self.name}; download it again")
-        if self.kind in ("F16", "BF16"):
+        if self.ggml_type in ("F16", "BF16"):
             return mx.array(data.view(np.uint16)).view(self.dtype)
-        return mx.array(_dequantize(data, self.kind))
+        return mx.array(_dequantize(data, self.ggml_type))
 
     @property
-    def described(self) -> list[Any]:
-        return [self.name, self.file.name, self.offset, self.kind]
+    def identity(self) -> list[Any]:
+        return [self.name, self.file.name, self.offset, self.ggml_type]
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The header of a GGUF file; of one in parts, that of all of them, whichever is named.
+    """The header of a GGUF file. Of a file in parts, `path` is any part, and all parts are read.
 
     Raises ModelNotFoundError, CheckpointError for a file that is damaged or cut off, and
-    ConversionError where the extra is missing.
+    ConversionError if the `gguf` package is missing or too old.
     """
     fields: dict[str, Any] = {}
     tensors: list[GgufTensor] = []
     for file in _parts(path):
         part_fields, part_tensors = _read_part(file)
-        fields = part_fields | fields  # the first part's count
+        fields = part_fields | fields  # the first part has the metadata
         tensors += part_tensors
     return GgufFile(path, fields, tuple(tensors))
 
 
 def stem(path: Path) -> str:
-    """The model's name: that of the file without suffix and number of the part."""
+    """The model's name: the file name without its suffix and the number of the part."""
     match = PART.fullmatch(path.name)
     return match[1] if match else path.name.removesuffix(SUFFIX)
 
@@ -110,17 +111,17 @@ def _read_part(file: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
         raise CheckpointError(f"{file} could not be read: {error.strerror or error}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged or not GGUF ({error}); download it again") from error
-    tensors = [GgufTensor(one.name, file, one.shape, _kind(one), one.offset) for one in infos]
+    tensors = [GgufTensor(info.name, file, info.shape, _type_name(info), info.offset) for info in infos]
     _check_size(file, tensors)
     return fields, tensors
 
 
-def _kind(info: TensorInfo) -> str:
+def _type_name(info: TensorInfo) -> str:
     try:
-        return str(_package().GGMLQuantizationType(info.kind).name)
+        return str(_package().GGMLQuantizationType(info.ggml_type).name)
     except ValueError:
         raise ConversionError(
-            f"{info.name} is stored as ggml type {info.kind}, which is newer than the `gguf` package: "
+            f"{info.name} is stored as ggml type {info.ggml_type}, which is newer than the `gguf` package: "
             "pip install --upgrade gguf"
         ) from None
 
@@ -139,19 +140,19 @@ def _package() -> Any:
     return gguf
 
 
-def _dequantize(data: np.ndarray[Any, Any], kind: str) -> np.ndarray[Any, Any]:
+def _dequantize(data: np.ndarray[Any, Any], ggml_type: str) -> np.ndarray[Any, Any]:
     gguf = _package()
-    result: np.ndarray[Any, Any] = gguf.dequantize(data, gguf.GGMLQuantizationType[kind])
-    return result
+    values: np.ndarray[Any, Any] = gguf.dequantize(data, gguf.GGMLQuantizationType[ggml_type])
+    return values
 
 
 @lru_cache
-def _block(kind: str) -> tuple[int, int]:
-    """Values in a block of this quantization, and its bytes. Raises ConversionError if none can read it."""
+def _block(ggml_type: str) -> tuple[int, int]:
+    """Values in a block of this type, and its bytes. Raises ConversionError if it cannot be dequantized."""
     gguf = _package()
-    block, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    block, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[ggml_type]]
     try:
-        _dequantize(np.zeros((1, num_bytes), np.uint8), kind)
+        _dequantize(np.zeros((1, num_bytes), np.uint8), ggml_type)
     except NotImplementedError:
-        raise ConversionError(f"no tensors of type {kind} can be read; get another file") from None
+        raise ConversionError(f"no tensors of type {ggml_type} can be read; get another file") from None
     return block, num_bytes

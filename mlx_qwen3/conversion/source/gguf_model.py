@@ -1,4 +1,4 @@
-"""A GGUF file as a checkpoint to be converted: names and metadata mapped to Qwen's."""
+"""Opens a GGUF file as a source checkpoint: maps names and metadata to those Qwen publishes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlx_qwen3.checkpoint.safetensors_files import StoredTensor
 from mlx_qwen3.checkpoint.validation import build_model, validate
 from mlx_qwen3.conversion.source.gguf_file import GgufFile, GgufTensor, read_gguf
 from mlx_qwen3.conversion.source.gguf_tokenizer import tokenizer_files
-from mlx_qwen3.conversion.source.open import Original
+from mlx_qwen3.conversion.source.original import SourceCheckpoint
 from mlx_qwen3.errors import CheckpointError, ConfigError
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.rope import yarn_attention_factor
@@ -47,16 +47,15 @@ LAYER_NAMES = {
 LAYER_KEY = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 
 
-def open_gguf(path: Path) -> Original:
+def open_gguf(path: Path) -> SourceCheckpoint:
     """The checkpoint in a GGUF file. Raises CheckpointError, ConfigError, ConversionError, TokenizerError."""
     file = read_gguf(path)
     raw = _config(file)
     config = ModelConfig.from_dict(raw)
-    sources = _renamed(file.tensors)
-    model = build_model(config)
-    validate(path, model, {name: _stored(name, source) for name, source in sources.items()})
+    tensors = _renamed(file.tensors)
+    validate(path, build_model(config), {name: _stored(tensor) for name, tensor in tensors.items()})
     files = tokenizer_files(file, raw["max_position_embeddings"])
-    return Original(path, raw, config, sources, partial(_write_files, files))
+    return SourceCheckpoint(path, raw, config, tensors, partial(_write_files, files))
 
 
 def _write_files(files: Mapping[str, str], folder: Path) -> None:
@@ -67,33 +66,34 @@ def _write_files(files: Mapping[str, str], folder: Path) -> None:
 def published_name(name: str) -> str:
     """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; an unknown name stays as it is."""
     if match := LAYER_KEY.fullmatch(name):
-        layer, kind = match.groups()
-        return f"model.layers.{layer}.{LAYER_NAMES[kind]}.weight" if kind in LAYER_NAMES else name
+        layer, part = match.groups()
+        return f"model.layers.{layer}.{LAYER_NAMES[part]}.weight" if part in LAYER_NAMES else name
     stem = name.removesuffix(".weight")
     return f"{NAMES[stem]}.weight" if stem in NAMES else name
 
 
 def _renamed(tensors: Iterable[GgufTensor]) -> dict[str, GgufTensor]:
-    sources: dict[str, GgufTensor] = {}
+    """`tensors` by the names that Qwen publishes, which they are given."""
+    renamed: dict[str, GgufTensor] = {}
     for tensor in tensors:
         tensor.name = published_name(tensor.name)
-        if tensor.name in sources:
+        if tensor.name in renamed:
             raise CheckpointError(f"{tensor.file} holds {tensor.name} twice; download it again")
-        sources[tensor.name] = tensor
-    return sources
+        renamed[tensor.name] = tensor
+    return renamed
 
 
-def _stored(name: str, tensor: GgufTensor) -> StoredTensor:
-    # Whatever it is stored as, it is read as numbers.
-    return StoredTensor(name, tensor.file, tensor.shape, "F32", tensor.offset, tensor.num_bytes)
+def _stored(tensor: GgufTensor) -> StoredTensor:
+    # For the check of shapes: in whatever format it is stored, it is read as numbers.
+    return StoredTensor(tensor.name, tensor.file, tensor.shape, "F32", tensor.offset, tensor.num_bytes)
 
 
 def _config(file: GgufFile) -> dict[str, Any]:
-    """config.json as Qwen would publish it."""
+    """The content of config.json, as Qwen publishes it."""
     architecture = file.fields.get("general.architecture")
     if architecture not in ARCHITECTURES:
         known = " or ".join(ARCHITECTURES)
-        raise ConfigError(f"{file.path} is a {architecture} model, not {known}; nothing else is run here")
+        raise ConfigError(f"{file.path} is a {architecture} model, not {known}; it cannot be converted")
     model_type, name = ARCHITECTURES[architecture]
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
     values = _Fields(file, architecture)
@@ -127,7 +127,7 @@ def _experts(values: _Fields) -> dict[str, Any]:
         "num_experts": values.integer("expert_count"),
         "num_experts_per_tok": values.integer("expert_used_count"),
         "moe_intermediate_size": values.integer("expert_feed_forward_length"),
-        # llama.cpp has no such settings for this architecture: every Qwen3 mixture is like this.
+        # GGUF does not store these. Every published Qwen3 mixture of experts has these values.
         "norm_topk_prob": True,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
@@ -135,30 +135,30 @@ def _experts(values: _Fields) -> dict[str, Any]:
 
 
 def _rope_scaling(values: _Fields) -> dict[str, Any] | None:
-    kind = values.get("rope.scaling.type")
+    rope_type = values.get("rope.scaling.type")
     factor = values.number("rope.scaling.factor", 1.0)
-    if kind in (None, "none") or factor == 1.0:
+    if rope_type in (None, "none") or factor == 1.0:
         return None
-    scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
+    scaling: dict[str, Any] = {"rope_type": rope_type, "factor": factor}
     if (length := values.get("rope.scaling.original_context_length")) is not None:
         scaling["original_max_position_embeddings"] = length
     for name in ("beta_fast", "beta_slow"):
         if values.get(f"rope.scaling.yarn_{name}") is not None:
             scaling[name] = values.number(f"rope.scaling.yarn_{name}")
-    share = values.number("rope.scaling.attn_factor", 1.0)
-    if share != 1.0:  # llama.cpp multiplies YaRN's own factor with it
-        scaling["attention_factor"] = share * yarn_attention_factor(factor)
+    attn_factor = values.number("rope.scaling.attn_factor", 1.0)
+    if attn_factor != 1.0:  # llama.cpp multiplies YaRN's own factor by it
+        scaling["attention_factor"] = attn_factor * yarn_attention_factor(factor)
     return scaling
 
 
 def _special_ids(fields: Mapping[str, Any]) -> dict[str, Any]:
     names = {"bos_token_id": "bos", "eos_token_id": "eos"}
-    found = {key: fields.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
-    return {key: value for key, value in found.items() if value is not None}
+    ids = {key: fields.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
+    return {key: id_ for key, id_ in ids.items() if id_ is not None}
 
 
 class _Fields:
-    """Metadata of one architecture, each value checked for its kind."""
+    """The metadata of one architecture, with the type of each value checked."""
 
     def __init__(self, file: GgufFile, architecture: str):
         self._file, self._architecture = file, architecture
@@ -168,7 +168,7 @@ class _Fields:
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self.get(key)
-        if isinstance(value, list) and len(set(value)) == 1:  # one for each layer, all alike
+        if isinstance(value, list) and len(set(value)) == 1:  # one value for each layer, all equal
             value = value[0]
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int):
@@ -179,9 +179,9 @@ class _Fields:
         value = default if self.get(key) is None else self.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(key, "a number", value)
-        # Stored in 32 bits: 1e-6 comes back as 9.999999974752427e-07.
+        # Stored in 32 bits, 1e-6 would come back as 9.999999974752427e-07.
         return float(str(np.float32(value)))
 
-    def _error(self, key: str, kind: str, value: Any) -> ConfigError:
-        found = "is missing" if value is None else f"must be {kind}, not {json.dumps(value)[:80]}"
-        return ConfigError(f"{self._file.path}: {self._architecture}.{key} {found}")
+    def _error(self, key: str, expected: str, value: Any) -> ConfigError:
+        problem = "is missing" if value is None else f"must be {expected}, not {json.dumps(value)[:80]}"
+        return ConfigError(f"{self._file.path}: {self._architecture}.{key} {problem}")

@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file, as the files Qwen publishes: tokenizer.json, its config, the template."""
+"""Writes the tokenizer of a GGUF file as Qwen publishes it: tokenizer.json, its config, the chat template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Encoder
 from mlx_qwen3.conversion.source.gguf_file import GgufFile
 from mlx_qwen3.errors import TokenizerError
 
-# tokenizer.ggml.pre: names under which llama.cpp cuts text into words the way Qwen2 and later do.
+# tokenizer.ggml.pre: llama.cpp's names for splitting text into words as Qwen2 and later models do.
 PRE_TOKENIZERS = ("qwen2", "deepseek-r1-qwen", None)
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -25,14 +25,14 @@ Fields = Mapping[str, Any]
 
 
 def tokenizer_files(file: GgufFile, context_length: int) -> dict[str, str]:
-    """File name -> content, for all that a folder needs to tokenize and to chat.
+    """File name -> content of the files that tokenizing and chatting need.
 
-    Raises TokenizerError for a tokenizer that is not Qwen's kind, or is broken.
+    Raises TokenizerError for a tokenizer that is not of Qwen's type, or is broken.
     """
     fields = file.fields
-    _refuse_other_kinds(file)
-    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-    added = {id_: text for id_, text in enumerate(tokens) if kinds[id_] in (CONTROL, USER_DEFINED)}
+    _check_type(file)
+    tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    added = {id_: text for id_, text in enumerate(tokens) if types[id_] in (CONTROL, USER_DEFINED)}
     content = json.dumps(_tokenizer(fields, added), ensure_ascii=False)
     _check(file, content, added)
     files = {
@@ -44,30 +44,30 @@ def tokenizer_files(file: GgufFile, context_length: int) -> dict[str, str]:
     return files | ({"chat_template.jinja": template} if isinstance(template, str) else {})
 
 
-def _refuse_other_kinds(file: GgufFile) -> None:
+def _check_type(file: GgufFile) -> None:
     fields = file.fields
     model, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     if model != "gpt2" or pre not in PRE_TOKENIZERS:
         raise TokenizerError(
-            f"{file.path} has a tokenizer of kind {model}/{pre}, Qwen3's is gpt2/qwen2; get another file"
+            f"{file.path} has a tokenizer of type {model}/{pre}, Qwen3's is gpt2/qwen2; get another file"
         )
     parts = [fields.get(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type", "merges")]
     lengths = [len(part) if isinstance(part, list) else -1 for part in parts]
     if min(lengths) < 0 or lengths[0] != lengths[1]:
         raise TokenizerError(
-            f"{file.path} has no whole tokenizer (tokens, their types, merges); get another file"
+            f"{file.path} has no complete tokenizer (tokens, their types, merges); get another file"
         )
 
 
 def _tokenizer(fields: Fields, added: Mapping[int, str]) -> dict[str, Any]:
-    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     words = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added(id_, text, kinds[id_] == CONTROL) for id_, text in added.items()],
+        "added_tokens": [_added(id_, text, types[id_] == CONTROL) for id_, text in added.items()],
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, byte_level]},
         "post_processor": byte_level,
@@ -81,8 +81,8 @@ def _tokenizer(fields: Fields, added: Mapping[int, str]) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            # Rows of the embedding that no text comes to are listed as unused; they are no tokens.
-            "vocab": {text: id_ for id_, text in enumerate(tokens) if kinds[id_] in (NORMAL, UNKNOWN)},
+            # Without the unused tokens, which pad the vocabulary to the rows of the embedding.
+            "vocab": {text: id_ for id_, text in enumerate(tokens) if types[id_] in (NORMAL, UNKNOWN)},
             "merges": [merge.split(" ", 1) for merge in fields["tokenizer.ggml.merges"]],
         },
     }
@@ -94,7 +94,7 @@ def _added(id_: int, text: str, special: bool) -> dict[str, Any]:
 
 
 def _check(file: GgufFile, content: str, added: Mapping[int, str]) -> None:
-    """The library must take it, and number added tokens as the file does."""
+    """Check that the tokenizers library reads `content`, and numbers added tokens as the file does."""
     try:
         encoder = Encoder.from_str(content)
     except Exception as error:  # the library raises nothing narrower

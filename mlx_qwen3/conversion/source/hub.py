@@ -1,4 +1,4 @@
-"""Tensors on the hub: a file is downloaded when the first of its rows is read, and the next one meanwhile."""
+"""Tensors on the hub: reading one downloads its file, and starts the download of the next file."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mlx_qwen3.checkpoint.safetensors_files import (
     read_index,
     tensors_in,
 )
-from mlx_qwen3.conversion.source.tensors import Source, read_rows_of
+from mlx_qwen3.conversion.source.tensors import SourceTensor, read_stored_rows
 from mlx_qwen3.errors import CheckpointError
 
-MOMENT = 0.05  # seconds between looks at whether a download is still wanted
-PATIENCE = 5.0  # seconds that breaking off a download may take
+POLL_SECONDS = 0.05  # between checks whether the downloads were closed
+CLOSE_SECONDS = 5.0  # that `close` waits for each running download
 
 
 class Downloads:
-    """The weight files of one commit of a repository. Of its methods only `read` is for several threads.
+    """Downloads the weight files of one commit of a repository. Only `read` may be called by several threads.
 
-    folder: where files go, and are removed from when nobody expects them any more; None is the hub's cache,
+    folder: where the files go; each is removed when it is no longer expected. None is the hub's cache,
     where they stay.
     """
 
@@ -41,37 +41,37 @@ class Downloads:
         self.is_closed = False
 
     def close(self) -> None:
-        """Break off what is on its way; it goes on from there another time."""
+        """Stop running downloads. A later one continues where they stopped."""
         self.is_closed = True
         for file in list(self._files.values()):
-            file.wait(PATIENCE)
+            file.wait(CLOSE_SECONDS)
 
     @property
-    def keeps(self) -> bool:
-        """Whether a file can be read again later."""
+    def keeps_files(self) -> bool:
+        """Whether files stay after use, so that they can be read again."""
         return self.folder is None
 
     def headers(self, name: str) -> list[StoredTensor]:
-        """The tensors of a file, which need not be here. Raises ModelNotFoundError, CheckpointError."""
-        here = cached_file(self.repository, name, self.commit)
-        if here is not None:
-            return tensors_in(here)
+        """The tensors of a file, without a download. Raises ModelNotFoundError, CheckpointError."""
+        cached = cached_file(self.repository, name, self.commit)
+        if cached is not None:
+            return tensors_in(cached)
         return remote_header(self.repository, name, self.commit)
 
     def expect(self, names: Iterable[str]) -> None:
-        """These files will be read, in this order, and no other: those are removed if they may be."""
+        """Say which files will be read, in order. Others are removed, unless they are in the hub's cache."""
         self._expected = list(dict.fromkeys(names))
         for name in [name for name in self._files if name not in self._expected]:
             self._files.pop(name).discard(self.folder)
 
     def read(self, tensor: StoredTensor, first: int, count: int) -> mx.array:
-        """Rows of a tensor, once its file is here; the file after it is on its way by then."""
+        """Rows of a tensor. Waits for the download of its file, then starts that of the next file."""
         name = tensor.file.name
-        here = self._start(name).tensor(tensor)
+        local = self._start(name).tensor(tensor)
         if name in self._expected:
             for following in self._expected[self._expected.index(name) + 1 :][:1]:
                 self._start(following)
-        return read_rows_of(here, first, count)
+        return read_stored_rows(local, first, count)
 
     def _start(self, name: str) -> _Download:
         with self._lock:
@@ -80,14 +80,14 @@ class Downloads:
             return self._files[name]
 
     def report(self) -> None:
-        """Tell how much of all files begun is here."""
+        """Report the bytes received of all files that were started."""
         if self._on_download is not None:
             files = list(self._files.values())
             self._on_download(sum(file.done for file in files), sum(file.total for file in files))
 
 
 class _Download:
-    """One file on its way, in a thread that no exit waits for."""
+    """The download of one file, in a daemon thread: a program that exits does not wait for it."""
 
     def __init__(self, downloads: Downloads, name: str):
         self._downloads, self._name = downloads, name
@@ -99,27 +99,27 @@ class _Download:
         self._thread.start()
 
     def tensor(self, expected: StoredTensor) -> StoredTensor:
-        """The tensor as it lies in the file. Waits for it, unless nobody does any more.
+        """`expected` as it is in the downloaded file. Waits for the download until the downloads are closed.
 
         Raises ModelNotFoundError, CheckpointError.
         """
         while self._thread.is_alive():
             if self._downloads.is_closed:
-                raise CheckpointError(f"the download of {self._name} was broken off")
-            self._thread.join(MOMENT)
+                raise CheckpointError(f"the download of {self._name} was stopped")
+            self._thread.join(POLL_SECONDS)
         if self._error is not None:
             raise self._error
-        found = self._tensors.get(expected.name)
-        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        tensor = self._tensors.get(expected.name)
+        if tensor is None or (tensor.shape, tensor.dtype) != (expected.shape, expected.dtype):
             raise CheckpointError(f"{self._path} has no {expected.name} as the hub said; download it again")
-        return found
+        return tensor
 
     def wait(self, seconds: float) -> None:
-        """Until the thread is done, but no longer than that."""
+        """Wait for the thread to end, at most `seconds`."""
         self._thread.join(seconds)
 
     def discard(self, folder: Path | None) -> None:
-        """Remove the file, if it is in `folder`."""
+        """Remove the file once it is downloaded, if it is in `folder`."""
         self._thread.join()
         if self._path is not None and folder is not None and folder in self._path.parents:
             self._path.unlink(missing_ok=True)
@@ -131,18 +131,18 @@ class _Download:
                 downloads.repository, self._name, downloads.commit, downloads.folder, self._report
             )
             self._tensors = {tensor.name: tensor for tensor in tensors_in(self._path)}
-        except Exception as error:  # noqa: BLE001  # raised where the file is waited for
+        except Exception as error:  # noqa: BLE001  # raised again by `tensor`
             self._error = error
 
     def _report(self, done: int, total: int) -> None:
-        if self._downloads.is_closed:  # within the download, which has no other way to be stopped
+        if self._downloads.is_closed:  # raising here is the only way to stop a download
             raise InterruptedError
         self.done, self.total = done, total
         self._downloads.report()
 
 
-class HubTensor(Source):
-    """A tensor of a safetensors file on the hub, as it is."""
+class HubTensor(SourceTensor):
+    """A tensor of a safetensors file on the hub, not quantized."""
 
     def __init__(self, tensor: StoredTensor, downloads: Downloads):
         self.tensor, self._downloads = tensor, downloads
@@ -157,7 +157,7 @@ class HubTensor(Source):
         return self._downloads.read(self.tensor, first, count)
 
     @property
-    def described(self) -> list[Any]:
+    def identity(self) -> list[Any]:
         return [self.name, self.file.name, self.tensor.dtype]
 
     @property
@@ -166,9 +166,9 @@ class HubTensor(Source):
 
 
 def remote_tensors(downloads: Downloads, folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the repository, from headers alone. folder: where its index is, if it has one.
+    """Every tensor of the repository by name, from the files' headers.
 
-    Raises CheckpointError, ModelNotFoundError.
+    folder: holds the repository's index, if it has one. Raises CheckpointError, ModelNotFoundError.
     """
     index = read_index(folder)
     names = [SINGLE] if index is None else sorted(set(index.values()))

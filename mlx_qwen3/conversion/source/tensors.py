@@ -1,9 +1,9 @@
-"""Tensors to be converted, read a few rows at a time whatever form they are stored in."""
+"""Tensors of a source checkpoint, read a few rows at a time in whatever format they are stored."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,38 +19,35 @@ from mlx_qwen3.checkpoint.validation import stacked_name
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import Quantization
 
-# numpy has no bfloat16, so numbers travel as bit patterns of their size.
+# Unsigned integers by size in bytes. numpy has no bfloat16, so numbers are passed on as bit patterns.
 BIT_PATTERNS = {1: (np.uint8, mx.uint8), 2: (np.uint16, mx.uint16), 4: (np.uint32, mx.uint32)}
 
 
-class Source(ABC):
-    """A tensor of numbers. `shape` is what it is once read, `num_bytes` what it takes where it is stored."""
+class SourceTensor(ABC):
+    """A tensor that can be read as numbers. All its axes but the last count as rows."""
 
     name: str
     file: Path
-    shape: tuple[int, ...]
-    num_bytes: int
+    shape: tuple[int, ...]  # once read
+    num_bytes: int  # as stored
 
     @property
     @abstractmethod
     def dtype(self) -> mx.Dtype:
-        """The format of the numbers read."""
+        """The format of the numbers that `read` returns."""
 
     @abstractmethod
     def read(self, first: int, count: int) -> mx.array:
-        """Rows `first` to `first + count` as a matrix; all axes but the last count as rows.
-
-        Raises CheckpointError.
-        """
+        """Rows `first` to `first + count`, (count, width). Raises CheckpointError."""
 
     def read_fp32(self, first: int, count: int) -> mx.array:
-        """The same in fp32, as it is to be computed with. Raises CheckpointError."""
+        """The same rows in fp32, for computing. Raises CheckpointError."""
         return self.read(first, count).astype(mx.float32)
 
     @property
     @abstractmethod
-    def described(self) -> list[Any]:
-        """What tells these bytes from others of the same file."""
+    def identity(self) -> list[Any]:
+        """Name, place and format in its file, as JSON: equal for equal bytes of one version of the file."""
 
     @property
     def size(self) -> int:
@@ -67,8 +64,8 @@ class Source(ABC):
         return f"{self.file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
 
 
-class PlainTensor(Source):
-    """A tensor of a safetensors file, as it is."""
+class PlainTensor(SourceTensor):
+    """A tensor of a safetensors file, not quantized."""
 
     def __init__(self, tensor: StoredTensor):
         self.tensor = tensor
@@ -80,16 +77,16 @@ class PlainTensor(Source):
         return DTYPES[self.tensor.dtype]
 
     def read(self, first: int, count: int) -> mx.array:
-        return read_rows_of(self.tensor, first, count)
+        return read_stored_rows(self.tensor, first, count)
 
     @property
-    def described(self) -> list[Any]:
+    def identity(self) -> list[Any]:
         return [self.name, self.file.name, self.tensor.offset, self.tensor.dtype]
 
 
 @dataclass(frozen=True)
 class QuantizedParts:
-    """The tensors MLX stores for a quantized matrix; only affine modes have biases."""
+    """The tensors MLX stores for a quantized matrix; only affine mode has biases."""
 
     weight: StoredTensor
     scales: StoredTensor
@@ -100,8 +97,8 @@ class QuantizedParts:
         return (self.weight, self.scales, self.biases) if self.biases else (self.weight, self.scales)
 
 
-class QuantizedMatrix(Source):
-    """A matrix of a checkpoint that MLX quantized, dequantized as it is read."""
+class QuantizedMatrix(SourceTensor):
+    """A matrix quantized by MLX, dequantized as it is read."""
 
     def __init__(self, parts: QuantizedParts, quantization: Quantization):
         self.parts, self.quantization = parts, quantization
@@ -115,49 +112,43 @@ class QuantizedMatrix(Source):
         return DTYPES[self.parts.scales.dtype] if self.parts.biases else mx.bfloat16
 
     def read(self, first: int, count: int) -> mx.array:
-        return self.dequantize(self.read_parts(first, count))
+        weight, scales, *rest = self.read_parts(first, count)
+        biases = rest[0] if rest else None
+        return mx.dequantize(weight, scales, biases, **self.quantization.mlx_arguments(), dtype=self.dtype)
 
     def read_fp32(self, first: int, count: int) -> mx.array:
+        """The rows in fp32, not rounded to the checkpoint's 16 bits first. Raises CheckpointError."""
         return self.dequantize_fp32(self.read_parts(first, count))
 
     def dequantize_fp32(self, parts: Sequence[mx.array]) -> mx.array:
-        """The numbers that rows as stored stand for, not rounded to 16 bits once more."""
-        weight, scales, *biases = parts
-        return dequantize_fp32(
-            weight, scales, biases[0] if biases else None, **self.quantization.mlx_arguments()
-        )
-
-    def dequantize(self, parts: Sequence[mx.array]) -> mx.array:
-        """The same as numbers of the checkpoint's format."""
-        weight, scales, *biases = parts
-        return mx.dequantize(
-            weight,
-            scales,
-            biases[0] if biases else None,
-            **self.quantization.mlx_arguments(),
-            dtype=self.dtype,
-        )
+        """Packed weights, scales and perhaps biases of some rows -> (rows, width) in fp32."""
+        weight, scales, *rest = parts
+        return dequantize_fp32(weight, scales, rest[0] if rest else None, **self.quantization.mlx_arguments())
 
     def read_parts(self, first: int, count: int) -> list[mx.array]:
-        """The same rows as they are stored: packed weights, scales, and biases if there are any."""
-        return [read_rows_of(tensor, first, count) for tensor in self.parts.tensors]
+        """The rows as stored: packed weights, scales, and biases if there are any."""
+        return [read_stored_rows(tensor, first, count) for tensor in self.parts.tensors]
 
     @property
-    def described(self) -> list[Any]:
+    def identity(self) -> list[Any]:
         places = [(tensor.file.name, tensor.offset, tensor.dtype) for tensor in self.parts.tensors]
         return [self.name, places, self.quantization.mlx_arguments()]
 
 
-def sources_of(stored: Mapping[str, StoredTensor], quantization: Quantization | None) -> dict[str, Source]:
-    """What can be read of a checkpoint's tensors: each by name, parts of a quantized matrix as one."""
-    return {name: _source(name, stored, quantization) for name in _parameters(stored)}
+def source_tensors(
+    stored: Mapping[str, StoredTensor], quantization: Quantization | None
+) -> dict[str, SourceTensor]:
+    """The tensors of a checkpoint by name. The parts of a quantized matrix are one tensor."""
+    return {
+        name: _source_tensor(name, stored, quantization)
+        for name in stored
+        if name.rpartition(".")[2] not in ("scales", "biases")
+    }
 
 
-def _parameters(stored: Mapping[str, StoredTensor]) -> Iterable[str]:
-    return (name for name in stored if name.rpartition(".")[2] not in ("scales", "biases"))
-
-
-def _source(name: str, stored: Mapping[str, StoredTensor], quantization: Quantization | None) -> Source:
+def _source_tensor(
+    name: str, stored: Mapping[str, StoredTensor], quantization: Quantization | None
+) -> SourceTensor:
     path = name.rpartition(".")[0]
     scales = stored.get(f"{path}.scales")
     layer = quantization.for_layer(stacked_name(name).rpartition(".")[0]) if quantization else None
@@ -166,12 +157,12 @@ def _source(name: str, stored: Mapping[str, StoredTensor], quantization: Quantiz
     return QuantizedMatrix(QuantizedParts(stored[name], scales, stored.get(f"{path}.biases")), layer)
 
 
-def read_rows_of(tensor: StoredTensor, first: int, count: int) -> mx.array:
-    """Rows of a tensor as it is stored; all its axes but the last count as rows. Raises CheckpointError."""
+def read_stored_rows(tensor: StoredTensor, first: int, count: int) -> mx.array:
+    """Rows `first` to `first + count` as stored, (count, width). Raises CheckpointError."""
     width = tensor.shape[-1]
     dtype = DTYPES[tensor.dtype]
     numpy_pattern, pattern = BIT_PATTERNS[dtype.size]
-    if is_cpu():  # straight into MLX's memory, with no copy and no lock held
+    if is_cpu():  # straight into MLX's memory: no copy, and no lock held while reading
         rows = mx.zeros((count, width), pattern)
         mx.eval(rows)
         _read_into(np.asarray(rows), tensor, first * width * dtype.size)
@@ -183,7 +174,7 @@ def read_rows_of(tensor: StoredTensor, first: int, count: int) -> mx.array:
 
 
 def _read_into(values: np.ndarray[Any, Any], tensor: StoredTensor, start: int) -> None:
-    """Fill `values` with bytes of `tensor` from `start` on."""
+    """Fill `values` with the bytes of `tensor` from `start` on."""
     try:
         with tensor.file.open("rb") as file:
             file.seek(tensor.offset + start)
@@ -194,42 +185,44 @@ def _read_into(values: np.ndarray[Any, Any], tensor: StoredTensor, start: int) -
         raise CheckpointError(f"{tensor.file} ends within {tensor.name}; download it again")
 
 
-class Stack(Source):
-    """The matrices of all experts, one after the other along a first axis."""
+class StackedTensor(SourceTensor):
+    """The matrices of all experts as one tensor, stacked along a new first axis."""
 
-    def __init__(self, name: str, parts: Sequence[Source]):
-        self.name, self.parts = name, tuple(parts)
-        self.file = parts[0].file
-        self.shape = (len(parts), *parts[0].shape)
-        self.num_bytes = sum(part.num_bytes for part in parts)
+    def __init__(self, name: str, experts: Sequence[SourceTensor]):
+        self.name, self.experts = name, tuple(experts)
+        self.file = experts[0].file
+        self.shape = (len(experts), *experts[0].shape)
+        self.num_bytes = sum(expert.num_bytes for expert in experts)
 
     @property
     def dtype(self) -> mx.Dtype:
-        return self.parts[0].dtype
+        return self.experts[0].dtype
 
     def read(self, first: int, count: int) -> mx.array:
-        rows = self.parts[0].num_rows
+        rows = self.experts[0].num_rows
         pieces = []
         while count:
             expert, start = divmod(first, rows)
             length = min(count, rows - start)
-            pieces.append(self.parts[expert].read(start, length))
+            pieces.append(self.experts[expert].read(start, length))
             first, count = first + length, count - length
         return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
 
     @property
-    def described(self) -> list[Any]:
-        return [part.described for part in self.parts]
+    def identity(self) -> list[Any]:
+        return [expert.identity for expert in self.experts]
 
 
-def parameter(name: str, sources: Mapping[str, Source], num_experts: int) -> Source:
-    """The model's parameter `name`, whether its experts are stored as a stack or one by one."""
-    parts = parts_of(name, sources, num_experts)
-    return parts[0] if name in sources else Stack(name, parts)
+def parameter_tensor(name: str, tensors: Mapping[str, SourceTensor], num_experts: int) -> SourceTensor:
+    """The model's parameter `name` as one tensor, also where its experts are stored one by one."""
+    stored = parameter_tensors(name, tensors, num_experts)
+    return stored[0] if name in tensors else StackedTensor(name, stored)
 
 
-def parts_of(name: str, sources: Mapping[str, Source], num_experts: int) -> tuple[Source, ...]:
-    """The tensors the model's parameter `name` is made of: one, or one an expert."""
-    if name in sources:
-        return (sources[name],)
-    return tuple(sources[name.replace(".switch_mlp.", f".experts.{i}.")] for i in range(num_experts))
+def parameter_tensors(
+    name: str, tensors: Mapping[str, SourceTensor], num_experts: int
+) -> tuple[SourceTensor, ...]:
+    """The stored tensors of the model's parameter `name`: one, or one for each expert."""
+    if name in tensors:
+        return (tensors[name],)
+    return tuple(tensors[name.replace(".switch_mlp.", f".experts.{i}.")] for i in range(num_experts))

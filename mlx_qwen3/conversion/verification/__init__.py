@@ -1,1 +1,1 @@
-"""Does the converted checkpoint say what the source said? Tensor by tensor and as a whole."""
+"""Compares a converted checkpoint with its source: every tensor, and the predictions on a text."""

@@ -1,5 +1,4 @@
-"""A page that shows where the error is: a row for each layer, a column for each matrix. One HTML file,
-which needs nothing else."""
+"""Writes a heat map of the errors as one HTML file: a row for each layer, a column for each matrix."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlx_qwen3.conversion.options import PATHS, check_type
 from mlx_qwen3.conversion.verification.compare import TensorCheck
 from mlx_qwen3.conversion.verification.verify import Verification
 from mlx_qwen3.errors import ConversionError
@@ -30,29 +30,47 @@ td small { opacity: .65; } td.light { color: #fff; }
 .scale { display: inline-block; width: 14rem; height: .8rem; border-radius: 3px; vertical-align: middle;
   margin: 0 .5rem; }
 """
-# From little to much error, evenly bright steps that read the same to colour-blind eyes (viridis, reversed).
+# From small to large errors: viridis reversed, which colour-blind readers see as even steps too.
 COLORS = ((253, 231, 37), (94, 201, 98), (33, 145, 140), (59, 82, 139), (68, 1, 84))
-DARK_FROM = 0.45  # from here on, text on a colour is white
+DARK_FROM = 0.45  # from this fraction on, text on a colour is white
 
 
-def check_report_path(path: Path) -> None:
-    """Raise ConversionError unless a report can be written at `path`."""
+def check_report_path(path: str | Path) -> None:
+    """Check that a report can be written, before a conversion starts.
+
+    Args:
+        path: The HTML file to write.
+
+    Raises:
+        ConversionError: The name does not end in .html, or its folder does not exist.
+    """
+    check_type("path", path, PATHS, "a path")
+    path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ConversionError(f"{path}: the report is a web page; give it a name that ends in .html")
     if not path.parent.is_dir():
         raise ConversionError(f"{path.parent} is not a folder; name one that exists for the report")
 
 
-def write_report(path: Path, title: str, verification: Verification) -> None:
-    """Write the page at `path`. Raises ConversionError where that cannot be done."""
+def write_report(path: str | Path, title: str, verification: Verification) -> None:
+    """Write a heat map of the errors by layer and matrix.
+
+    Args:
+        path: The HTML file to write.
+        title: The name of the model.
+        verification: The errors, as `verify` returns them for a checkpoint with its source.
+
+    Raises:
+        ConversionError: The file cannot be written.
+    """
+    check_type("path", path, PATHS, "a path")
     try:
-        write_atomically(path, report(title, verification), mode=0o644)
+        write_atomically(Path(path), _page(title, verification), mode=0o644)
     except OSError as error:
         raise ConversionError(f"{path} could not be written: {error.strerror or error}") from error
 
 
-def report(title: str, verification: Verification) -> str:
-    """The page's HTML."""
+def _page(title: str, verification: Verification) -> str:
     quantized = [tensor for tensor in verification.tensors if tensor.bits is not None]
     shown = quantized or [tensor for tensor in verification.tensors if tensor.error > 0]
     span = _span(shown)
@@ -82,7 +100,7 @@ def _summary(verification: Verification) -> str:
     if (probe := verification.probe) is not None:
         text += (
             f" For {probe.tokens} tokens of a text: divergence (KL) of predictions <b>{probe.kl:.4f}</b> "
-            f"nats a token, the same likeliest token for <b>{probe.top1:.1%}</b>."
+            f"nats per token, the same most likely token for <b>{probe.top1:.1%}</b>."
         )
     return text
 
@@ -97,52 +115,48 @@ def _legend(span: tuple[float, float]) -> str:
 
 
 def _table(tensors: Iterable[TensorCheck], span: tuple[float, float]) -> str:
-    """Rows are the layers, with what is outside of them above and below."""
+    """A row for each layer. Matrices outside the layers have rows of their own, above and below."""
     rows: dict[str, dict[str, TensorCheck]] = {}
     for tensor in tensors:
         match = LAYER.fullmatch(tensor.name)
         row = match[1] if match else tensor.name.removeprefix("model.").removesuffix(".weight")
-        rows.setdefault(row, {})[_column(match[2]) if match else ""] = tensor
-    found = {column for row in rows.values() for column in row} - {""}
-    columns = [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+        # The last name: `q_proj` of `self_attn.q_proj`, `up_proj` of `mlp.switch_mlp.up_proj`.
+        rows.setdefault(row, {})[match[2].rpartition(".")[2] if match else ""] = tensor
+    names = {column for row in rows.values() for column in row} - {""}
+    columns = [name for name in ORDER if name in names] + sorted(names - set(ORDER))
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "\n".join(_row(label, cells, columns, span) for label, cells in rows.items())
     return f"<table><thead><tr><th>layer</th>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 
-def _column(module: str) -> str:
-    """`self_attn.q_proj` -> `q_proj`; `mlp.switch_mlp.up_proj` too goes by its last name."""
-    return module.rpartition(".")[2]
-
-
 def _row(label: str, cells: dict[str, TensorCheck], columns: list[str], span: tuple[float, float]) -> str:
-    if "" in cells:  # outside of the layers: one matrix
+    if "" in cells:  # one matrix outside the layers
         return f"<tr><th>{html.escape(label)}</th>{_cell(cells[''], span, len(columns))}</tr>"
-    found = "".join(_cell(cells[column], span) if column in cells else "<td></td>" for column in columns)
-    return f"<tr><th>{html.escape(label)}</th>{found}</tr>"
+    row = "".join(_cell(cells[column], span) if column in cells else "<td></td>" for column in columns)
+    return f"<tr><th>{html.escape(label)}</th>{row}</tr>"
 
 
 def _cell(tensor: TensorCheck, span: tuple[float, float], width: int = 1) -> str:
-    share = _share(tensor.error, span)
-    background = "rgb({}, {}, {})".format(*color(share))
+    fraction = _fraction(tensor.error, span)
+    background = "rgb({}, {}, {})".format(*_color(fraction))
     bits = f" <small>{tensor.bits}</small>" if tensor.bits is not None else ""
     hint = f"{tensor.name}: {tensor.error:.4%}, plain rounding {tensor.rounding_error:.4%}"
-    shade = "light" if share > DARK_FROM else "dark"
+    shade = "light" if fraction > DARK_FROM else "dark"
     shape = f'class="{shade}" colspan="{max(width, 1)}" style="background: {background}"'
     return f'<td {shape} title="{html.escape(hint)}">{tensor.error:.2%}{bits}</td>'
 
 
-def _share(error: float, span: tuple[float, float]) -> float:
-    """Where an error lies between the smallest and the largest, on a logarithmic scale."""
+def _fraction(error: float, span: tuple[float, float]) -> float:
+    """Where an error lies between the smallest (0) and the largest (1), on a logarithmic scale."""
     low, high = span
     if error <= low or low == high:
         return 0.0
     return math.log(error / low) / math.log(high / low)
 
 
-def color(share: float) -> tuple[int, int, int]:
-    """The colour at `share`, 0 to 1, of the way along COLORS."""
-    place = min(max(share, 0.0), 1.0) * (len(COLORS) - 1)
+def _color(fraction: float) -> tuple[int, int, int]:
+    """The colour at `fraction` (0 to 1) of the way along COLORS."""
+    place = min(max(fraction, 0.0), 1.0) * (len(COLORS) - 1)
     first = min(int(place), len(COLORS) - 2)
     weight = place - first
     red, green, blue = (

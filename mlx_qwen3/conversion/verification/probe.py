@@ -1,26 +1,24 @@
-"""A short text through two checkpoints of one model: how far apart are their predictions?"""
+"""Compares the predictions of a converted checkpoint with its source's, on a short text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.backend.blas import single_threaded
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
-from mlx_qwen3.conversion.source.tensors import Source
+from mlx_qwen3.conversion.numerics import kl_divergence
+from mlx_qwen3.conversion.source.tensors import SourceTensor
 from mlx_qwen3.conversion.verification.streamed_model import OnBytes, streamed_model
 from mlx_qwen3.errors import CheckpointError, TokenizerError
 from mlx_qwen3.model.config import ModelConfig
 
-Logits = np.ndarray[Any, np.dtype[np.float32]]
-
 MAX_TOKENS = 192
-# Logits held of each model: with a large vocabulary, only every so many tokens' predictions are compared.
+# Limits the memory for logits. With a large vocabulary, the predictions of fewer tokens are compared.
 MAX_LOGITS = 10_000_000
 TEXT = """\
 The river had frozen early that winter, and for the first time in years the children could walk across
@@ -41,9 +39,13 @@ def median(values):
 
 @dataclass(frozen=True)
 class Probe:
-    """Predictions of a checkpoint beside its source's. tokens: how many predictions, evenly spread over a
-    text. kl: mean divergence from the source's, in nats a token. top1: share of `tokens` for which both
-    find the same token the likeliest."""
+    """How far the predictions of a checkpoint are from its source's.
+
+    Attributes:
+        tokens: Number of predictions compared, evenly spread over a text.
+        kl: Mean KL divergence from the source's predictions, in nats per token.
+        top1: Fraction of the predictions with the same most likely token.
+    """
 
     tokens: int
     kl: float
@@ -51,31 +53,30 @@ class Probe:
 
 
 def probe(
-    made: Mapping[str, Source],
-    original: Mapping[str, Source],
+    converted: Mapping[str, SourceTensor],
+    source: Mapping[str, SourceTensor],
     config: ModelConfig,
     tokenizer_folder: Path,
     on_bytes: OnBytes | None = None,
 ) -> Probe:
-    """Run the same tokens through both. on_bytes: called with bytes of weights as they are read.
+    """Run both models, given by their tensors, on the same text.
 
-    Raises CheckpointError.
+    on_bytes: called with the bytes of weights that were read. Raises CheckpointError.
     """
     ids = probe_ids(tokenizer_folder, config.vocab_size)
     every = -(-len(ids) * config.vocab_size // MAX_LOGITS)
-    theirs, ours = (
-        np.asarray(predictions(sources, config, ids, on_bytes, every)) for sources in (original, made)
+    expected, actual = (
+        np.asarray(predictions(tensors, config, ids, on_bytes, every)) for tensors in (source, converted)
     )
-    tokens = len(theirs)
-    divergence = sum(map(_divergence, theirs, ours)) / tokens
-    if not np.isfinite(divergence):
-        raise CheckpointError("predictions are no finite numbers, though all weights are: they overflow")
-    agreement = (theirs.argmax(axis=-1) == ours.argmax(axis=-1)).mean()
-    return Probe(tokens=tokens, kl=max(0.0, divergence), top1=float(agreement))
+    kl = kl_divergence(expected, actual)
+    if not np.isfinite(kl):
+        raise CheckpointError("predictions overflow: they are not finite numbers, though all weights are")
+    agreement = (expected.argmax(axis=-1) == actual.argmax(axis=-1)).mean()
+    return Probe(tokens=len(expected), kl=kl, top1=float(agreement))
 
 
 def probe_ids(tokenizer_folder: Path, vocab_size: int) -> list[int]:
-    """Tokens of a text; of a model without a tokenizer, some tokens."""
+    """The first MAX_TOKENS ids of TEXT; random ids for a model without a tokenizer that fits."""
     try:
         ids = load_tokenizer(tokenizer_folder).encode(TEXT)[:MAX_TOKENS]
     except TokenizerError:
@@ -86,31 +87,19 @@ def probe_ids(tokenizer_folder: Path, vocab_size: int) -> list[int]:
 
 
 def predictions(
-    sources: Mapping[str, Source],
+    tensors: Mapping[str, SourceTensor],
     config: ModelConfig,
     ids: list[int],
     on_bytes: OnBytes | None = None,
     every: int = 1,
 ) -> mx.array:
-    """Logits (L / every, V) in fp32 of the model whose tensors are `sources`, which stay on the disk.
+    """ids (L,) -> logits (L / every, V) in fp32 of the model with these tensors, which stay on the disk.
 
-    every: 3 gives those after the third token, the sixth and so on.
+    every: 3 returns the logits after the third token, the sixth and so on.
     """
-    model = streamed_model(sources, config, on_bytes)
-    with single_threaded():  # chunks of a matrix are multiplied by several threads already
+    model = streamed_model(tensors, config, on_bytes)
+    with single_threaded():  # several threads multiply chunks of a matrix already
         hidden = model.model(mx.array([ids]))
         logits = model.output_head(hidden[0, every - 1 :: every])
         mx.eval(logits)
     return logits
-
-
-def _divergence(theirs: Logits, ours: Logits) -> float:
-    """KL(theirs || ours) of one token's predictions (V,), in nats.
-
-    By numpy, whose exponential takes a tenth of the time of MLX's on a CPU.
-    """
-    theirs, ours = theirs - theirs.max(), ours - ours.max()
-    weights = np.exp(theirs)
-    total = weights.sum(dtype=np.float64)
-    difference = np.dot(weights, theirs - ours) / total
-    return float(difference - np.log(total) + np.log(np.exp(ours).sum(dtype=np.float64)))

@@ -1,4 +1,4 @@
-"""Is a converted checkpoint what its source says? Files, headers, every tensor, and predictions."""
+"""Verifies a converted checkpoint: its files, every tensor against its source, and its predictions."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from mlx_qwen3.checkpoint.hub import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import INDEX, few, stored_tensors
 from mlx_qwen3.checkpoint.validation import build_model, parameter_shapes
 from mlx_qwen3.conversion.checksums import changed_files
+from mlx_qwen3.conversion.options import PATHS, check_callback, check_type
 from mlx_qwen3.conversion.progress import CHECKING, PROBING, Meter, OnProgress
-from mlx_qwen3.conversion.source.open import Original, open_folder, open_original
-from mlx_qwen3.conversion.source.tensors import Source, parameter
+from mlx_qwen3.conversion.source.chunks import is_finite, row_chunks
+from mlx_qwen3.conversion.source.open import open_folder, open_source
+from mlx_qwen3.conversion.source.original import SourceCheckpoint
+from mlx_qwen3.conversion.source.tensors import SourceTensor, parameter_tensor
 from mlx_qwen3.conversion.verification.compare import TensorCheck, compare
 from mlx_qwen3.conversion.verification.probe import Probe, probe
-from mlx_qwen3.conversion.write.step import read_rows
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import ModelConfig, read_json
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found of a checkpoint that is sound.
+    """The result of verifying a checkpoint without faults.
 
-    tensors: each beside its source; empty without one. probe: predictions beside the source's, None
-    where there was none to compare with. has_checksums: whether files had hashes to be compared with.
+    Attributes:
+        tensors: How far each tensor is from its source; empty if no source was given.
+        probe: How far the predictions are from the source's; None if they were not compared.
+        has_checksums: Whether there was a SHA256SUMS to check the files with.
     """
 
     tensors: tuple[TensorCheck, ...] = ()
@@ -38,7 +42,7 @@ class Verification:
 
     @property
     def error(self) -> float:
-        """Relative error of all weights taken together."""
+        """The relative error of all weights together."""
         norm = sum(tensor.norm**2 for tensor in self.tensors)
         return math.sqrt(sum((tensor.error * tensor.norm) ** 2 for tensor in self.tensors) / (norm or 1))
 
@@ -55,70 +59,86 @@ def verify(
     on_progress: OnProgress | None = None,
     on_download: OnDownload | None = None,
 ) -> Verification:
-    """Check the converted checkpoint in `folder`, against its `source` if that is given.
+    """Verify the converted checkpoint in `folder`.
 
-    Files must have the hashes they were written with, names, shapes and index must fit config.json, and
-    all numbers must be finite. With a source, config.json must describe the same model, every tensor
-    must be the source's within what its format allows, and a short text goes through both.
-    Raises ConversionError naming what is wrong, CheckpointError, ConfigError.
+    Files must have the hashes they were written with. Names, shapes and index must fit config.json. All
+    numbers must be finite. With a source, config.json must describe the same model, each tensor must be the
+    source's up to the error of its format, and the predictions of both on a short text are compared.
+
+    Args:
+        folder: The converted checkpoint.
+        source: What it was converted from, as for `convert`. None checks the files alone.
+        on_progress: Called with a `Progress` for each chunk.
+        on_download: Called with the bytes downloaded and the bytes there are.
+
+    Returns:
+        The measured errors.
+
+    Raises:
+        ConversionError: The checkpoint has a fault, which the message names.
+        CheckpointError: A file of the checkpoint or of its source is missing or damaged.
+        ConfigError: A config.json cannot be used.
     """
-    made = open_folder(Path(folder).expanduser())
-    changed = changed_files(made.path)
-    faults = [f"{name} {what}" for name, what in (changed or {}).items()] + _index_faults(made.path)
+    check_type("folder", folder, PATHS, "a path")
+    check_type("source", source, (*PATHS, type(None)), "a name or path")
+    check_callback("on_progress", on_progress)
+    check_callback("on_download", on_download)
+    converted = open_folder(Path(folder).expanduser())
+    changed = changed_files(converted.path)
+    faults = [f"{name} {fault}" for name, fault in (changed or {}).items()] + _index_faults(converted.path)
     if source is None:
-        _refuse(made.path, faults or list(_not_finite(made, on_progress)))
+        _refuse(converted.path, faults or list(_not_finite(converted, on_progress)))
         return Verification(has_checksums=changed is not None)
-    original = open_original(source, on_download)
-    faults += _config_faults(made.config, original.config)
-    _refuse(made.path, faults if "config.json" in " ".join(faults) else [])
-    tensors = compare_all(made, original, on_progress)
-    _refuse(made.path, faults + [f"{tensor.name} {tensor.fault}" for tensor in tensors if tensor.fault])
+    original = open_source(source, on_download)
+    faults += _config_faults(converted.config, original.config)
+    _refuse(converted.path, faults if "config.json" in " ".join(faults) else [])
+    tensors = _compare_all(converted, original, on_progress)
+    _refuse(converted.path, faults + [f"{tensor.name} {tensor.fault}" for tensor in tensors if tensor.fault])
     return Verification(
         tensors=tensors,
-        probe=run_probe(made, original, on_progress),
+        probe=run_probe(converted, original, on_progress),
         has_checksums=changed is not None,
     )
 
 
-def compare_all(
-    made: Original, original: Original, on_progress: OnProgress | None = None
+def _compare_all(
+    converted: SourceCheckpoint, source: SourceCheckpoint, on_progress: OnProgress | None
 ) -> tuple[TensorCheck, ...]:
-    """Every parameter of the model, as made and as in its source."""
-    pairs = [
-        (parameter(name, made.sources, made.config.num_experts), _parameter(name, original))
-        for name in _names(original.config)
-    ]
-    meter = Meter(CHECKING, sum(source.num_bytes for _, source in pairs), on_progress)
+    """Compare each parameter of the model with its source."""
+    pairs = list(zip(_parameters(converted, source.config), _parameters(source, source.config), strict=True))
+    meter = Meter(CHECKING, sum(theirs.num_bytes for _, theirs in pairs), on_progress)
     return tuple(compare(ours, theirs, partial(meter.advance, ours.name)) for ours, theirs in pairs)
 
 
-def run_probe(made: Original, original: Original, on_progress: OnProgress | None = None) -> Probe:
-    """A short text through both."""
-    sources = [_parameter(name, side) for side in (made, original) for name in _names(side.config)]
-    meter = Meter(PROBING, sum(source.num_bytes for source in sources), on_progress)
-    result = probe(made.sources, original.sources, original.config, made.path, partial(meter.advance, ""))
+def run_probe(
+    converted: SourceCheckpoint, source: SourceCheckpoint, on_progress: OnProgress | None = None
+) -> Probe:
+    """Compare the predictions of both on a short text."""
+    tensors = _parameters(converted, converted.config) + _parameters(source, source.config)
+    meter = Meter(PROBING, sum(tensor.num_bytes for tensor in tensors), on_progress)
+    on_bytes = partial(meter.advance, "")
+    result = probe(converted.tensors, source.tensors, source.config, converted.path, on_bytes)
     meter.finish()
     return result
 
 
-def _names(config: ModelConfig) -> Iterable[str]:
-    return parameter_shapes(build_model(replace(config, quantization=None)), mx.float32)
+def _parameters(checkpoint: SourceCheckpoint, config: ModelConfig) -> list[SourceTensor]:
+    """The tensors of the parameters of the model with `config`, in their order."""
+    names = parameter_shapes(build_model(replace(config, quantization=None)), mx.float32)
+    return [parameter_tensor(name, checkpoint.tensors, checkpoint.config.num_experts) for name in names]
 
 
-def _parameter(name: str, original: Original) -> Source:
-    return parameter(name, original.sources, original.config.num_experts)
-
-
-def _not_finite(made: Original, on_progress: OnProgress | None) -> Iterable[str]:
-    meter = Meter(CHECKING, sum(source.num_bytes for source in made.sources.values()), on_progress)
-    for source in made.sources.values():
-        if not all(mx.isfinite(rows).all().item() for rows in read_rows(source)):
-            yield f"{source.name} holds NaN or infinity"
-        meter.advance(source.name, source.num_bytes)
+def _not_finite(checkpoint: SourceCheckpoint, on_progress: OnProgress | None) -> Iterable[str]:
+    tensors = checkpoint.tensors.values()
+    meter = Meter(CHECKING, sum(tensor.num_bytes for tensor in tensors), on_progress)
+    for tensor in tensors:
+        if not all(is_finite(tensor.read(*chunk)) for chunk in row_chunks(tensor)):
+            yield f"{tensor.name} holds NaN or infinity"
+        meter.advance(tensor.name, tensor.num_bytes)
 
 
 def _index_faults(folder: Path) -> list[str]:
-    """The index must add up to what the files hold."""
+    """The index must state the size of the weights in the files."""
     if not (folder / INDEX).exists():
         return []
     size = sum(tensor.num_bytes for tensor in stored_tensors(folder).values())
@@ -128,9 +148,9 @@ def _index_faults(folder: Path) -> list[str]:
     return []
 
 
-def _config_faults(made: ModelConfig, original: ModelConfig) -> list[str]:
-    """Both must describe the same model, whatever the form of its weights."""
-    ours, theirs = (replace(config, quantization=None) for config in (made, original))
+def _config_faults(converted: ModelConfig, source: ModelConfig) -> list[str]:
+    """Both must describe the same model, apart from the quantization."""
+    ours, theirs = (replace(config, quantization=None) for config in (converted, source))
     names = [field.name for field in fields(ours) if getattr(ours, field.name) != getattr(theirs, field.name)]
     return [
         f"config.json has {name} {getattr(ours, name)}, its source {getattr(theirs, name)}" for name in names
@@ -140,4 +160,4 @@ def _config_faults(made: ModelConfig, original: ModelConfig) -> list[str]:
 def _refuse(folder: Path, faults: list[str]) -> None:
     if faults:
         count = f"{len(faults)} faults: " if len(faults) > 1 else ""
-        raise ConversionError(f"{folder} is not sound: {count}{few(faults)}; convert it again")
+        raise ConversionError(f"{folder} is faulty: {count}{few(faults)}; convert it again")

@@ -1,1 +1,1 @@
-"""Shards and metadata of the converted checkpoint, put in place only when whole."""
+"""Writes the weight files and the files beside them to a folder that is put in place when complete."""

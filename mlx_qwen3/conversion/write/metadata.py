@@ -1,4 +1,4 @@
-"""The files beside the weights: config, index, tokenizer and template, model card."""
+"""Writes config.json, the index and the model card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_qwen3.checkpoint.catalog import FAMILY
 from mlx_qwen3.checkpoint.locate import HUB_ID
 from mlx_qwen3.checkpoint.safetensors_files import INDEX
-from mlx_qwen3.conversion.planning import Plan
+from mlx_qwen3.conversion.planning import ConversionPlan
 from mlx_qwen3.conversion.source.open import CONFIG
 from mlx_qwen3.conversion.verification.verify import Verification
 from mlx_qwen3.model.config import Quantization
@@ -20,40 +20,8 @@ CARD = "README.md"
 LEFT_OUT = ("_name_or_path", "quantization", "quantization_config")
 
 
-def write_index(plan: Plan, folder: Path) -> None:
-    """Which tensor is in which file."""
-    _write_json(folder / INDEX, _index(plan))
-
-
-def write_config(plan: Plan, folder: Path, dtype: mx.Dtype | None) -> None:
-    """config.json, which makes a folder a checkpoint. dtype: the format asked for, if any."""
-    _write_json(folder / CONFIG, _config(plan, dtype))
-
-
-def write_card(plan: Plan, folder: Path, title: str, source: str, verification: Verification | None) -> None:
-    """A README. title: the model's name. source: as the user named it."""
-    (folder / CARD).write_text(_card(plan, title, source, verification), encoding="utf-8")
-
-
-def _config(plan: Plan, dtype: mx.Dtype | None) -> dict[str, Any]:
-    """The source's config.json as MLX tools read it, with the quantization."""
-    config = plan.config
-    raw = {key: value for key, value in plan.original.raw_config.items() if key not in LEFT_OUT}
-    # transformers 5 moved these; MLX tools look for them where they were.
-    raw.setdefault("rope_theta", config.rope_theta)
-    rope = raw.get("rope_parameters") or {}
-    if config.rope_scaling and not raw.get("rope_scaling"):
-        raw["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
-    if config.num_experts:
-        raw.setdefault("num_experts", config.num_experts)
-    if dtype is not None:
-        raw |= {key: _name(dtype) for key in ("torch_dtype", "dtype") if key in raw}
-    if config.quantization is not None:
-        raw["quantization"] = raw["quantization_config"] = config.quantization.to_dict()
-    return dict(sorted(raw.items()))
-
-
-def _index(plan: Plan) -> dict[str, Any]:
+def write_index(plan: ConversionPlan, folder: Path) -> None:
+    """Write the index, which names the file of each tensor."""
     files = {
         output.name: plan.shard_name(i)
         for i, shard in enumerate(plan.shards)
@@ -61,11 +29,40 @@ def _index(plan: Plan) -> dict[str, Any]:
         for output in step.outputs
     }
     sizes = {"total_size": plan.total_size, "total_parameters": plan.num_parameters}
-    return {"metadata": sizes, "weight_map": dict(sorted(files.items()))}
+    _write_json(folder / INDEX, {"metadata": sizes, "weight_map": dict(sorted(files.items()))})
 
 
-def _card(plan: Plan, title: str, source: str, verification: Verification | None) -> str:
-    """A short README, with the fields a hub page is built from."""
+def write_config(plan: ConversionPlan, folder: Path, dtype: mx.Dtype | None) -> None:
+    """Write the source's config.json with the new quantization, as MLX tools read it.
+
+    dtype: recorded in place of the source's, if it is not None.
+    """
+    config = plan.config
+    raw = {key: value for key, value in plan.source.raw_config.items() if key not in LEFT_OUT}
+    # transformers 5 moved these into rope_parameters; MLX tools look for them in the old place.
+    raw.setdefault("rope_theta", config.rope_theta)
+    rope = raw.get("rope_parameters") or {}
+    if config.rope_scaling and not raw.get("rope_scaling"):
+        raw["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+    if config.num_experts:
+        raw.setdefault("num_experts", config.num_experts)
+    if dtype is not None:
+        name = str(dtype).rpartition(".")[2]
+        raw |= {key: name for key in ("torch_dtype", "dtype") if key in raw}
+    if config.quantization is not None:
+        raw["quantization"] = raw["quantization_config"] = config.quantization.to_dict()
+    _write_json(folder / CONFIG, dict(sorted(raw.items())))
+
+
+def write_card(
+    plan: ConversionPlan, folder: Path, title: str, source: str, verification: Verification | None
+) -> None:
+    """Write the model card. title: the model's name. source: the name the user gave."""
+    (folder / CARD).write_text(_card(plan, title, source, verification), encoding="utf-8")
+
+
+def _card(plan: ConversionPlan, title: str, source: str, verification: Verification | None) -> str:
+    """A short README. Its first lines are the fields that the hub builds the page of the model from."""
     repository = FAMILY[source].repository if source in FAMILY else source
     is_public = HUB_ID.fullmatch(repository) and not Path(source).exists()
     fields = ["library_name: mlx", "pipeline_tag: text-generation", "tags:", "- mlx"]
@@ -73,7 +70,7 @@ def _card(plan: Plan, title: str, source: str, verification: Verification | None
         fields.append(f"base_model: {repository}")
     origin = f"Converted from {repository}" if is_public else "Converted"
     lines = ["---", *fields, "---", "", f"# {title}", ""]
-    lines += [f"{origin} with mlx_qwen3: {_how(plan.config.quantization)}."]
+    lines += [f"{origin} with mlx_qwen3: {_settings(plan.config.quantization)}."]
     if plan.recipe.searched:
         lines += [f"Recipe `{plan.recipe.name}`: {plan.recipe.about}."]
     if plan.calibration is not None:
@@ -84,7 +81,7 @@ def _card(plan: Plan, title: str, source: str, verification: Verification | None
 
 
 def _measured(verification: Verification | None) -> list[str]:
-    """What the conversion cost, as far as it was measured."""
+    """The lines about the errors that were measured."""
     if verification is None:
         return []
     lines = ["", "## Measured loss", ""]
@@ -94,24 +91,21 @@ def _measured(verification: Verification | None) -> list[str]:
     if (probe := verification.probe) is not None:
         lines += [
             f"- predictions of {probe.tokens} tokens of a text: divergence (KL) from the original's "
-            f"{probe.kl:.4f} nats a token, the same likeliest token for {probe.top1:.1%} of them"
+            f"{probe.kl:.4f} nats per token, the same most likely token for {probe.top1:.1%} of them"
         ]
     else:
         lines += ["- predictions were not compared: the original was removed as it was converted"]
     return [*lines, "", "`SHA256SUMS` lists the files; `mlx-qwen3 verify` compares them with the original."]
 
 
-def _how(quantization: Quantization | None) -> str:
+def _settings(quantization: Quantization | None) -> str:
     if quantization is None:
         return "not quantized"
-    how = f"{quantization.bits} bits, groups of {quantization.group_size}, {quantization.mode}"
-    layers = f"; {len(quantization.overrides)} layers otherwise (see config.json)"
-    return how + (layers if quantization.overrides else "")
+    text = f"{quantization.bits} bits, groups of {quantization.group_size}, {quantization.mode}"
+    if quantization.overrides:
+        text += f"; {len(quantization.overrides)} layers otherwise (see config.json)"
+    return text
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _name(dtype: mx.Dtype) -> str:
-    return str(dtype).rpartition(".")[2]

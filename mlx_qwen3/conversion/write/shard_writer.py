@@ -1,29 +1,26 @@
-"""Writes a safetensors file whose sizes are known ahead: header first, then bytes as they come."""
+"""Writes a safetensors file of known sizes: first the header, then the bytes of its tensors as they come."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from mlx_qwen3.backend.safetensors_io import DTYPE_NAMES
+from mlx_qwen3.backend.safetensors_io import TensorSpec, encode_header
 from mlx_qwen3.conversion.planning import OutputTensor
 from mlx_qwen3.errors import ConversionError
 
-ALIGNMENT = 8  # of the header's length, as the format asks
-
 
 class ShardWriter:
-    """One file. Tensors may be written in turns, each from front to back. Raises OSError."""
+    """Writes one file. Tensors are written in turns, each from front to back. Raises OSError."""
 
     def __init__(self, path: Path, tensors: Sequence[OutputTensor]):
-        # The widest numbers first: every tensor then starts at a multiple of its number's size.
+        # The widest dtypes first, so that each tensor starts at a multiple of its dtype's size.
         tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.size)
-        header, starts = _header(tensors)
+        specs = (TensorSpec(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors)
+        header, self._next = encode_header(specs, {"format": "mlx"})
         self._file = path.open("wb")
         self._file.write(header)
-        self._next = {name: len(header) + start for name, start in starts.items()}
         self._end = {tensor.name: self._next[tensor.name] + tensor.num_bytes for tensor in tensors}
 
     def write(self, name: str, data: memoryview) -> None:
@@ -33,7 +30,7 @@ class ShardWriter:
         self._next[name] += data.nbytes
 
     def close(self) -> None:
-        """Finish the file. Raises ConversionError when a tensor did not get all its bytes."""
+        """Finish the file. Raises ConversionError if a tensor has fewer or more bytes than planned."""
         self._file.close()
         for name, end in self._end.items():
             if self._next[name] != end:
@@ -43,27 +40,9 @@ class ShardWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, type_: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             self.close()
         else:
             self._file.close()
-
-
-def _header(tensors: Sequence[OutputTensor]) -> tuple[bytes, dict[str, int]]:
-    """The file's first bytes, and where each tensor starts behind them."""
-    entries: dict[str, object] = {"__metadata__": {"format": "mlx"}}
-    starts: dict[str, int] = {}
-    position = 0
-    for tensor in tensors:
-        starts[tensor.name] = position
-        position += tensor.num_bytes
-        entries[tensor.name] = {
-            "dtype": DTYPE_NAMES[tensor.dtype],
-            "shape": tensor.shape,
-            "data_offsets": [starts[tensor.name], position],
-        }
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text, starts

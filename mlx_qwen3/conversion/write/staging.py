@@ -1,4 +1,4 @@
-"""A new folder appears whole or not at all: it is built beside its place and renamed when done."""
+"""Builds a new folder beside its place and renames it when it is complete, so that no half of it is seen."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from pathlib import Path
 from mlx_qwen3.errors import ConversionError, ModelNotFoundError
 
 LOCK = "lock"
-# Kept free beyond the weights: tokenizer files, and room for a machine to breathe.
+# Kept free beyond the weights, for the tokenizer files and for other programs.
 SPARE_BYTES = 100 * 10**6
 
 
 @contextmanager
 def staged(output: Path, size: int, force: bool) -> Iterator[Path]:
-    """Yield a folder to fill, which becomes `output` when the block ends, and vanishes if it raises.
+    """Yield a folder to fill. It becomes `output` when the block ends, and is removed if the block raises.
 
-    A killed process, or a download that broke off, leaves `.<name>.partial`, which the next one is given as
-    it is. size: bytes the
-    weights come to, those already there included.
-    force: replace the checkpoint at `output`, which stays until the new one is whole.
-    Raises ConversionError when that cannot work, or when the disk fails.
+    A killed process or a download that failed leaves `.<name>.partial`, which the next conversion is given
+    with its content. size: bytes of all weights, including those already there.
+    force: replace the checkpoint at `output`, which stays until the new one is complete.
+    Raises ConversionError if `output` cannot be written.
     """
-    partial, old = (output.parent / f".{output.name}.{kind}" for kind in ("partial", "old"))
+    partial, old = (output.parent / f".{output.name}.{suffix}" for suffix in ("partial", "old"))
     try:
         _recover(output, old)
         _check_output(output, force)
@@ -37,7 +36,7 @@ def staged(output: Path, size: int, force: bool) -> Iterator[Path]:
                 _sync(partial)
                 (partial / LOCK).unlink()
                 _swap(partial, output, old)
-            except ModelNotFoundError:  # a download broke off: the next try goes on from here
+            except ModelNotFoundError:  # a download failed: keep the folder for the next try
                 raise
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -48,10 +47,10 @@ def staged(output: Path, size: int, force: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def disposable(output: Path, is_wanted: bool) -> Iterator[Path | None]:
-    """Yield a folder beside `output` for what need not be kept, or None; it vanishes when the block ends.
+def temporary_folder(output: Path, is_wanted: bool) -> Iterator[Path | None]:
+    """Yield a folder beside `output` that is removed when the block ends; None if it is not wanted.
 
-    As with `staged`, a killed process or a broken download leaves it for the next try.
+    As with `staged`, a killed process or a failed download leaves it for the next try.
     """
     folder = output.with_name(f".{output.name}.source")
     try:
@@ -65,7 +64,7 @@ def disposable(output: Path, is_wanted: bool) -> Iterator[Path | None]:
 
 
 def _recover(output: Path, old: Path) -> None:
-    """Put back what a process killed between the two renames of `_swap` had moved away."""
+    """Undo the first rename of `_swap`, if a process was killed before the second."""
     if old.exists() and not output.exists():
         old.rename(output)
     shutil.rmtree(old, ignore_errors=True)
@@ -79,19 +78,19 @@ def _check_output(output: Path, force: bool) -> None:
     if not any(output.iterdir()):
         return
     if not force:
-        raise ConversionError(f"{output} exists; name another folder or have it replaced", [{"force": True}])
+        raise ConversionError(f"{output} exists already", [{"output": ...}, {"force": True}])
     if not _is_checkpoint(output):
         raise ConversionError(f"{output} is not a checkpoint, so it is not replaced; name another folder")
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    """Whether `folder` holds a checkpoint and nothing a person would miss."""
+    """Whether `folder` holds a checkpoint and no subfolders, in which a user may keep other files."""
     has_folders = any(entry.is_dir() for entry in folder.iterdir())
     return (folder / "config.json").exists() and any(folder.glob("*.safetensors")) and not has_folders
 
 
 def _size(partial: Path) -> int:
-    """Bytes a killed process left: they are used again, or make room."""
+    """Bytes of weights that a killed process left. They are used again, or removed."""
     return sum(file.stat().st_size for file in partial.glob("*.safetensors"))
 
 
@@ -101,13 +100,13 @@ def _check_space(output: Path, size: int) -> None:
     if free < size + SPARE_BYTES:
         raise ConversionError(
             f"{output} needs {(size + SPARE_BYTES) / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free; "
-            "make room or name a folder on another disk"
+            "free some space or name a folder on another disk"
         )
 
 
 @contextmanager
 def _locked(partial: Path, output: Path) -> Iterator[None]:
-    """Make or take over the folder, marked as in use for as long as this process lives."""
+    """Create or take over the folder, and lock it while this process runs."""
     partial.mkdir(exist_ok=True)
     with (partial / LOCK).open("a") as lock:
         if not _lock(lock.fileno()):
@@ -124,13 +123,13 @@ def _lock(descriptor: int) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Everything in `folder` to the disk, so that after the rename nothing can be half there."""
+    """Flush `folder` and its files to the disk, so that none is incomplete after the rename."""
     for path in (*folder.iterdir(), folder):
-        sync_one(path)
+        sync_path(path)
 
 
-def sync_one(path: Path) -> None:
-    """Make sure a file's bytes, or a folder's entries, are on the disk."""
+def sync_path(path: Path) -> None:
+    """Flush the bytes of a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -142,5 +141,5 @@ def _swap(partial: Path, output: Path, old: Path) -> None:
     if output.exists():
         output.rename(old)
     partial.rename(output)
-    sync_one(output.parent)
+    sync_path(output.parent)
     shutil.rmtree(old, ignore_errors=True)
