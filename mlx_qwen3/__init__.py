@@ -24,9 +24,23 @@ if TYPE_CHECKING:
     from mlx_qwen3.engine.batch import BatchRequest as BatchRequest
     from mlx_qwen3.engine.batch import BatchResult as BatchResult
     from mlx_qwen3.engine.engine import Engine as Engine
-    from mlx_qwen3.engine.session import Reply as Reply
     from mlx_qwen3.engine.session import Session as Session
+    from mlx_qwen3.engine.streams import Reply as Reply
     from mlx_qwen3.errors import Qwen3Error as Qwen3Error
+    from mlx_qwen3.events import AnswerDelta as AnswerDelta
+    from mlx_qwen3.events import ContextGrown as ContextGrown
+    from mlx_qwen3.events import Done as Done
+    from mlx_qwen3.events import Event as Event
+    from mlx_qwen3.events import Logprobs as Logprobs
+    from mlx_qwen3.events import PromptProgress as PromptProgress
+    from mlx_qwen3.events import Stats as Stats
+    from mlx_qwen3.events import ThinkingDelta as ThinkingDelta
+    from mlx_qwen3.events import ThinkingDone as ThinkingDone
+    from mlx_qwen3.events import TokenLogprob as TokenLogprob
+    from mlx_qwen3.events import ToolCall as ToolCall
+    from mlx_qwen3.events import ToolCallDelta as ToolCallDelta
+    from mlx_qwen3.events import ToolCallStart as ToolCallStart
+    from mlx_qwen3.events import ToolResult as ToolResult
     from mlx_qwen3.generation.params import SamplingParams as SamplingParams
     from mlx_qwen3.tools import tool as tool
 
@@ -36,13 +50,27 @@ BLAS = load_blas()
 """The BLAS library loaded for MLX's CPU backend, or None."""
 
 _MODULES = {
+    "AnswerDelta": "events",
     "BatchRequest": "engine.batch",
     "BatchResult": "engine.batch",
+    "ContextGrown": "events",
+    "Done": "events",
     "Engine": "engine.engine",
+    "Event": "events",
+    "Logprobs": "events",
+    "PromptProgress": "events",
     "Qwen3Error": "errors",
     "Reply": "engine.streams",
     "SamplingParams": "generation.params",
     "Session": "engine.session",
+    "Stats": "events",
+    "ThinkingDelta": "events",
+    "ThinkingDone": "events",
+    "TokenLogprob": "events",
+    "ToolCall": "events",
+    "ToolCallDelta": "events",
+    "ToolCallStart": "events",
+    "ToolResult": "events",
     "convert": "conversion",
     "load_model": "checkpoint",
     "load_tokenizer": "checkpoint.tokenizer",

@@ -20,8 +20,8 @@ from mlx_qwen3.tokenizer import Tokenizer
 SPARE_TOKENS = 16  # kept free beyond the shortest end and the longest end seen so far
 SPARE_PART = 4  # the end is measured again after this fraction (1/4) of the tokens to spare, or 4 tokens
 ANSWER_TOKENS = 64  # thinking leaves this many for the answer, and twice its shortest end
-# Tokens that may be chosen already when one is handed out: a whole draft. An answer is steered to its end only
-# behind them, so that its text does not depend on speculation or batching.
+# Tokens that may be chosen already when one is handed out: a whole draft. An answer is steered to its end
+# only behind them, so that its text does not depend on speculation or batching.
 CHOSEN_AHEAD = 17
 
 
@@ -211,7 +211,7 @@ class TurnGrammar:
         return matcher.closing_mask() if self.finish_reason else matcher.mask()
 
     def _measure_if_due(self) -> None:
-        """Once per place of the output, whether or not a mask is computed there: so with a draft as without."""
+        """Once per place of the output, whether or not a mask is computed there, as with drafts."""
         if self._phase is not Phase.CONSTRAINED or not self._constrains_answer:
             return
         if self.finish_reason is None and self._tokens_left <= self._lookahead.measure_at:

@@ -112,7 +112,7 @@ def test_beyond_what_memory_holds_there_is_no_growing(engine: Engine) -> None:
     session = engine.session(sampling=GREEDY, thinking=False)
     with pytest.raises(MessageError, match="the context holds"):
         ask(session, 900)
-    engine.plan = replace(engine.plan, longest=NATIVE)  # as after --context
+    engine.plan = replace(engine.plan, longest_context=NATIVE)  # as after --context
     with pytest.raises(MessageError, match=f"the context holds {NATIVE}"):
         ask(session, 300)
 
