@@ -132,7 +132,7 @@ def convert(
     Args:
         source: A folder, a hub id (`org/name`), a short name (`14b`), or a .gguf file on this machine or
             on the hub (`org/name/file.gguf`).
-        output: The new folder. Nothing may be there, unless `force` is set.
+        output: The new folder. It must not exist or be empty, unless `force` is set.
         bits: Bits per weight: 2, 3, 4, 5, 6 or 8, as far as `mode` has them. None leaves weights
             unquantized.
         group_size: Weights that share a scale. None is the mode's own (64 for affine).
@@ -148,7 +148,7 @@ def convert(
         target_bpw: Bits per weight of the whole result. The bits are divided among the matrices by what
             their rounding costs on the calibration text.
         force: Replace a checkpoint at `output`.
-        max_shard_bytes: The largest size of a weight file, in bytes.
+        max_shard_bytes: The largest size of a weight file, in bytes. A larger parameter has its own file.
         verify: Read the result back, compare it with the source, and write the differences to the model
             card.
         keep_source: Keep downloaded files in the hub's cache. False removes each after its use, writes
@@ -162,7 +162,8 @@ def convert(
 
     Raises:
         ConversionError: The conversion cannot start or finish. Then nothing is left of the output.
-        CheckpointError: The source is incomplete, damaged or not found.
+        CheckpointError: The source is incomplete, damaged or not found. After a failed download the next
+            call continues.
         ConfigError: The source's config.json cannot be used.
     """
     options = ConversionOptions(

@@ -1,4 +1,4 @@
-"""Conversions calibrated on a text: moments are those of the running model, and errors of outputs shrink."""
+"""Calibrated conversions: the moments equal those of the running model, and the errors of outputs shrink."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def checkpoint(folder: Path, raw: dict[str, Any]) -> Path:
 
 
 def correlated(rows: int, width: int) -> np.ndarray:
-    """Inputs whose columns say much about each other, as hidden states do."""
+    """Inputs whose columns are correlated, as those of hidden states are."""
     random = np.random.default_rng(3)
     mixed = random.standard_normal((rows, width // 4)) @ random.standard_normal((width // 4, width))
     return (mixed + 0.3 * random.standard_normal((rows, width))).astype(np.float32)
@@ -113,7 +113,7 @@ def test_moments_are_those_of_the_running_model(tmp_path, text, raw, monkeypatch
 
 
 def _spy(module: Any, seen: list[np.ndarray]) -> None:
-    """Note what `module` is multiplied with."""
+    """Record the inputs of `module`."""
     name = "as_linear" if hasattr(module, "as_linear") else "__call__"
     kind = type(module)
 
@@ -125,7 +125,7 @@ def _spy(module: Any, seen: list[np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("raw", [DENSE, MOE], ids=["dense", "moe"])
-def test_what_a_calibration_makes_loads_in_both(tmp_path, text, raw):
+def test_a_calibrated_checkpoint_loads_in_both(tmp_path, text, raw):
     from mlx_lm.utils import load_model as mlx_lm_load
 
     source = checkpoint(tmp_path / "source", raw)
@@ -139,7 +139,7 @@ def test_what_a_calibration_makes_loads_in_both(tmp_path, text, raw):
 
 
 def test_layers_that_are_finished_are_only_run_through(tmp_path, text):
-    """As after a kill: what was converted is not asked for again."""
+    """As after a kill: finished matrices are not asked for again."""
     todo = plan(checkpoint(tmp_path / "source", DENSE), calibrate=text)
     assert todo.calibration is not None
     assert todo.steps[-1].name == "model.embed_tokens.weight"  # what it sees is known last
@@ -285,7 +285,7 @@ def test_weights_that_were_on_a_grid_may_be_moved_off_it(tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight"])
-def test_weights_that_are_no_numbers(tmp_path, text, name):
+def test_weights_that_are_not_finite(tmp_path, text, name):
     source = checkpoint(tmp_path / "source", DENSE)
     tensors = mx.load(str(source / "model.safetensors"))
     tensors[name][:, 3] = mx.nan

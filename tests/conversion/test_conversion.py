@@ -1,4 +1,4 @@
-"""Our conversion writes what mlx_lm.convert writes, bit for bit, and mlx-lm runs it alike."""
+"""Our conversion writes the bytes that mlx_lm.convert writes, and mlx-lm runs them with the same logits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def source(tmp_path) -> Path:
 
 
 def mlx_lm_convert(source: Path, output: Path, settings: dict[str, Any]) -> None:
-    """What mlx-lm makes of `source` with the settings of our `convert`."""
+    """Convert `source` with mlx-lm, with the options of our `convert`."""
     from mlx_lm.convert import convert as theirs
 
     bits = settings.get("bits", 4)
@@ -84,7 +84,7 @@ def test_tensors_are_those_of_mlx_lm(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", ["dense-4", "untied-6", "moe-4", "moe-mxfp4", "rows-no-group-divides"])
-def test_both_load_what_either_converted(tmp_path, case):
+def test_both_load_the_conversions_of_each(tmp_path, case):
     from mlx_lm.utils import load_model as mlx_lm_load
 
     raw, settings = CASES[case]
@@ -228,7 +228,7 @@ class TestFilesBesides:
         convert("Qwen/Qwen3-0.6B", tmp_path / "out")
         assert "base_model: Qwen/Qwen3-0.6B\n" in (tmp_path / "out" / "README.md").read_text()
 
-    def test_card_of_a_folder_that_is_called_like_one(self, source, tmp_path, monkeypatch):
+    def test_card_of_a_folder_with_the_name_of_a_hub_model(self, source, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "Qwen").mkdir()
         source.rename(tmp_path / "Qwen" / "Qwen3-0.6B")
@@ -298,7 +298,7 @@ class TestCommand:
     def run(self, *arguments: str) -> Any:
         return CliRunner().invoke(app, ["convert", *arguments])
 
-    def test_says_what_it_made(self, source, tmp_path):
+    def test_prints_a_summary(self, source, tmp_path):
         done = self.run(str(source), "-o", str(tmp_path / "out"), "--mode", "mxfp8")
         assert done.exit_code == 0
         assert "8.3" in done.output
@@ -341,7 +341,7 @@ def test_the_report_is_frozen(source, tmp_path):
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16, mx.float32])
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
-def test_one_value_that_is_no_number_is_seen(dtype, value):
+def test_one_value_that_is_not_finite_is_seen(dtype, value):
     array = mx.array(np.random.default_rng(0).standard_normal((7, 9)) * 6_000).astype(dtype)
     assert chunks.is_finite(array)
     array[3, 4] = value

@@ -1,4 +1,4 @@
-"""llama.cpp's files in: weights, config and tokenizer come out as Qwen would have published them."""
+"""GGUF files: weights, config and tokenizer become those that Qwen publishes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def tokenizer(tmp_path_factory) -> Path:
 
 
 def reference_logits(raw: dict[str, Any], weights: Weights) -> np.ndarray:
-    """What our model says with these weights in fp32, loaded as they are."""
+    """Logits of our model with these weights in fp32."""
     model = Model(ModelConfig.from_dict(raw))
     model.load_weights([(published_name(name), mx.array(value)) for name, value in weights.items()])
     return logits(model)
@@ -76,7 +76,7 @@ def test_logits_are_those_of_the_dequantized_weights(tmp_path, tokenizer, raw, k
 
 
 def mixed(name: str) -> Kind:
-    """As in files that are called Q4_K_M."""
+    """The types of a file named Q4_K_M."""
     if "ffn_gate_inp" in name:
         return Kind.F32
     return Kind.Q6_K if "attn_v" in name or "ffn_down" in name or "token_embd" in name else Kind.Q4_K
@@ -186,7 +186,7 @@ class TestConfig:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> Path:
-    """A checkpoint with Qwen's vocabulary, out of a file."""
+    """A checkpoint with Qwen's vocabulary, converted from a file."""
     folder = tmp_path_factory.mktemp("qwen")
     raw = DENSE | {"vocab_size": 151_936, "hidden_size": 32, "num_hidden_layers": 1}
     write_gguf(folder / "a.gguf", raw, gguf_weights(raw), Kind.F16, qwen_tokenizer_folder())
@@ -294,7 +294,7 @@ class TestRefused:
         write_gguf(tmp_path / "a.gguf", WIDE, weights, Kind.Q4_0, tokenizer)
         self.refuse(tmp_path / "a.gguf", CheckpointError, "lacks model.layers.0.mlp.up_proj.weight")
 
-    def test_numbers_that_are_none(self, tmp_path, tokenizer):
+    def test_nan(self, tmp_path, tokenizer):
         weights = gguf_weights(WIDE)
         weights["blk.0.ffn_up.weight"][3, 7] = np.nan
         write_gguf(tmp_path / "a.gguf", WIDE, weights, Kind.F16, tokenizer)

@@ -1,4 +1,4 @@
-"""llama.cpp's files on the hub: a file is named behind its repository, and comes with its other parts."""
+"""GGUF files on the hub: a file is named after its repository, and is downloaded with its other parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlx_qwen3.errors import ModelNotFoundError
 
 @pytest.fixture
 def repository(hub, tokenizer) -> Hub:  # noqa: F811
-    """Holds a whole file and one in three parts, and nothing else."""
+    """Holds one complete file and one in three parts, and nothing else."""
     for file in hub.folder.iterdir():
         file.unlink()
     write_gguf(hub.folder / "tiny-Q8_0.gguf", WIDE, gguf_weights(WIDE), Kind.Q8_0, tokenizer)
@@ -30,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["tiny-Q8_0.gguf", "tiny-F16-00002-of-00003.gguf"])
-def test_a_file_of_a_repository_is_converted_as_one_that_is_here(repository, tmp_path, name):
+def test_a_file_of_a_repository_is_converted_like_a_local_one(repository, tmp_path, name):
     convert(repository.folder / name, tmp_path / "expected")
     convert(f"org/tiny/{name}", tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
@@ -64,7 +64,7 @@ def test_the_download_need_not_be_kept(repository, tmp_path):
         ),
     ],
 )
-def test_what_is_not_there_is_said_in_a_line(repository, tmp_path, monkeypatch, capsys, command, said):
+def test_what_is_missing_is_named_in_one_line(repository, tmp_path, monkeypatch, capsys, command, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="1"):
         main(command)

@@ -1,4 +1,4 @@
-"""llama.cpp itself says of a file what we say of what we made of it.
+"""llama.cpp computes from a file the logits that we compute from its conversion.
 
 Opt-in, since it compiles for minutes: MLX_QWEN3_LLAMA_CPP names a Python that has `llama-cpp-python`.
 """
@@ -44,7 +44,7 @@ json.dump([logits, greedy], sys.stdout)
 
 
 def llama_cpp(file: Path, ids: list[int], count: int = 0) -> tuple[np.ndarray, list[int]]:
-    """Logits after each of `ids`, and the `count` likeliest tokens from there on."""
+    """Logits after each of `ids`, and the `count` most likely tokens that follow."""
     command = [PYTHON, "-c", PROGRAM, str(file), json.dumps(ids), str(count)]
     logits, greedy = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return np.array(logits), greedy

@@ -1,4 +1,4 @@
-"""Straight from the hub: a file is converted while the next one comes, and need not be kept."""
+"""Conversions from the hub: a file is converted while the next is downloaded, and need not be kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def repository(hub) -> Hub:  # noqa: F811
 
 @pytest.fixture
 def expected(repository, tmp_path) -> bytes:
-    """What a conversion of the folder gives."""
+    """The files that a conversion of the folder writes."""
     convert(repository.folder, tmp_path / "expected", max_shard_bytes=40_000)
     return contents(tmp_path / "expected")
 
@@ -56,7 +56,7 @@ def weights(names: list[str]) -> list[str]:
 
 @pytest.fixture
 def no_retries(monkeypatch):
-    """The library waits and tries again five times; a test need not."""
+    """Without the five retries of the library, which wait."""
     import huggingface_hub.file_download as file_download
 
     http_get = file_download.http_get
@@ -103,7 +103,7 @@ def test_a_plan_downloads_no_weights(repository, tmp_path):
     assert weights(repository.downloads) == []
 
 
-def test_what_was_downloaded_before_is_used(repository, expected, tmp_path, monkeypatch):
+def test_cached_files_are_used(repository, expected, tmp_path, monkeypatch):
     convert("org/tiny", tmp_path / "out")
     repository.downloads.clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: no output, or one that is whole; what was left is gone on with."""
+"""kill -9 at random moments leaves no output or a complete one, and the next conversion continues."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ print(json.dumps(found))
 
 @pytest.fixture
 def fast_folder() -> Iterator[Path]:
-    """In memory where the system has such a place: a thousand files are flushed to the disk here."""
+    """A folder in memory if the system has one, because a thousand files are flushed to the disk."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""Whatever is wrong with source, disk or target: one line, exit code 1, and nothing that looks whole."""
+"""Errors of source, disk or output end in one line and exit code 1, and leave no output."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestSource:
         assert "pickled weights" in refused(source, tmp_path / "out")
         assert not (tmp_path / "went off").exists()
 
-    def test_a_pickle_that_is_called_something_else(self, source, tmp_path, refused):
+    def test_a_pickle_with_another_name(self, source, tmp_path, refused):
         (source / "model.safetensors").write_bytes(pickle.dumps(Bomb(tmp_path / "went off")))
         assert "model.safetensors is damaged" in refused(source, tmp_path / "out")
         assert not (tmp_path / "went off").exists()
@@ -119,7 +119,7 @@ def mounted(tmp_path) -> Iterator:
 
 
 class TestDisk:
-    def test_too_small_is_said_first(self, source, mounted, refused):
+    def test_too_small_is_reported_first(self, source, mounted, refused):
         assert "has 0.0 GB free" in refused(source, mounted("size=200k") / "out")
 
     def test_full(self, source, mounted, refused, monkeypatch):
@@ -141,7 +141,7 @@ class TestDisk:
 
 
 def test_ctrl_c(source, tmp_path):
-    """A real signal, in the middle: exit code 130, no traceback, and nothing left."""
+    """A signal in the middle gives exit code 130 and no traceback, and leaves nothing."""
     program = """
 import sys
 import mlx_qwen3.conversion.verification.probe as probe

@@ -1,4 +1,4 @@
-"""A conversion that was killed goes on where it was, to the result of an undisturbed one."""
+"""A conversion that was killed is continued, with the result of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def shards(folder: Path) -> dict[str, int]:
-    """Files that were written, each with the moment."""
+    """The weight files, with their times of writing."""
     return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.safetensors")}
 
 

@@ -1,4 +1,4 @@
-"""Searched rounding: less error in MLX's own format, and never more than MLX's rounding in any group."""
+"""Searched scales have less error than MLX's rounding, in its format, and in no group more."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def heavy_tailed(rows: int, width: int, seed: int = 0, freedom: float = 5) -> np
 
 
 def dequantized(parts: list[mx.array] | tuple[mx.array, ...], bits: int, group_size: int) -> np.ndarray:
-    """What the stored numbers stand for, without rounding the products again."""
+    """The weights in fp32, not rounded again."""
     packed, *grid = parts
     scales, biases = (part.astype(mx.float32) for part in grid)
     return np.array(mx.dequantize(packed, scales, biases, group_size=group_size, bits=bits))

@@ -1,4 +1,4 @@
-"""A conversion that fails, is stopped or killed leaves nothing that could be taken for its result."""
+"""A conversion that fails, is stopped or is killed leaves nothing that looks like its result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refuse(source: Path, output: Path, message: str, **settings: object) -> None
 
 
 def traces(output: Path) -> list[str]:
-    """What is left of a conversion."""
+    """The files and folders that a conversion left."""
     return sorted(path.name for path in output.parent.iterdir() if "out" in path.name)
 
 
@@ -131,7 +131,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
-    def test_weights_that_are_no_numbers(self, source, output, value, dtype):
+    def test_weights_that_are_not_finite(self, source, output, value, dtype):
         name = "model.layers.1.mlp.up_proj.weight"
         tensors = published_tensors(DENSE, dtype)
         tensors[name][255, 127] = value
@@ -202,7 +202,7 @@ def test_the_lock_is_not_part_of_the_result(source, output):
 
 
 def in_subprocess(source: Path, output: Path, preparation: str) -> subprocess.CompletedProcess[str]:
-    """Convert in a process of its own, which `preparation` may do something to."""
+    """Convert in another process, after running `preparation` there."""
     program = f"""
 import sys
 import mlx_qwen3.conversion.source.chunks as chunks

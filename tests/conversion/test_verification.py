@@ -1,4 +1,4 @@
-"""What is not the source is found and named, whichever way it came to be so."""
+"""Every difference from the source is found and named."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small_chunks(monkeypatch):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> Path:
-    """Sources and what was made of them, 4 bits; not to be written to."""
+    """Sources and their 4-bit conversions, not to be written to."""
     folder = tmp_path_factory.mktemp("converted")
     for name, raw in KINDS.items():
         write_byte_tokenizer(folder / name)
@@ -55,7 +55,7 @@ def converted(tmp_path_factory) -> Path:
 def mutated(
     converted: Path, tmp_path: Path, change: Callable[[Tensors], object], kind: str = "dense"
 ) -> Path:
-    """A copy of what was made, with `change` done to its tensors, and no hashes that would tell."""
+    """A copy of a conversion, with `change` applied to its tensors, and without its SHA256SUMS."""
     folder = Path(shutil.copytree(converted / f"{kind}-4bit", tmp_path / "made"))
     tensors = read_tensors(folder)
     change(tensors)
@@ -122,7 +122,7 @@ def test_a_mutation_is_found_and_named(converted, tmp_path, case):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_sound_is_measured(converted, kind):
+def test_a_sound_conversion_is_measured(converted, kind):
     found = verify(converted / f"{kind}-4bit", converted / kind)
     assert found.has_checksums
     assert {tensor.name for tensor in found.tensors} > {"model.norm.weight", "model.embed_tokens.weight"}
@@ -160,12 +160,12 @@ def test_every_format_passes(converted, tmp_path, settings):
     assert (found.error == 0) == (settings == {"bits": None})
 
 
-def test_a_conversion_says_what_verify_says(converted, tmp_path):
+def test_a_conversion_measures_what_verify_measures(converted, tmp_path):
     report = convert(converted / "moe", tmp_path / "out")
     assert report.verification == verify(tmp_path / "out", converted / "moe")
 
 
-def test_the_error_is_what_numpy_says(converted):
+def test_the_error_equals_numpys(converted):
     found = verify(converted / "dense-4bit", converted / "dense")
     made, original = read_tensors(converted / "dense-4bit"), read_tensors(converted / "dense")
     weight, scales, biases = (made[f"{UP}.{leaf}"] for leaf in ("weight", "scales", "biases"))
@@ -177,7 +177,7 @@ def test_the_error_is_what_numpy_says(converted):
 
 
 def test_rounding_of_another_kind_passes(converted, tmp_path):
-    """Codes moved to minimise the error, as a recipe may, are no damage."""
+    """Codes that a recipe moved to reduce the error are not a fault."""
 
     def narrow(tensors: Tensors) -> None:
         original = read_tensors(converted / "dense")[f"{UP}.weight"].reshape(-1, 64)
@@ -245,7 +245,7 @@ class TestFiles:
         assert not verify(made).has_checksums
         self.refuse(made, "config.json has rope_theta 500000.0, its source 1000000.0", converted / "dense")
 
-    def test_numbers_that_are_none_without_a_source(self, converted, tmp_path):
+    def test_nan_without_a_source(self, converted, tmp_path):
         folder = mutated(converted, tmp_path, put(f"{UP}.scales", (3, 0), np.nan))
         self.refuse(folder, f"{UP}.weight holds NaN or infinity")
 
@@ -275,7 +275,7 @@ class TestDuringConversion:
         assert not list(tmp_path.iterdir())
         assert convert(converted / "dense", tmp_path / "out", verify=False).verification is None
 
-    def test_the_card_says_what_was_lost(self, converted):
+    def test_the_card_states_the_errors(self, converted):
         found = verify(converted / "dense-4bit", converted / "dense")
         card = (converted / "dense-4bit" / "README.md").read_text()
         assert found.probe is not None
@@ -294,7 +294,7 @@ class TestDuringConversion:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_left_on_the_disk_says_what_one_in_memory_says(converted, kind):
+def test_a_streamed_model_predicts_what_one_in_memory_predicts(converted, kind):
     for folder in (converted / kind, converted / f"{kind}-4bit"):
         original = open_folder(folder)
         ids = probe_ids(folder, original.config.vocab_size)
@@ -346,7 +346,7 @@ class TestCommand:
         assert text.count("<td class") == sum(name.endswith(".scales") for name in read_tensors(made))
         assert "model.layers.2.mlp.switch_mlp.up_proj.weight: " in text
 
-    def test_a_report_that_cannot_be_written_is_said_first(self, converted, tmp_path):
+    def test_a_report_that_cannot_be_written_is_reported_first(self, converted, tmp_path):
         for name in ("report.png", "nowhere/report.html"):
             done = self.run(
                 "convert", converted / "dense", "-o", tmp_path / "out", "--report", tmp_path / name

@@ -41,7 +41,7 @@ def test_no_more_is_done_ahead_than_there_are_workers(several):
     results.close()
 
 
-def test_what_goes_wrong_is_raised_to_who_asked(several):
+def test_an_exception_of_the_work_is_raised_to_the_caller(several):
     def work(item: int) -> float:
         return 1 / (item - 3)
 

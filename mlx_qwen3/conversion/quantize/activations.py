@@ -151,7 +151,7 @@ def final_norm(config: ModelConfig, norm: ConversionStep, x: mx.array) -> mx.arr
 
 
 def read_whole(step: ConversionStep) -> mx.array:
-    """The whole parameter of `step`, in the dtype of computing. Raises CheckpointError."""
+    """The parameter of `step` in the dtype that this device computes in. Raises CheckpointError."""
     chunks = [chunk for source in step.sources for chunk in read_chunks(source)]
     dtype = compute_dtype(chunks[0].dtype)
     rows = mx.concatenate([chunk.astype(dtype) for chunk in chunks])
