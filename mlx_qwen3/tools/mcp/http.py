@@ -10,20 +10,20 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from mlx_qwen3.tools.mcp.config import ServerConfig
-from mlx_qwen3.tools.mcp.messages import MAX_MESSAGE_BYTES
+from mlx_qwen3.tools.mcp.messages import MAX_MESSAGE_BYTES, repair_json
 
 CONNECT_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def http_transport(config: ServerConfig, on_refusal: Callable[[int], None]) -> AsyncIterator[Any]:
-    """Yields the streams the SDK wants. `on_refusal` gets each HTTP status of 400 and above."""
+async def http_transport(config: ServerConfig, on_http_error: Callable[[int], None]) -> AsyncIterator[Any]:
+    """Yields the streams the SDK wants. `on_http_error` gets each HTTP status of 400 and above."""
     # Refuse compression: a small body could unpack to any size.
     headers = {"Accept-Encoding": "identity", **config.headers}
     timeout = httpx2.Timeout(CONNECT_SECONDS, read=max(config.timeout, 300.0))
     async with (
         httpx2.AsyncClient(
-            headers=headers, timeout=timeout, transport=_BoundedTransport(on_refusal)
+            headers=headers, timeout=timeout, transport=_BoundedTransport(on_http_error)
         ) as client,
         streamable_http_client(
             config.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES
@@ -33,34 +33,55 @@ async def http_transport(config: ServerConfig, on_refusal: Callable[[int], None]
 
 
 class _BoundedTransport(httpx2.AsyncHTTPTransport):
-    """Fails a response larger than MAX_MESSAGE_BYTES. Event streams are left to the SDK's limit per event."""
+    """Limits the size of a response, and repairs text in it that the SDK could not read."""
 
-    def __init__(self, on_refusal: Callable[[int], None]):
+    def __init__(self, on_http_error: Callable[[int], None]):
         super().__init__()
-        self._on_refusal = on_refusal
+        self._on_http_error = on_http_error
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
         if response.status_code >= 400:
-            self._on_refusal(response.status_code)
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            assert isinstance(response.stream, httpx2.AsyncByteStream)
-            response.stream = _BoundedStream(response.stream)
+            self._on_http_error(response.status_code)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        is_events = response.headers.get("content-type", "").startswith("text/event-stream")
+        is_plain = response.headers.get("content-encoding", "identity") == "identity"
+        response.stream = (_EventStream if is_events else _BoundedStream)(response.stream, is_plain)
         return response
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream):
-        self._stream = stream
+    """A body of at most MAX_MESSAGE_BYTES, repaired as a whole unless it is compressed."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, is_plain: bool):
+        self._stream, self._is_plain = stream, is_plain
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        body = bytearray()
         async for chunk in self._stream:
-            size += len(chunk)
-            if size > MAX_MESSAGE_BYTES:
+            body += chunk
+            if len(body) > MAX_MESSAGE_BYTES:
                 # The SDK fails the request for this error, and the connection for others.
                 raise httpx2.StreamError(f"the server's answer is larger than {MAX_MESSAGE_BYTES >> 20} MB")
-            yield chunk
+        yield repair_json(bytes(body)) if self._is_plain else bytes(body)
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _EventStream(_BoundedStream):
+    """A stream of events, repaired line by line. The SDK limits the size of each event."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        held = bytearray()  # a line that is not complete
+        async for chunk in self._stream:
+            held += chunk
+            end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+            if end or len(held) > MAX_MESSAGE_BYTES:
+                cut = len(held) - len(chunk) + end if end else len(held)
+                yield self._repaired(bytes(held[:cut]))
+                del held[:cut]
+        yield self._repaired(bytes(held))
+
+    def _repaired(self, lines: bytes) -> bytes:
+        return repair_json(lines) if self._is_plain else lines

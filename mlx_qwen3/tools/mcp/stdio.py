@@ -20,6 +20,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCRequest, RequestId
 
 from mlx_qwen3.tools.base import ToolError
 from mlx_qwen3.tools.mcp.config import ServerConfig
@@ -63,9 +64,10 @@ async def stdio_transport(config: ServerConfig, log: Log, ended: asyncio.Event) 
     process = await _start(config)
     inbox, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     to_server, outbox = anyio.create_memory_object_stream[SessionMessage](0)
+    reader = MessageReader(log.write_invalid_line)
     tasks = [
-        asyncio.ensure_future(_read(process, inbox, log, ended)),
-        asyncio.ensure_future(_write(process, outbox)),
+        asyncio.ensure_future(_read(process, inbox, reader, log, ended)),
+        asyncio.ensure_future(_write(process, outbox, reader.pending)),
         asyncio.ensure_future(_copy_log(process, log)),
     ]
     try:
@@ -99,9 +101,10 @@ async def _start(config: ServerConfig) -> Process:
         raise ToolError(f'its command "{config.command}" {why}') from error
 
 
-async def _read(process: Process, inbox: Inbox, log: Log, ended: asyncio.Event) -> None:
+async def _read(
+    process: Process, inbox: Inbox, reader: MessageReader, log: Log, ended: asyncio.Event
+) -> None:
     assert process.stdout
-    reader = MessageReader(log.write_invalid_line)
     try:
         async with inbox:
             while chunk := await process.stdout.read(_CHUNK):
@@ -113,11 +116,13 @@ async def _read(process: Process, inbox: Inbox, log: Log, ended: asyncio.Event) 
         ended.set()
 
 
-async def _write(process: Process, outbox: Outbox) -> None:
+async def _write(process: Process, outbox: Outbox, pending: set[RequestId]) -> None:
     assert process.stdin
     with contextlib.suppress(ConnectionError, anyio.ClosedResourceError):
         async with outbox:
             async for message in outbox:
+                if isinstance(message.message, JSONRPCRequest):
+                    pending.add(message.message.id)
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 process.stdin.write(text.encode() + b"\n")
                 await process.stdin.drain()
