@@ -43,7 +43,7 @@ def bytes_to_text(data: bytes) -> str:
 def size_text(size: int) -> str:
     """A size in bytes for a reader: "6 bytes", "12 KB", "3.4 MB"."""
     if size < 1000:
-        return f"{size} bytes"
+        return f"{size} byte" if size == 1 else f"{size} bytes"
     if size < 999_500:
         return f"{size / 1000:.0f} KB"
     return f"{size / 1e6:.1f} MB"

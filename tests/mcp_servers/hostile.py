@@ -29,7 +29,7 @@ def initialize(request: dict) -> None:
     answer(
         request,
         {
-            "protocolVersion": "2025-06-18",
+            "protocolVersion": "2025-11-25" if HOW == "tasks" else "2025-06-18",
             "capabilities": capabilities,
             "serverInfo": {"name": "h", "version": "1"},
         },
@@ -40,6 +40,12 @@ def list_tools(request: dict) -> None:
     page = int((request.get("params") or {}).get("cursor") or 0)
     if HOW == "endless":
         answer(request, {"tools": [tool(f"t{page}")], "nextCursor": str(page + 1)})
+    elif HOW == "tasks":
+        support = {"plain": None, "may": "optional", "never": "forbidden", "must": "required"}
+        execution = {
+            name: {"execution": {"taskSupport": how}} if how else {} for name, how in support.items()
+        }
+        answer(request, {"tools": [{**tool(name), **entry} for name, entry in execution.items()]})
     elif HOW == "pages":
         more = {"nextCursor": str(page + 1)} if page < 2 else {}
         answer(request, {"tools": [tool(f"t{page}"), tool("same")], **more})

@@ -134,12 +134,21 @@ def test_stderr_goes_to_the_log(both, capfd):
 @pytest.mark.parametrize("name", ["pipe", "web"])
 def test_what_is_no_text_is_named(both, name):
     assert call(both, f"{name}.show").text == (
-        "look:\n[image, image/png, 6 bytes: cannot be shown here]\n"
-        "[audio, audio/wav, 6 bytes: cannot be shown here]\n"
+        "look:\n[image/png, 5 bytes]\n"
+        "[audio/wav, 5 bytes]\n"
         "[resource memo://notes: notes, text/plain]\n"
         "[resource memo://a]\ninside\n"
-        "[resource memo://b, of unknown type, 6 bytes: cannot be shown here]"
+        "[resource memo://b, of unknown type, 5 bytes]"
     )
+
+
+@pytest.mark.parametrize("name", ["pipe", "web"])
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (12_288, "12 KB"), (2_500_000, "2.5 MB")],
+)
+def test_an_image_is_shown_as_its_type_and_size(both, name, size, text):
+    assert call(both, f"{name}.draw", size=size, mime_type="image/png").text == f"[image/png, {text}]"
 
 
 def test_prompts_and_resources(both):
@@ -193,7 +202,7 @@ def test_a_new_tool_is_noticed(one, address, kind):
     assert call(servers, "it.grow").text == "grown"
     wait_for(lambda: any(tool.name == "hello" for tool in servers.tools))
     assert call(servers, "it.hello").text == "hello"
-    assert lines == ["MCP server it changed its tools: 8 now"]
+    assert lines == ["MCP server it changed its tools: 9 now"]
 
 
 def test_headers_are_sent(one):
@@ -301,6 +310,12 @@ def test_pages_are_followed_and_have_an_end(one):
     servers = one(hostile("pages"), hostile("endless"))
     assert [tool.key for tool in servers.tools[:4]] == ["pages.t0", "pages.same", "pages.t1", "pages.t2"]
     assert servers.statuses[1].tools == 100
+
+
+def test_tools_that_need_tasks_are_not_offered(one):
+    servers = one(hostile("tasks"))
+    assert [tool.name for tool in servers.tools] == ["plain", "may", "never"]
+    assert call(servers, "tasks.may").text == "ok"
 
 
 def test_a_server_that_will_not_stop_is_stopped(one):

@@ -191,7 +191,8 @@ class Connection:
         entries = await _all_pages(client.list_tools, lambda page: page.tools)
         unique: dict[str, ToolEntry] = {}
         for entry in entries[:MAX_TOOLS]:
-            unique.setdefault(entry.name, entry)
+            if not _needs_task(entry):
+                unique.setdefault(entry.name, entry)
         return tuple(map(self._make_tool, unique.values()))
 
     def _make_tool(self, entry: ToolEntry) -> MCPTool:
@@ -244,6 +245,11 @@ class Connection:
             return f"it ended; its log is {self.log_file}"
         http_error, self._http_error = self._http_error, ""
         return one_line(error, limit=500) + http_error
+
+
+def _needs_task(entry: ToolEntry) -> bool:
+    """Whether the tool can only be called as an MCP task, which this client does not do."""
+    return entry.execution is not None and entry.execution.task_support == "required"
 
 
 async def _all_pages(fetch: Callable[..., Awaitable[Any]], items: Callable[[Any], list[Any]]) -> list[Any]:

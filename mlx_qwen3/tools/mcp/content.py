@@ -18,6 +18,7 @@ from mcp_types import (
 )
 
 from mlx_qwen3.tools.base import ToolOutput
+from mlx_qwen3.tools.output_text import size_text
 
 
 def to_output(result: CallToolResult) -> ToolOutput:
@@ -40,7 +41,7 @@ def _block_text(block: ContentBlock) -> str:
         case TextContent():
             return block.text
         case ImageContent() | AudioContent():
-            return f"[{block.type}, {block.mime_type}, {_bytes_of(block.data)}: cannot be shown here]"
+            return f"[{block.mime_type or block.type}, {_size(block.data)}]"
         case ResourceLink():
             details = [block.title or block.name, block.mime_type or "", block.description or ""]
             return f"[resource {block.uri}: {', '.join(filter(None, details))}]"
@@ -53,8 +54,8 @@ def resource_text(resource: TextResourceContents | BlobResourceContents) -> str:
     if isinstance(resource, TextResourceContents):
         return f"[resource {resource.uri}]\n{resource.text}"
     kind = resource.mime_type or "of unknown type"
-    return f"[resource {resource.uri}, {kind}, {_bytes_of(resource.blob)}: cannot be shown here]"
+    return f"[resource {resource.uri}, {kind}, {_size(resource.blob)}]"
 
 
-def _bytes_of(base64: str) -> str:
-    return f"{len(base64) * 3 // 4:,} bytes"
+def _size(base64: str) -> str:
+    return size_text(len(base64.rstrip("=")) * 3 // 4)
