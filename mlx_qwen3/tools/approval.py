@@ -1,24 +1,29 @@
 """Permissions to call tools: given by a person, once or permanently.
 
 Permanent permissions are kept in a file of the user, never in a project's folder, so a project cannot bring
-its own. Each holds a fingerprint of the tool as it was shown (name, description, parameters, the server's
-command or address). A tool that changed since, or that a trusted server added later, is asked about again.
-A tool's annotations decide nothing.
+its own. Each holds a fingerprint of the tool as it was shown (name, description, parameters) and of what
+runs behind it (the server's command or address, folder, environment and headers, with variables filled in).
+A tool that changed since, or that a trusted server added later, is asked about again. A tool's annotations
+decide nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.files import write_atomically
+from mlx_qwen3.files import file_lock, read_bytes, write_atomically
+from mlx_qwen3.tools.approval_text import describe as describe
+from mlx_qwen3.tools.approval_text import visible as visible
 from mlx_qwen3.tools.base import Tool, ToolError
+
+MAX_FILE_BYTES = 2**24
 
 
 class Choice(StrEnum):
@@ -62,12 +67,14 @@ class Question:
     Attributes:
         is_new: The tool was never shown before. Show `describe(tool)` in full.
         has_changed: The tool was shown before and has changed since. Show `describe(tool)` in full.
+        server_tools: The tools that Choice.SERVER would allow.
     """
 
     tool: Tool
     arguments: dict[str, Any]
     is_new: bool
     has_changed: bool
+    server_tools: tuple[Tool, ...] = ()
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -102,10 +109,12 @@ class Approvals:
             raise ToolError(f"allow is a list of tools' keys, not the text {allow!r}")
         self.file, self.scope = None if file is None else Path(file), scope
         self.allow, self.ask, self.on_denied = frozenset(allow), ask, on_denied
-        self._scopes = _load(self.file)
+        self._scopes: _Scopes = {}
+        self._version: object = None
+        self._reload()
 
     def __call__(self, request: ApprovalRequest) -> Decision:
-        """Decide about one call. Raises ToolError if a permission cannot be saved."""
+        """Decide about one call. Raises ToolError if permissions cannot be read or saved."""
         tool = request.tool
         if tool.key in self.allow or self.is_allowed(tool):
             return Decision(True)
@@ -115,8 +124,9 @@ class Approvals:
             return Decision(False, "The user did not allow this tool call.")
         shown = self._fingerprints("shown").get(tool.key)
         has_changed = shown is not None and shown != _fingerprint(tool)
-        answer = self.ask(Question(tool, request.arguments, shown is None, has_changed))
-        self._remember(request, answer.choice)
+        server_tools = _server_tools(request)
+        answer = self.ask(Question(tool, request.arguments, shown is None, has_changed, server_tools))
+        self._remember(request, answer)
         if answer.choice is not Choice.DENY:
             return Decision(True)
         reason = f" They say: {answer.reason.strip()}" if answer.reason.strip() else ""
@@ -124,82 +134,92 @@ class Approvals:
 
     def is_allowed(self, tool: Tool) -> bool:
         """Whether the tool is allowed permanently and has not changed since."""
+        self._reload()
         return self._fingerprints("allowed").get(tool.key) == _fingerprint(tool)
 
     def allowed(self) -> list[str]:
         """The keys of the tools that are allowed permanently in this scope, sorted."""
+        self._reload()
         return sorted(self._fingerprints("allowed"))
 
     def forget(self, key: str | None = None) -> None:
         """Take back the permission of one tool, or of all. Their descriptions will be shown again."""
-        for kind in ("allowed", "shown"):
-            fingerprints = self._fingerprints(kind)
-            if key is None:
-                fingerprints.clear()
-            else:
-                fingerprints.pop(key, None)
-        self._save()
+        with self._change():
+            for kind in ("allowed", "shown"):
+                fingerprints = self._fingerprints(kind)
+                if key is None:
+                    fingerprints.clear()
+                else:
+                    fingerprints.pop(key, None)
 
-    def _remember(self, request: ApprovalRequest, choice: Choice) -> None:
-        tool = request.tool
-        self._fingerprints("shown")[tool.key] = _fingerprint(tool)
-        allowed: list[Tool] = []
-        if choice is Choice.TOOL:
-            allowed = [tool]
-        elif choice is Choice.SERVER and tool.server:
-            server = (tool.server, tool.origin)
-            allowed = [tool, *(item for item in request.offered if (item.server, item.origin) == server)]
-        self._fingerprints("allowed").update({item.key: _fingerprint(item) for item in allowed})
-        self._save()
+    def _remember(self, request: ApprovalRequest, answer: Answer) -> None:
+        allowed: tuple[Tool, ...] = ()
+        if answer.choice is Choice.TOOL:
+            allowed = (request.tool,)
+        elif answer.choice is Choice.SERVER and request.tool.server:
+            allowed = (request.tool, *_server_tools(request))
+        with self._change():
+            self._fingerprints("shown")[request.tool.key] = _fingerprint(request.tool)
+            self._fingerprints("allowed").update({tool.key: _fingerprint(tool) for tool in allowed})
 
     def _fingerprints(self, kind: str) -> dict[str, str]:
         """Tool key -> fingerprint of this scope; `kind` is "allowed" or "shown"."""
         return self._scopes.setdefault(self.scope, {}).setdefault(kind, {})
 
-    def _save(self) -> None:
-        """Write the file, readable by its owner only."""
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Change the permissions of now in the block: other chats may have given or taken back some.
+
+        The file is locked meanwhile, and readable by its owner only.
+        """
         if self.file is None:
+            yield
             return
         try:
-            write_atomically(self.file, json.dumps(self._scopes, indent=2, ensure_ascii=False) + "\n")
+            with file_lock(self.file.with_name(self.file.name + ".lock")):
+                self._reload()
+                yield
+                write_atomically(self.file, json.dumps(self._scopes, indent=2) + "\n")
         except OSError as error:
             raise ToolError(f"cannot keep the permission in {self.file}: {error}") from error
 
+    def _reload(self) -> None:
+        """Read the file again if another chat has changed it."""
+        if self.file is not None and (version := _version(self.file)) != self._version:
+            self._scopes, self._version = _load(self.file), version
+
+
+_Scopes = dict[str, dict[str, dict[str, str]]]
+"""Scope -> "allowed" or "shown" -> tool key -> fingerprint."""
+
+
+def _server_tools(request: ApprovalRequest) -> tuple[Tool, ...]:
+    """The offered tools of the server of the tool that is asked about; none for a function."""
+    server = (request.tool.server, request.tool.identity)
+    return tuple(tool for tool in request.offered if tool.server and (tool.server, tool.identity) == server)
+
 
 def _fingerprint(tool: Tool) -> str:
-    """A hash of everything about a tool that a person saw when allowing it."""
-    shown = [tool.key, tool.origin, tool.description, tool.parameters, dict(tool.annotations)]
+    """A hash of everything about a tool that a person saw when allowing it, and of what runs behind it."""
+    shown = [tool.key, tool.origin, tool.identity, tool.description, tool.parameters, dict(tool.annotations)]
     return hashlib.sha256(json.dumps(shown, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def describe(tool: Tool) -> str:
-    """A tool in full, for a person. Nothing in the text can hide, move the cursor or reverse the text."""
-    lines = [
-        tool.key + (f"   ({tool.origin})" if tool.origin else ""),
-        tool.description or "(no description)",
-        "Parameters: " + json.dumps(tool.parameters, ensure_ascii=False),
-    ]
-    if tool.annotations:
-        annotations = json.dumps(dict(tool.annotations), ensure_ascii=False, default=str)
-        lines.append(f"It says of itself: {annotations}")
-    return "\n".join(map(visible, lines))
-
-
-def visible(text: str) -> str:
-    """`text` with control, formatting and invisible characters spelled out. Line breaks and tabs stay."""
-    return "".join(char if _is_visible(char) else f"<U+{ord(char):04X}>" for char in text)
-
-
-def _is_visible(char: str) -> bool:
-    return char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-
-
-def _load(file: Path | None) -> dict[str, dict[str, dict[str, str]]]:
-    """Scope -> "allowed" or "shown" -> tool key -> fingerprint."""
-    if file is None or not file.exists():
-        return {}
+def _version(file: Path) -> object:
+    """A value that differs after every change of the file, which is replaced as a whole."""
     try:
-        scopes = json.loads(file.read_text(encoding="utf-8"))
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _load(file: Path) -> _Scopes:
+    """The permissions in the file; none without a file."""
+    try:
+        scopes = json.loads(read_bytes(file, MAX_FILE_BYTES).decode("utf-8"))
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError, RecursionError) as error:
         raise ToolError(f"cannot read the permissions in {file} ({error}); correct or delete it") from error
     if not _is_well_formed(scopes):

@@ -36,7 +36,9 @@ class Tool(ABC):
         description: What the tool does, for the model.
         parameters: JSON schema of an object: the arguments.
         server: The name of the MCP server that offers the tool; None for a Python function.
-        origin: The command or address of that server.
+        origin: The command or address of that server, as a person is shown it.
+        identity: Everything that decides what runs behind the tool, secrets included: a hash. It is part of
+            a permission and never shown.
         annotations: What the tool claims about itself (MCP's `readOnlyHint` and such). They are shown to
             the person who approves a call, and decide nothing.
     """
@@ -47,11 +49,16 @@ class Tool(ABC):
     server: str | None = None
     origin: str = ""
     annotations: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = field(default="", kw_only=True)
 
     @property
     def key(self) -> str:
-        """The name used for permissions: `server.name`, or `name` for a function."""
-        return f"{self.server}.{self.name}" if self.server else self.name
+        """The name used for permissions: `server.name`, or `name` for a function.
+
+        A dot in the server's name or in that of a function is written as %2E, so two tools never share a key.
+        """
+        owner = (self.server or self.name).replace("%", "%25").replace(".", "%2E")
+        return f"{owner}.{self.name}" if self.server else owner
 
     def definition(self, name: str | None = None) -> dict[str, Any]:
         """The tool as the chat template takes it, under `name` or its own name."""

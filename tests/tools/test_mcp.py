@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ pytest.importorskip("mcp", reason="needs the extra mcp")
 
 from mlx_qwen3.events import ToolCall
 from mlx_qwen3.tools import Decision, ToolBox, ToolError, ToolOutput
-from mlx_qwen3.tools.mcp import MCPServers, ServerConfig
+from mlx_qwen3.tools.mcp import MCPServers, ServerConfig, load_config
 
 SERVERS = Path(__file__).parents[1] / "mcp_servers"
 
@@ -224,6 +225,42 @@ def test_headers_are_sent(one):
     assert "Bearer secret" in seen[0]
     assert status.state == "failed"
     assert status.problem == "Server returned an error response (HTTP 401)"
+
+
+def test_a_config_entry_that_cannot_be_used_leaves_the_others_alone(one, tmp_path):
+    file = tmp_path / "mcp.json"
+    good = hostile("good")
+    entries = {
+        "old": {"type": "sse", "url": "http://127.0.0.1:1/sse"},
+        "good": {"command": good.command, "args": good.args},
+    }
+    file.write_text(json.dumps({"mcpServers": entries}))
+    servers = one(*load_config(file))
+    old, new = servers.statuses
+    assert (old.state, new.state) == ("failed", "ready")
+    assert old.problem.startswith("its entry in mcp.json uses SSE")
+    assert call(servers, "good.go").text == "ok"
+    assert servers.restart("old").state == "failed"
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_an_address_that_is_no_mcp_server_says_what_it_may_be(one, status):
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.recv(65536)
+                head = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                connection.sendall(head.encode())
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=[listener], daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/sse"
+        (server,) = one(ServerConfig("web", url=url, start_timeout=5)).statuses
+    assert server.state == "failed"
+    assert f"(HTTP {status})" in server.problem
+    assert "older SSE transport" in server.problem
 
 
 def test_nobody_at_the_address(one):

@@ -82,6 +82,8 @@ class Connection:
     async def run(self) -> None:
         """Connect, and serve until the server ends or `stop` is called."""
         try:
+            if self.config.problem:
+                raise ToolError(self.config.problem)
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self.config.start_timeout):
                     client = await stack.enter_async_context(self._make_client())
@@ -151,6 +153,8 @@ class Connection:
 
     def _on_http_error(self, status: int) -> None:
         self._http_error = f" (HTTP {status})"
+        if self.state == "starting" and status in (404, 405):
+            self._http_error += "; addresses of the older SSE transport are not supported"
 
     async def _on_message(self, message: object) -> None:
         if isinstance(message, ToolListChangedNotification):
@@ -203,8 +207,9 @@ class Connection:
             description,
             dict(entry.input_schema),
             self.config.name,
-            self.config.origin,
+            self.config.full_origin,
             annotations,
+            identity=self.config.identity,
             connection=self,
             caller=self._caller,
         )
