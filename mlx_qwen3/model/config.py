@@ -14,6 +14,23 @@ from typing import Any
 
 from mlx_qwen3.errors import ConfigError
 from mlx_qwen3.files import read_json_object
+from mlx_qwen3.model.config_fields import (
+    MAX_EXPERTS,
+    MAX_HEAD_DIM,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_POSITIONS,
+    MAX_VOCABULARY,
+    boolean,
+    integer,
+    integer_among,
+    layer_numbers,
+    mapping,
+    number,
+    refuse_unsupported,
+    shown,
+    with_default,
+)
 
 MODEL_TYPES = ("qwen3", "qwen3_moe")
 QUANTIZATION_MODES = {
@@ -23,6 +40,8 @@ QUANTIZATION_MODES = {
     "mxfp8": ((8,), (32,)),
     "nvfp4": ((4,), (16,)),
 }
+MODE_DEFAULTS = {"affine": (4, 64), "mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
+"""Bits and group size that MLX takes where a mode is given without them."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class RopeScaling:
         attention_factor: Multiplies q and k; None is the factor of the paper (`yarn_attention_factor`).
         beta_fast: Frequencies with more turns than this in the original context are kept.
         beta_slow: Frequencies with fewer turns than this are divided by `factor`.
+        truncate: Whether the ramp between the two begins and ends at whole pairs.
     """
 
     factor: float
@@ -42,36 +62,47 @@ class RopeScaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     rope_type: str = "yarn"
+    truncate: bool = True
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], max_position_embeddings: int) -> RopeScaling | None:
+    def from_dict(cls, raw: Mapping[str, Any], original_positions: int) -> RopeScaling | None:
         """Parse `rope_scaling` or `rope_parameters`; None if positions are not scaled.
 
+        original_positions: the context length of training, where `raw` does not say it.
         Raises ConfigError for rope types other than `default` and `yarn`, and for fields of YaRN that no
         Qwen3 model uses.
         """
-        rope_type = raw.get("rope_type", raw.get("type", "default"))
+        rope_type = with_default(raw, "rope_type", with_default(raw, "type", "default"))
+        if any(isinstance(value, Mapping) for value in raw.values()):
+            raise ConfigError("config.json: positions that differ between layers are not supported")
         if rope_type == "default":
             return None
         if rope_type != "yarn":
             raise ConfigError(
-                f"config.json: rope type {rope_type!r} is not supported; Qwen3 uses default or yarn"
+                f"config.json: rope type {shown(rope_type)} is not supported; Qwen3 uses default or yarn"
             )
         known = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"}
-        known |= {"attention_factor", "beta_fast", "beta_slow"}
-        if unknown := sorted(key for key in raw if key not in known and raw[key] is not None):
-            raise ConfigError(f"config.json: rope scaling has {unknown[0]!r}, which no Qwen3 model uses")
-        factor = _number(raw, "factor")
+        known |= {"attention_factor", "beta_fast", "beta_slow", "truncate"}
+        harmless = {"partial_rotary_factor": 1}  # the whole of each head is rotated
+        if unknown := sorted(
+            key
+            for key, value in raw.items()
+            if key not in known and value is not None and harmless.get(key) != value
+        ):
+            raise ConfigError(f"config.json: rope scaling has {shown(unknown[0])}, which no Qwen3 model uses")
+        factor = number(raw, "factor")
         if factor < 1:
             raise ConfigError(f"config.json: yarn factor is {factor:g}, but must be at least 1")
+        original = integer(raw, "original_max_position_embeddings", original_positions, most=MAX_POSITIONS)
+        if factor * original > MAX_POSITIONS:
+            raise ConfigError(f"config.json: yarn factor is {factor:g}, which is too large")
         return cls(
             factor=factor,
-            original_max_position_embeddings=_integer(
-                raw, "original_max_position_embeddings", max_position_embeddings
-            ),
-            attention_factor=_number(raw, "attention_factor", 0.0) or None,
-            beta_fast=_number(raw, "beta_fast", 32.0),
-            beta_slow=_number(raw, "beta_slow", 1.0),
+            original_max_position_embeddings=original,
+            attention_factor=number(raw, "attention_factor", 0.0) or None,
+            beta_fast=_turns(raw, "beta_fast", 32.0),
+            beta_slow=_turns(raw, "beta_slow", 1.0),
+            truncate=boolean(raw, "truncate", True),
         )
 
 
@@ -92,17 +123,18 @@ class Quantization:
         """Parse the `quantization` entry of an MLX config.json, with its overrides for layers."""
         if method := raw.get("quant_method"):
             raise ConfigError(
-                f"config.json: the weights are quantized with {method!r}, which MLX cannot run; "
+                f"config.json: the weights are quantized with {shown(method)}, which MLX cannot run; "
                 "use the unquantized repository, or one converted to MLX"
             )
-        mode = raw.get("mode", "affine")
-        if mode not in QUANTIZATION_MODES:
+        mode = with_default(raw, "mode", "affine")
+        if not isinstance(mode, str) or mode not in QUANTIZATION_MODES:
             modes = ", ".join(QUANTIZATION_MODES)
-            raise ConfigError(f"config.json: quantization mode {mode!r} is unknown; known: {modes}")
-        bits, group_sizes = QUANTIZATION_MODES[mode]
+            raise ConfigError(f"config.json: quantization mode {shown(mode)} is unknown; known: {modes}")
+        supported_bits, group_sizes = QUANTIZATION_MODES[mode]
+        bits, group_size = MODE_DEFAULTS[mode]
         return cls(
-            bits=_one_of(raw, "bits", bits, bits[0]),
-            group_size=_one_of(raw, "group_size", group_sizes, group_sizes[0]),
+            bits=integer_among(raw, "bits", supported_bits, bits),
+            group_size=integer_among(raw, "group_size", group_sizes, group_size),
             mode=mode,
             overrides={
                 key: None if value is False else cls.from_dict(value)
@@ -160,29 +192,33 @@ class ModelConfig:
         model_type = raw.get("model_type")
         if model_type not in MODEL_TYPES:
             raise ConfigError(
-                f"config.json: model_type {model_type!r} is not a Qwen3 text model ({', '.join(MODEL_TYPES)})"
+                f"config.json: model_type {shown(model_type)} is not a Qwen3 text model "
+                f"({', '.join(MODEL_TYPES)})"
             )
-        _refuse_unsupported(raw)
-        positions = _integer(raw, "max_position_embeddings", 32768)
-        rope = _mapping(raw, "rope_parameters") or _mapping(raw, "rope_scaling") or {}
-        quantization = _mapping(raw, "quantization") or _mapping(raw, "quantization_config")
-        heads = _integer(raw, "num_attention_heads")
+        refuse_unsupported(raw)
+        is_moe = model_type == "qwen3_moe"
+        positions = integer(raw, "max_position_embeddings", 32768, most=MAX_POSITIONS)
+        quantization = mapping(raw, "quantization") or mapping(raw, "quantization_config")
+        hidden = integer(raw, "hidden_size")
+        heads = integer(raw, "num_attention_heads", most=MAX_HEADS)
+        rope_theta, rope_scaling = _positions(raw, positions)
         config = cls(
             model_type=model_type,
-            hidden_size=_integer(raw, "hidden_size"),
-            num_hidden_layers=_integer(raw, "num_hidden_layers"),
-            intermediate_size=_integer(raw, "intermediate_size"),
+            hidden_size=hidden,
+            num_hidden_layers=integer(raw, "num_hidden_layers", most=MAX_LAYERS),
+            intermediate_size=integer(raw, "intermediate_size"),
             num_attention_heads=heads,
-            num_key_value_heads=_integer(raw, "num_key_value_heads", heads),
-            vocab_size=_integer(raw, "vocab_size"),
-            head_dim=_integer(raw, "head_dim", 128),
-            rms_norm_eps=_number(raw, "rms_norm_eps", 1e-6),
+            num_key_value_heads=integer(raw, "num_key_value_heads", heads, most=MAX_HEADS),
+            vocab_size=integer(raw, "vocab_size", most=MAX_VOCABULARY),
+            # transformers has a default for dense models only.
+            head_dim=integer(raw, "head_dim", hidden // heads if is_moe else 128, most=MAX_HEAD_DIM),
+            rms_norm_eps=number(raw, "rms_norm_eps", 1e-6),
             max_position_embeddings=positions,
-            rope_theta=_number(rope, "rope_theta", _number(raw, "rope_theta", 10000.0)),
-            rope_scaling=RopeScaling.from_dict(rope, positions),
-            tie_word_embeddings=_boolean(raw, "tie_word_embeddings", False),
+            rope_theta=rope_theta,
+            rope_scaling=rope_scaling,
+            tie_word_embeddings=boolean(raw, "tie_word_embeddings", False),
             quantization=Quantization.from_dict(quantization) if quantization else None,
-            **(_experts(raw) if model_type == "qwen3_moe" else {}),
+            **(_experts(raw) if is_moe else {}),
         )
         config._check()
         return config
@@ -252,72 +288,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_json_object(path, ConfigError, "download it again")
 
 
+def _positions(raw: Mapping[str, Any], positions: int) -> tuple[float, RopeScaling | None]:
+    """Theta of RoPE, and its scaling.
+
+    A config may hold both spellings, where YaRN was added to one of transformers 5. As in transformers,
+    `rope_scaling` wins then, and `original_max_position_embeddings` at the top level wins over the one
+    inside. The theta of `rope_parameters` stays unless another is given.
+    """
+    parameters = mapping(raw, "rope_parameters")
+    rope = mapping(raw, "rope_scaling") or parameters
+    if with_default(raw, "original_max_position_embeddings", None) is not None:
+        original = integer(raw, "original_max_position_embeddings", most=MAX_POSITIONS)
+        rope = {**rope, "original_max_position_embeddings": original}
+    if (part := with_default(raw, "partial_rotary_factor", None)) is not None:
+        rope = {"partial_rotary_factor": part, **rope}
+    theta = number(rope, "rope_theta", number(raw, "rope_theta", number(parameters, "rope_theta", 10000.0)))
+    if theta <= 1:
+        raise ConfigError(f"config.json: rope_theta is {theta:g}, but must be more than 1")
+    return theta, RopeScaling.from_dict(rope, positions)
+
+
+def _turns(raw: Mapping[str, Any], key: str, default: float) -> float:
+    """A limit of YaRN's ramp, in turns; 0 is the default, as in transformers."""
+    turns = number(raw, key, default) or default
+    if not 1e-6 <= turns <= 1e6:
+        raise ConfigError(f"config.json: {key} is {turns:g}, but must be from 1e-06 to 1e+06")
+    return turns
+
+
 def _experts(raw: Mapping[str, Any]) -> dict[str, Any]:
-    count = _integer(raw, "num_experts") if "num_experts" in raw else _integer(raw, "num_local_experts")
-    dense_layers = raw.get("mlp_only_layers") or []
-    if not isinstance(dense_layers, list) or not all(isinstance(i, int) for i in dense_layers):
-        raise ConfigError("config.json: mlp_only_layers must be a list of layer numbers")
+    key = "num_local_experts" if raw.get("num_experts") is None else "num_experts"
     return {
-        "num_experts": count,
-        "num_experts_per_tok": _integer(raw, "num_experts_per_tok"),
-        "moe_intermediate_size": _integer(raw, "moe_intermediate_size"),
-        "norm_topk_prob": _boolean(raw, "norm_topk_prob", False),
-        "decoder_sparse_step": _integer(raw, "decoder_sparse_step", 1),
-        "mlp_only_layers": tuple(dense_layers),
+        "num_experts": integer(raw, key, most=MAX_EXPERTS),
+        "num_experts_per_tok": integer(raw, "num_experts_per_tok", most=MAX_EXPERTS),
+        "moe_intermediate_size": integer(raw, "moe_intermediate_size"),
+        "norm_topk_prob": boolean(raw, "norm_topk_prob", False),
+        "decoder_sparse_step": integer(raw, "decoder_sparse_step", 1),
+        "mlp_only_layers": layer_numbers(raw, "mlp_only_layers"),
     }
-
-
-def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    if (activation := raw.get("hidden_act", "silu")) != "silu":
-        raise ConfigError(f"config.json: hidden_act {activation!r} is not supported; Qwen3 uses silu")
-    if raw.get("attention_bias"):
-        raise ConfigError(
-            "config.json: attention_bias is true, which is not supported; Qwen3 has no attention bias"
-        )
-    layer_types = raw.get("layer_types") or []
-    if raw.get("use_sliding_window") or any(layer_type != "full_attention" for layer_type in layer_types):
-        raise ConfigError(
-            "config.json: sliding_window attention (use_sliding_window or layer_types) is not supported; "
-            "Qwen3 uses full attention"
-        )
-
-
-def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
-    value = raw.get(key)
-    if value is not None and not isinstance(value, Mapping):
-        raise ConfigError(f"config.json: {key} must be an object, not {value!r}")
-    return value
-
-
-def _integer(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = default if raw.get(key) is None else raw[key]
-    if value is None:
-        raise ConfigError(f"config.json: {key} is missing")
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"config.json: {key} must be a positive whole number, not {value!r}")
-    return value
-
-
-def _number(raw: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    value = default if raw.get(key) is None else raw[key]
-    if value is None:
-        raise ConfigError(f"config.json: {key} is missing")
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise ConfigError(f"config.json: {key} must be a number, zero or more, not {value!r}")
-    return float(value)
-
-
-def _boolean(raw: Mapping[str, Any], key: str, default: bool) -> bool:
-    value = raw.get(key, default)
-    if not isinstance(value, bool):
-        raise ConfigError(f"config.json: {key} must be true or false, not {value!r}")
-    return value
-
-
-def _one_of(raw: Mapping[str, Any], key: str, allowed: tuple[int, ...], default: int) -> int:
-    value = raw.get(key, default)
-    if value not in allowed:
-        raise ConfigError(
-            f"config.json: quantization {key} is {value!r}, but MLX supports {', '.join(map(str, allowed))}"
-        )
-    return int(value)

@@ -75,8 +75,10 @@ def yarn_wavelengths(head_dim: int, theta: float, scaling: RopeScaling) -> list[
         turns_of_first = scaling.original_max_position_embeddings / (2 * math.pi)
         return head_dim * math.log(turns_of_first / times) / (2 * math.log(theta))
 
-    low = max(math.floor(pair_turning(scaling.beta_fast)), 0)
-    high = min(math.ceil(pair_turning(scaling.beta_slow)), head_dim - 1)
+    low, high = pair_turning(scaling.beta_fast), pair_turning(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
     width = max(high - low, 0.001)  # the ramp of a tiny model can have no width
 
     def wavelength(pair: int) -> float:
