@@ -98,6 +98,16 @@ class ChatTemplate:
         return ToolFormat.JSON if any("<tool_call>" in string for string in strings) else None
 
     @cached_property
+    def answer_end(self) -> str | None:
+        """The special token that the template writes after an answer; None if it writes none."""
+        answer = "An answer."
+        messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]
+        pieces = self.render(messages, add_generation_prompt=False)
+        after = [index for index, piece in enumerate(pieces) if answer in piece.text]
+        ends = [piece.text for piece in pieces[after[-1] + 1 :] if piece.is_special] if after else []
+        return ends[0] if ends else None
+
+    @cached_property
     def _compiled(self) -> CompiledTemplate:
         from mlx_qwen3.tokenizer.jinja_sandbox import CompiledTemplate  # imports jinja2, 60 ms
 

@@ -13,6 +13,7 @@ Anything else raises MessageError with the index of the message.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,13 +24,31 @@ Message = Mapping[str, Any]
 _ROLES = ("system", "user", "assistant", "tool")
 # The first is Qwen3's own name; other servers use the others.
 _THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
+_SURROGATE_ESCAPE = re.compile(r"\\ud[89a-f]")  # as json.dumps writes it
+
+
+def without_surrogates(value: Any) -> Any:
+    """A string, or a JSON value, with U+FFFD for halves of surrogate pairs, which have no UTF-8.
+
+    They come from bytes that are not UTF-8: in file names, in arguments, typed at a terminal.
+    """
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_surrogates(item) for item in value]
+    return value
 
 
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Copies of `messages` in the form that templates read.
 
-    Content becomes a string, keys with the value None are removed, and thinking becomes
-    `reasoning_content`. Raises MessageError with the index of a message that is not valid.
+    Content becomes a string, keys with the value None are removed, thinking becomes `reasoning_content`, and
+    halves of surrogate pairs become U+FFFD. Raises MessageError with the index of a message that is not
+    valid.
     """
     if not isinstance(messages, list | tuple) or not messages:
         raise MessageError("a conversation is a list of at least one message")
@@ -78,11 +97,17 @@ def _check_message(value: Any, where: str) -> dict[str, Any]:
 
 
 def _plain_dict(value: Any, where: str) -> dict[str, Any]:
-    """A deep copy of `value` made of JSON's types alone, so that a template gets no other object."""
+    """A deep copy of `value` made of JSON's types alone, so that a template gets no other object.
+
+    Halves of surrogate pairs become U+FFFD.
+    """
     if not isinstance(value, Mapping):
         raise MessageError(f"{where} is not a dict but {type(value).__name__}")
     try:
-        copy: dict[str, Any] = json.loads(json.dumps(dict(value)))
+        text = json.dumps(dict(value))
+        copy: dict[str, Any] = json.loads(text)
+        if _SURROGATE_ESCAPE.search(text):
+            copy = without_surrogates(copy)
     except (TypeError, ValueError, RecursionError) as error:
         raise MessageError(f"{where} is not plain JSON data: {error}") from error
     return copy

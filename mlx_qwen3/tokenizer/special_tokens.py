@@ -18,6 +18,16 @@ from typing import Any, NamedTuple
 from mlx_qwen3.errors import MessageError
 
 # Unicode noncharacters first, because no text should contain one. Then the private-use areas.
+# Dictionaries whose keys people name: properties of a schema, arguments of a call.
+_NAMED_BY_PEOPLE = ("arguments", "properties", "patternProperties", "$defs", "definitions")
+# Keys that templates read: of messages, of calls, of tools and of JSON schemas.
+_TEMPLATE_KEYS = frozenset([
+    *("role", "content", "reasoning_content", "name", "tool_calls", "tool_call_id", "id", "function"),
+    *("arguments", "description", "parameters", "strict", "properties", "required", "items", "enum", "index"),
+    "const",
+    *("type", "title", "default", "format", "pattern", "additionalProperties", "patternProperties", "anyOf"),
+    *("oneOf", "allOf", "prefixItems", "$ref", "$defs", "definitions", "return", "response", "text"),
+])  # fmt: skip
 _SENTINELS = (
     range(0xFDD0, 0xFDF0),
     range(0xE000, 0xF900),
@@ -65,8 +75,10 @@ class SpecialTokenGuard:
         sentinel, however the template cuts or joins strings. A string that is the inside of a special token
         gets a sentinel before it, for templates that write `<` + key + `>`. The guard does not cover a
         template that joins the inside from several supplied strings; no known template does that.
+
+        Keys that a template reads by name, such as `content`, stay as they are.
         """
-        return self._protect(value, sentinel, self._replacements(sentinel))
+        return self._protect(value, sentinel, self._replacements(sentinel), named_by_people=False)
 
     def split(self, text: str, sentinel: str = "") -> Iterator[PromptPiece]:
         """The pieces of rendered `text` in order, without empty ones and without the sentinel."""
@@ -82,17 +94,20 @@ class SpecialTokenGuard:
         after = {ord(char): char + sentinel for char in self._first_characters}
         return after | {ord(char): sentinel + after.get(ord(char), char) for char in self._last_characters}
 
-    def _protect(self, value: Any, sentinel: str, replacements: dict[int, str]) -> Any:
+    def _protect(self, value: Any, sentinel: str, replacements: dict[int, str], named_by_people: bool) -> Any:
         if isinstance(value, str):
             is_inside = value.strip().casefold() in self._insides
             return (sentinel if is_inside else "") + value.translate(replacements)
         if isinstance(value, dict):
-            return {
-                self._protect(key, sentinel, replacements): self._protect(item, sentinel, replacements)
-                for key, item in value.items()
-            }
+            protected = {}
+            for key, item in value.items():
+                is_kept = key in _TEMPLATE_KEYS and not named_by_people
+                safe_key = key if is_kept else self._protect(key, sentinel, replacements, False)
+                holds_names = is_kept and key in _NAMED_BY_PEOPLE
+                protected[safe_key] = self._protect(item, sentinel, replacements, holds_names)
+            return protected
         if isinstance(value, list | tuple):
-            return [self._protect(item, sentinel, replacements) for item in value]
+            return [self._protect(item, sentinel, replacements, False) for item in value]
         return value
 
 

@@ -11,16 +11,20 @@ import codecs
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Encoder
 
-from mlx_qwen3.errors import MessageError, TemplateError, TokenizerError
-from mlx_qwen3.files import read_json_object
+from mlx_qwen3.errors import MessageError, Qwen3Error, TemplateError, TokenizerError
 from mlx_qwen3.tokenizer.chat_template import ChatTemplate, find_template
-from mlx_qwen3.tokenizer.messages import Message
+from mlx_qwen3.tokenizer.encoder import (
+    eos_token_ids,
+    load_encoder,
+    make_added_tokens_special,
+    named_tokens,
+    read_optional_json,
+)
+from mlx_qwen3.tokenizer.messages import Message, without_surrogates
 from mlx_qwen3.tokenizer.special_tokens import PromptPiece, SpecialTokenGuard
 
 
@@ -29,8 +33,7 @@ class Tokenizer:
 
     Attributes:
         vocab_size: The number of base and added tokens; the embedding of a checkpoint may have more rows.
-        control_tokens: Every added token, spelling -> id. All of them are special tokens here.
-        eos_token_ids: The ids that end a turn, the usual one first.
+        control_tokens: The special tokens, spelling -> id: all added tokens but words that a fine-tune added.
         generation_config: The content of generation_config.json; empty if there is no such file.
     """
 
@@ -45,10 +48,11 @@ class Tokenizer:
         Raises:
             TokenizerError: tokenizer.json is missing, or one of the JSON files cannot be used.
         """
-        encoder = _load_encoder(folder / "tokenizer.json")
-        config = _read_optional_json(folder / "tokenizer_config.json")
-        generation_config = _read_optional_json(folder / "generation_config.json")
-        return cls(encoder, config, generation_config, lambda: find_template(folder, config))
+        encoder = load_encoder(folder / "tokenizer.json")
+        config = read_optional_json(folder / "tokenizer_config.json")
+        generation_config = read_optional_json(folder / "generation_config.json")
+        model_eos = read_optional_json(folder / "config.json").get("eos_token_id")
+        return cls(encoder, config, generation_config, lambda: find_template(folder, config), model_eos)
 
     def __init__(
         self,
@@ -56,16 +60,20 @@ class Tokenizer:
         config: Mapping[str, Any],
         generation_config: Mapping[str, Any],
         find_template: Callable[[], str],
+        model_eos: int | list[int] | None = None,
     ) -> None:
-        """Use `load_tokenizer`. Changes `encoder`. Calls `find_template` on first use of the template."""
-        self.control_tokens = _make_added_tokens_special(encoder)
+        """Use `load_tokenizer`. Changes `encoder`. Calls `find_template` on first use of the template.
+
+        model_eos: `eos_token_id` of config.json.
+        """
+        self.control_tokens = make_added_tokens_special(encoder)
         self.vocab_size = encoder.get_vocab_size()
         self.generation_config = generation_config
-        self.eos_token_ids = _eos_token_ids(encoder, config, generation_config)
         self._encoder = encoder
         self._guard = SpecialTokenGuard(self.control_tokens)
         self._bytes: dict[int, bytes] = {}
-        self._named_tokens = _named_tokens(config)
+        self._named_tokens = named_tokens(config)
+        self._named_eos = [generation_config.get("eos_token_id"), model_eos]
         self._find_template = find_template
 
     def encode(
@@ -91,7 +99,7 @@ class Tokenizer:
             raise TokenizerError(f"text must be a str, not {type(text).__name__}")
         if control_tokens:
             return self._encode_pieces(self._guard.split(text))
-        return self._encoder.encode(_replace_surrogates(text), add_special_tokens=add_special_tokens).ids
+        return self._encoder.encode(without_surrogates(text), add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens as their spelling.
@@ -114,14 +122,43 @@ class Tokenizer:
         """A new decoder for ids that come one at a time."""
         return TextStream(self._token_bytes)
 
+    @overload
     def apply_chat_template(
         self,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = True,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
-    ) -> list[int]:
+        *,
+        tokenize: Literal[True] = True,
+        return_dict: Literal[False] = False,
+    ) -> list[int]: ...
+
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool = True,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        *,
+        tokenize: bool = True,
+        return_dict: bool = False,
+    ) -> list[int] | str | dict[str, list[int]]: ...
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool = True,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        *,
+        tokenize: bool = True,
+        return_dict: bool = False,
+    ) -> list[int] | str | dict[str, list[int]]:
         """The prompt for a conversation, with the chat template of the checkpoint.
 
         The prompt holds special tokens only where the template writes them, whatever the messages and tools
@@ -131,19 +168,24 @@ class Tokenizer:
             messages: Dicts with `role` and `content`, see `mlx_qwen3.tokenizer.messages`.
             tools: JSON schemas of the tools offered.
             enable_thinking: Let a hybrid model think. Other models ignore it.
-            add_generation_prompt: End with the header of the assistant's next message.
+            add_generation_prompt: End with the header of the assistant's next message. None: unless the
+                last message is the assistant's, as in a conversation to train on.
             continue_final_message: End inside the last message, which must be the assistant's, so that
                 the model continues it. There is no generation prompt then.
+            tokenize: Return ids. False returns the text of the prompt, special tokens as their spelling.
+            return_dict: Return `{"input_ids": ids, "attention_mask": ones}`, as transformers does.
 
         Returns:
-            The token ids of the prompt.
+            The token ids of the prompt, or what `tokenize` and `return_dict` ask for.
 
         Raises:
             MessageError: The template cannot take this conversation.
             TemplateError: There is no template, or it does not parse, fails, reaches outside its sandbox
                 or does not end.
         """
-        has_header = add_generation_prompt and not continue_final_message
+        has_header = add_generation_prompt is not False and not continue_final_message
+        if has_header and add_generation_prompt is None and isinstance(messages, list | tuple) and messages:
+            has_header = not isinstance(messages[-1], Mapping) or messages[-1].get("role") != "assistant"
         pieces = self.template.render(messages, tools, enable_thinking, has_header)
         if continue_final_message:
             if messages[-1]["role"] != "assistant":
@@ -151,12 +193,29 @@ class Tokenizer:
             # Only the template writes special tokens, so the last one that ends a turn ends this message.
             ends = [index for index, piece in enumerate(pieces) if self._ends_turn(piece)]
             pieces = pieces[: ends[-1]] if ends else pieces
-        return self._encode_pieces(pieces)
+        if not tokenize:
+            return "".join(piece.text for piece in pieces)
+        ids = self._encode_pieces(pieces)
+        return {"input_ids": ids, "attention_mask": [1] * len(ids)} if return_dict else ids
 
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template of the checkpoint. Raises TemplateError if there is none."""
         return ChatTemplate(self._find_template(), self.control_tokens, self._named_tokens)
+
+    @cached_property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The ids that end a turn, the usual one first.
+
+        They are those that the configs name, the token that the chat template writes after an answer, and
+        `<|endoftext|>`.
+        """
+        try:
+            answer_end = self.template.answer_end
+        except Qwen3Error:  # without a template that works, the configs decide
+            answer_end = None
+        spellings = (self._named_tokens.get("eos_token"), answer_end, "<|endoftext|>")
+        return eos_token_ids(self._encoder, self._named_eos, spellings)
 
     @property
     def think_start_id(self) -> int | None:
@@ -260,63 +319,6 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
-def _load_encoder(file: Path) -> Encoder:
-    if not file.is_file():
-        raise TokenizerError(f"{file} is missing: download the checkpoint again, with its tokenizer files")
-    try:
-        encoder = Encoder.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises no narrower type
-        raise TokenizerError(f"{file} is broken ({error}): download it again") from error
-    if not isinstance(encoder.decoder, decoders.ByteLevel):
-        raise TokenizerError(
-            f"{file} is not a byte-level tokenizer: use a Qwen3 checkpoint, they all have one"
-        )
-    return encoder
-
-
-def _read_optional_json(file: Path) -> dict[str, Any]:
-    return read_json_object(file, TokenizerError, "download it again") if file.exists() else {}
-
-
-def _make_added_tokens_special(encoder: Encoder) -> Mapping[str, int]:
-    """Makes every added token special, and returns spelling -> id.
-
-    `encoder` then encodes their spellings as text. Truncation and padding are switched off.
-    """
-    spellings = [token.content for token in encoder.get_added_tokens_decoder().values()]
-    encoder.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in spellings])
-    encoder.encode_special_tokens = True
-    encoder.no_truncation()
-    encoder.no_padding()
-    return MappingProxyType({token.content: id_ for id_, token in encoder.get_added_tokens_decoder().items()})
-
-
-def _eos_token_ids(
-    encoder: Encoder, config: Mapping[str, Any], generation_config: Mapping[str, Any]
-) -> tuple[int, ...]:
-    """The ids that the configs name, then `<|endoftext|>`; each once, and only if it has a token."""
-    named = generation_config.get("eos_token_id")
-    candidates: list[Any] = named if isinstance(named, list) else [named]
-    spellings = (_named_tokens(config).get("eos_token"), "<|endoftext|>")
-    candidates = candidates + [encoder.token_to_id(text) for text in spellings if text is not None]
-    return tuple(dict.fromkeys(id_ for id_ in candidates if isinstance(id_, int) and _exists(encoder, id_)))
-
-
-def _exists(encoder: Encoder, token_id: int) -> bool:
-    return 0 <= token_id < 2**32 and encoder.id_to_token(token_id) is not None
-
-
-def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and the like; each is a string or an object with `content`."""
-    tokens = {}
-    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        entry = config.get(name)
-        text = entry.get("content") if isinstance(entry, dict) else entry
-        if isinstance(text, str):
-            tokens[name] = text
-    return tokens
-
-
 def _spelled_bytes(token: str) -> bytes:
     """The bytes of a token; one with characters outside the byte alphabet is its own text."""
     try:
@@ -333,12 +335,3 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTES = _byte_alphabet()
-
-
-def _replace_surrogates(text: str) -> str:
-    """`text` with U+FFFD for halves of surrogate pairs, which have no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -15,6 +15,7 @@ from qwen_tokenizer_files import CONTROL_TOKENS, DEMO_TEMPLATE
 from mlx_qwen3.errors import MessageError, TemplateError
 from mlx_qwen3.tokenizer import jinja_sandbox as sandbox
 from mlx_qwen3.tokenizer.chat_template import ChatTemplate, Thinking, ToolFormat, find_template
+from mlx_qwen3.tokenizer.messages import check_messages, without_surrogates
 from mlx_qwen3.tokenizer.special_tokens import PromptPiece
 
 HI = {"role": "user", "content": "hi"}
@@ -407,3 +408,22 @@ def test_a_long_conversation_is_no_runaway() -> None:
     text = text_of(demo().render(messages, [{"name": "f"}]))
     assert text.count("<|im_start|>") == 3002 + 1
     assert json.dumps({"name": "f"}) in text
+
+
+@pytest.mark.parametrize("half", ["\udce9", "\ude00\ud83d"])
+def test_half_a_surrogate_pair_in_a_conversation_becomes_the_replacement_character(half: str) -> None:
+    call = {"function": {"name": f"f{half}", "arguments": {f"k{half}": [half, 1]}}}
+    checked = check_messages([
+        {"role": "user", "content": [{"type": "text", "text": f"a{half}"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "name": f"n{half}", "content": half},
+    ])  # fmt: skip
+    json.dumps(checked, ensure_ascii=False).encode()
+    mark = "\ufffd" * len(half)
+    assert checked[0]["content"] == f"a{mark}"
+    assert checked[1]["tool_calls"][0]["function"]["arguments"] == {f"k{mark}": [mark, 1]}
+
+
+def test_a_surrogate_pair_is_its_character() -> None:
+    assert without_surrogates({"\ud83d\ude00": ("\ud83d\ude00", 1, None)}) == {"😀": ["😀", 1, None]}
+    assert without_surrogates("\ufeffé") == "\ufeffé"

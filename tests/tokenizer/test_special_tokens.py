@@ -245,3 +245,20 @@ def test_a_text_of_all_sentinels_is_refused_in_one_line() -> None:
     ranges = (range(0xFDD0, 0xFDF0), range(0xE000, 0xF900), range(0xF0000, 0x10FFFE))
     with pytest.raises(MessageError, match="private-use"):
         choose_sentinel("".join(chr(code_point) for part in ranges for code_point in part))
+
+
+@pytest.mark.parametrize("word", ["content", "role", "name", "function", "arguments", "type", "properties"])
+def test_a_token_spelled_like_a_key_leaves_the_key_alone(word: str) -> None:
+    guard = SpecialTokenGuard([f"<{word}>", f"{word[0]}|", f"|{word[-1]}"])
+    message = {"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    assert guard.protect(message, "*").keys() == message.keys()
+    call = guard.protect(message, "*")["tool_calls"][0]
+    assert call["function"].keys() == {"name", "arguments"}
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    assert guard.protect(schema, "*").keys() == schema.keys()
+
+
+@pytest.mark.parametrize("key", ["arguments", "properties"])
+def test_names_that_people_chose_are_protected_even_if_a_template_has_such_a_key(key: str) -> None:
+    guarded = SpecialTokenGuard(["<content>"]).protect({key: {"content": 1}}, "*")
+    assert guarded == {key: {"*content": 1}}

@@ -294,3 +294,49 @@ def test_mlx_lm_generates_with_our_tokenizer(tokenizer: Tokenizer) -> None:
 
     assert "".join(response.text for response in responses) == answer
     assert responses[-1].finish_reason == "stop"
+
+
+def test_added_words_encode_as_their_token(tmp_path: Path) -> None:
+    words = ("abba", "New York", "naïve", "it's")
+    folder = small_checkpoint(tmp_path, *words, "<think>", "<|im_end|>", "[INST]")
+    tokenizer, library = load_tokenizer(folder), Encoder.from_file(str(folder / "tokenizer.json"))
+    library.no_truncation()
+    library.no_padding()
+    for word in words:
+        text = f"ab{word}a"
+        assert tokenizer.encode(text) == library.encode(text).ids == [2, library.token_to_id(word), 0]
+        assert tokenizer.decode(tokenizer.encode(word)) == library.decode([library.token_to_id(word)])
+    assert set(tokenizer.control_tokens) == {"<think>", "<|im_end|>", "[INST]"}
+
+
+@pytest.mark.parametrize(
+    ("files", "template", "expected"),
+    [
+        ({"config": {"eos_token_id": 3}}, "", (3, 5)),
+        ({"config": {"eos_token_id": [5, 3]}, "generation_config": {"eos_token_id": 4}}, "", (4, 5, 3)),
+        ({}, "{% for m in messages %}{{ m.content }}<|im_end|>\n{% endfor %}", (4, 5)),
+        ({}, "{% for m in messages %}<|eot|>{{ m.content }}{% endfor %}", (5,)),
+        ({}, "{% for m in messages %}{{ m.content }}<|eot|>{% endfor %}<|im_end|>", (3, 5)),
+        ({}, "{{ nothing.at.all }}", (5,)),
+    ],
+)
+def test_stop_ids_come_from_the_configs_and_from_what_the_template_writes_after_an_answer(
+    files: Any, template: str, expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    folder = small_checkpoint(tmp_path, "<|eot|>", "<|im_end|>", "<|endoftext|>", **files)
+    (folder / "chat_template.jinja").write_text(template)
+    assert load_tokenizer(folder).eos_token_ids == expected
+
+
+def test_a_prompt_takes_the_options_of_transformers(tokenizer: Tokenizer) -> None:
+    user, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello!"}
+    ids = tokenizer.apply_chat_template([user])
+    text = tokenizer.apply_chat_template([user], tokenize=False)
+    assert text == tokenizer.decode(ids)
+    options = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+    assert tokenizer.apply_chat_template([user], return_dict=True) == options
+    whole = tokenizer.apply_chat_template([user, answer], return_dict=False)
+    assert whole == tokenizer.apply_chat_template([user, answer], add_generation_prompt=False)
+    assert whole != tokenizer.apply_chat_template([user, answer], add_generation_prompt=True)
+    with pytest.raises(MessageError):
+        tokenizer.apply_chat_template("hi")  # type: ignore[arg-type]
