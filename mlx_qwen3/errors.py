@@ -23,7 +23,9 @@ arguments; another interface words them its own way with `error.line(...)`.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 Suggestion = Mapping[str, object]
 """Parameters of the call that failed, with values that would work. `...` is a value the user chooses."""
@@ -58,9 +60,30 @@ def one_line(error: object, limit: int | None = None) -> str:
 
     An exception without a message gives the name of its type.
     """
-    printable = "".join(char if char.isprintable() else " " for char in str(error))
-    line = " ".join(printable.split())[:limit]
+    text = str(error)
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(" " if is_hidden(char) else char for char in text)
+    line = " ".join(text.split())[:limit]
     return line or (type(error).__name__ if isinstance(error, BaseException) else "")
+
+
+@lru_cache(maxsize=4096)
+def is_hidden(char: str) -> bool:
+    """Whether a terminal shows nothing, or no mark of its own, for `char`: all but a space is meant.
+
+    Controls, bidi and other format characters, surrogates, private and unassigned code points, line and
+    paragraph separators, spaces of other widths; and letters, marks and symbols that are invisible, which
+    only their names tell: fillers, joiners, variation selectors, inherent vowels, blanks.
+    """
+    if char == " ":
+        return False
+    if unicodedata.category(char) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"):
+        return True
+    words = unicodedata.name(char, "").replace("-", " ").split()
+    return not char.isascii() and not _INVISIBLE.isdisjoint(words)
+
+
+_INVISIBLE = {"FILLER", "JOINER", "SELECTOR", "INHERENT", "BLANK"}
 
 
 def _as_arguments(suggestion: Suggestion) -> str:

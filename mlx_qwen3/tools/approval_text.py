@@ -44,7 +44,9 @@ def _is_clear(char: str) -> bool:
         return True
     # Conjoining jamo are shown as one syllable, like the precomposed one.
     conjoining = ("HANGUL CHOSEONG", "HANGUL JUNGSEONG", "HANGUL JONGSEONG")
-    return unicodedata.normalize("NFC", char) == char and not unicodedata.name(char, "").startswith(conjoining)
+    return unicodedata.normalize("NFC", char) == char and not unicodedata.name(char, "").startswith(
+        conjoining
+    )
 
 
 def visible_lines(text: str) -> list[str]:

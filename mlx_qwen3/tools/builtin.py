@@ -66,6 +66,15 @@ def _find_zone(place: str) -> ZoneInfo | None:
     )
 
 
+def _round(value: Number, digits: Number | None = None) -> Number:
+    """round(), refused for more digits than a result may have: it would compute 10**digits."""
+    if digits is None:
+        return round(value)
+    if not isinstance(digits, int) or abs(digits) > MAX_DIGITS:
+        raise ValueError(f"round takes a whole number of digits, {MAX_DIGITS:,} at most")
+    return round(value, digits)
+
+
 _OPERATORS: dict[type, Callable[..., Number]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -78,7 +87,7 @@ _OPERATORS: dict[type, Callable[..., Number]] = {
 }
 _FUNCTIONS: dict[str, Callable[..., Number]] = {
     "abs": abs,
-    "round": round,
+    "round": _round,
     "sqrt": math.sqrt,
     "floor": math.floor,
     "ceil": math.ceil,
@@ -91,8 +100,8 @@ _FUNCTIONS: dict[str, Callable[..., Number]] = {
     "tan": math.tan,
 }
 _CONSTANTS = {"pi": math.pi, "e": math.e}
-_SPELLINGS = str.maketrans({"×": "*", "÷": "/", "−": "-", "^": "**", "·": "*"})
 MAX_DIGITS = 1000
+_SPELLINGS = str.maketrans({"×": "*", "÷": "/", "−": "-", "^": "**", "·": "*"})
 
 
 @tool(timeout=5)

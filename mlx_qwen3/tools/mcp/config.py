@@ -82,15 +82,12 @@ class ServerConfig:
     @property
     def identity(self) -> str:
         """A hash of what is run or connected to, with all values filled in."""
-        folder = os.path.abspath(self.cwd) if self.cwd else ""  # noqa: PTH100  `..` of a link stays as it is
-        if not folder and any(os.path.exists(part) and not os.path.isabs(part) for part in self._parts):  # noqa: PTH110, PTH117
-            folder = os.getcwd()  # noqa: PTH109  what a relative path names depends on it
-        values = [self.name, self._parts, dict(self.env), folder, self.url, dict(self.headers)]
+        parts = [self.command, *self.args]
+        # A relative path among them names another file in another folder.
+        is_relative = any(part and not Path(part).is_absolute() and Path(part).exists() for part in parts)
+        folder = str(Path(self.cwd or "").absolute()) if self.cwd or is_relative else ""
+        values = [self.name, parts, dict(self.env), folder, self.url, dict(self.headers)]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def _parts(self) -> list[str]:
-        return [self.command, *self.args]
 
 
 def load_config(file: str | Path, environment: Mapping[str, str] | None = None) -> list[ServerConfig]:
@@ -158,20 +155,19 @@ def _blank(text: str) -> str:
 def _server_table(content: dict[str, Any]) -> dict[str, Any] | None:
     """`mcpServers`, VS Code's `servers`, or `mcp.servers` of an editor's settings."""
     settings = content.get("mcp")
-    places = [content, content, settings if isinstance(settings, dict) else {}]
-    for place, key in zip(places, ("mcpServers", "servers", "servers"), strict=True):
-        table = place.get(key)
-        if isinstance(table, dict):
-            return table
-    return None
+    tables = [content.get("mcpServers"), content.get("servers")]
+    if isinstance(settings, dict):
+        tables.append(settings.get("servers"))
+    return next((table for table in tables if isinstance(table, dict)), None)
 
 
 def _input_defaults(inputs: Any) -> dict[str, str]:
     """VS Code's inputs that have a default: id -> default."""
-    entries = [entry for entry in inputs if isinstance(entry, dict)] if isinstance(inputs, list) else []
-    return {
-        str(entry.get("id")): entry["default"] for entry in entries if isinstance(entry.get("default"), str)
-    }
+    defaults: dict[str, str] = {}
+    for entry in inputs if isinstance(inputs, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("default"), str):
+            defaults[str(entry.get("id"))] = entry["default"]
+    return defaults
 
 
 def _command_line(parts: Sequence[object]) -> str:
@@ -192,9 +188,7 @@ def _written_origin(entry: Any) -> str:
         return ""
     url = next((entry[key] for key in _URL_KEYS if entry.get(key)), "")
     args = entry.get("args")
-    return str(url) or " ".join(
-        map(str, [entry.get("command", ""), *(args if isinstance(args, list) else [])])
-    )
+    return str(url) or _command_line([entry.get("command", ""), *(args if isinstance(args, list) else [])])
 
 
 class _EntryError(Exception):
