@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_qwen3.grammar.closed_schema import close_schema
+from mlx_qwen3.parsing.schema_types import resolve, schema_types
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
 Schema = Mapping[str, Any]
@@ -17,8 +18,6 @@ Schema = Mapping[str, Any]
 # Between the parts of a JSON text: nothing, a space, or a new line indented by up to ten levels of four.
 # It is bounded, because a model could otherwise write spaces without end.
 WHITESPACE = r" |\n[ ]{0,40}"
-# The types that XML calls write as JSON. A value that may be a string is written as it is.
-JSON_TYPES = ("integer", "number", "boolean", "object", "array")
 
 
 def answer_rules(schema: Schema) -> str:
@@ -91,13 +90,14 @@ def _xml_call(rule: str, name: str, schema: Schema) -> list[str]:
 
 
 def _xml_parameter(rule: str, key: str, value: Any, root: Schema) -> list[str]:
-    """One parameter: a value of an enum, JSON for one of JSON_TYPES, otherwise text up to the closing tag."""
+    """One parameter: a value of an enum, text up to the closing tag if it may be a string, otherwise JSON."""
     opening, closing = _text(f"<parameter={key}>\n"), _text("\n</parameter>\n")
-    schema = value if isinstance(value, Mapping) else {}
+    schema = resolve(value, root)
+    types = schema_types(schema, root)
     if choices := schema.get("enum"):
         texts = [item if isinstance(item, str) else json.dumps(item) for item in choices]
         return [f"{rule}: {opening} ({' | '.join(map(_text, texts))}) {closing}"]
-    if schema.get("type") in JSON_TYPES:
+    if types and "string" not in types:
         definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
         return [
             f"{rule}: {opening} {rule}-value {closing}",

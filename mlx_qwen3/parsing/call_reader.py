@@ -21,8 +21,8 @@ from mlx_qwen3.parsing.call_scanner import (
     quoted_call_end,
 )
 from mlx_qwen3.parsing.loose_json import LooseJSONError
+from mlx_qwen3.parsing.schema_types import Schema, resolve, schema_types
 
-Schema = Mapping[str, Any]
 Value = Any
 
 RETRY_JSON = 'Send the call again as one JSON object: {"name": "...", "arguments": {...}}.'
@@ -47,9 +47,12 @@ class OfferedTools:
 
     def properties(self, name: str) -> Mapping[str, Any] | None:
         """The parameters of the tool `name`; None if they are not known."""
-        schema = (self.schemas or {}).get(name, {})
-        properties = schema.get("properties")
+        properties = resolve(self.schema(name), self.schema(name)).get("properties")
         return properties if isinstance(properties, Mapping) else None
+
+    def schema(self, name: str) -> Schema:
+        """The schema of the parameters of the tool `name`; empty if it is not known."""
+        return (self.schemas or {}).get(name, {})
 
     def refusal(self, name: str) -> str:
         """The error of a call of a tool that was not offered."""
@@ -176,19 +179,22 @@ def _read_xml(body: str, is_closed: bool, tools: OfferedTools) -> list[ParsedCal
         raise CallError(tools.refusal(name), name)
     properties = tools.properties(name) or {}
     parameters, end = _parameters(rest, name, is_closed)
+    root = tools.schema(name)
     if not (is_closed or FUNCTION_END in rest[end:]):
         raise CallError(f'The call of "{name}" was cut off. {RETRY_XML}', name)
-    return [ParsedCall(name, {key: _typed(text, properties.get(key)) for key, text in parameters.items()})]
+    arguments = {key: _typed(text, properties.get(key), root) for key, text in parameters.items()}
+    return [ParsedCall(name, arguments)]
 
 
 def _parameters(text: str, name: str, is_closed: bool) -> tuple[dict[str, str], int]:
     """The name and value of each parameter, as text, and the position where the last value ends.
 
-    Raises CallError if a parameter is given twice or was cut off.
+    Raises CallError if a parameter is given twice or was cut off, or if text stands outside the parameters.
     """
     parameters: dict[str, str] = {}
     position = 0
     while match := PARAMETER.search(text, position):
+        _refuse_text_outside(text[position : match.start()], name)
         end = _value_end(text, match.end(), is_closed)
         if end is None:
             raise CallError(f'The call of "{name}" was cut off inside "{match[1]}". {RETRY_XML}', name)
@@ -196,10 +202,24 @@ def _parameters(text: str, name: str, is_closed: bool) -> tuple[dict[str, str], 
         if match[1].strip() in parameters:
             raise CallError(f'The parameter "{match[1]}" of "{name}" is given twice. {RETRY_XML}', name)
         parameters[match[1].strip()] = value
+    _refuse_text_outside(text[position:], name)
     return parameters, position
 
 
-_XML_TAG = re.compile(f"{PARAMETER_END}|{FUNCTION_END}|{CLOSE}|{PARAMETER.pattern}|{FUNCTION.pattern}")
+def _refuse_text_outside(text: str, name: str) -> None:
+    """Raise CallError for text between parameters: it may be a parameter whose tag is misspelled."""
+    for tag in (PARAMETER_END, FUNCTION_END, CLOSE):
+        text = text.replace(tag, "")
+    if text := text.strip():
+        raise CallError(
+            f'The call of "{name}" has text outside its parameters: {text[:40]!r}. {RETRY_XML}', name
+        )
+
+
+_XML_TAG = re.compile(
+    f"{PARAMETER_END}|{FUNCTION_END}|{CLOSE}|(?<=\n){PARAMETER.pattern}"
+    f"|<parameter(?:=|\\s+name=)[^<>\n]+>|{FUNCTION.pattern}"
+)
 
 
 def _value_end(text: str, start: int, is_closed: bool) -> int | None:
@@ -223,11 +243,11 @@ def _value_end(text: str, start: int, is_closed: bool) -> int | None:
     return None
 
 
-def _typed(text: str, schema: Any) -> Value:
+def _typed(text: str, schema: Any, root: Schema) -> Value:
     """A value as the type that its schema names. Text that does not fit stays text: the tool refuses it."""
-    types = _types(schema)
+    types = schema_types(schema, root)
     if not types or ("string" in types and not ("null" in types and text.strip() in ("null", "None"))):
-        return text
+        return _enum_value(text, schema, root)
     try:
         value, end = loose_json.read(text)
     except LooseJSONError:
@@ -235,16 +255,17 @@ def _typed(text: str, schema: Any) -> Value:
     return value if not text[end:].strip() else text
 
 
-def _types(schema: Any) -> set[str]:
-    """The types that the schema allows, those in `anyOf` and `oneOf` included."""
-    if not isinstance(schema, Mapping):
-        return set()
-    named = schema.get("type")
-    types = {item for item in [named, *_list(named)] if isinstance(item, str)}
-    for key in ("anyOf", "oneOf"):
-        for choice in _list(schema.get(key)):
-            types |= _types(choice)
-    return types
+def _enum_value(text: str, schema: Any, root: Schema) -> Value:
+    """`text`, or the value of an enum that is not a string and is spelled like it."""
+    values = _list(resolve(schema, root).get("enum"))
+    if text in values or not any(not isinstance(value, str) for value in values):
+        return text
+    try:
+        value, end = loose_json.read(text)
+    except LooseJSONError:
+        return text
+    is_member = any(value == item and type(value) is type(item) for item in values)
+    return value if is_member and not text[end:].strip() else text
 
 
 def _list(value: Any) -> list[Any]:

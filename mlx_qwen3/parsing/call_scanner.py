@@ -13,7 +13,8 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
 
 FUNCTION = re.compile(r"<function(?:=|\s+name=)\s*[\"']?([^\"'<>]+?)[\"']?\s*>")
-PARAMETER = re.compile(r"<parameter(?:=|\s+name=)\s*[\"']?([^\"'<>]+?)[\"']?\s*>")
+# Models forget the `>` of a parameter: its name then ends with the line.
+PARAMETER = re.compile(r"<parameter(?:=|\s+name=)[ \t]*[\"']?([^\"'<>\n]+?)[\"']?(?:\s*>|[ \t]*(?=\n))")
 FUNCTION_END, PARAMETER_END = "</function>", "</parameter>"
 LONGEST_XML_TAG = 200  # characters; how far back from a `>` its `<` is searched
 
@@ -179,7 +180,7 @@ class XMLCallScanner(CallScanner):
 
     def feed(self, char: str) -> None:
         self.text += char
-        if char == ">" and not self.is_complete:
+        if char in ">\n" and not self.is_complete:
             start = self.text.rfind("<", max(0, len(self.text) - LONGEST_XML_TAG))
             if start >= 0:
                 self._follow(self.text[start:])
@@ -203,7 +204,7 @@ class XMLCallScanner(CallScanner):
         elif xml_tag == FUNCTION_END:
             self.is_complete = True
             self._arguments_end = len(self.text) - len(xml_tag)
-        elif PARAMETER.fullmatch(xml_tag):
+        elif PARAMETER.match(xml_tag):
             self._in_value = True
         elif self.name is None and (match := FUNCTION.fullmatch(xml_tag)):
             self.name, self._arguments_start = match[1].strip(), len(self.text)
