@@ -1,7 +1,6 @@
 """A well-behaved server on the SDK. `friendly.py` speaks over stdio, `friendly.py PORT` over HTTP."""
 
 import asyncio
-import base64
 import os
 import sys
 from pathlib import Path
@@ -51,12 +50,6 @@ def show() -> list[Any]:
         types.EmbeddedResource(resource=types.TextResourceContents(uri="memo://a", text="inside")),
         types.EmbeddedResource(resource=types.BlobResourceContents(uri="memo://b", blob="aGVsbG8=")),
     ]
-
-
-@server.tool(structured_output=False)
-def draw(size: int, mime_type: str) -> types.ImageContent:
-    """Draws an image of that many bytes."""
-    return types.ImageContent(data=base64.b64encode(bytes(size)).decode(), mime_type=mime_type)
 
 
 @server.tool()

@@ -1,5 +1,6 @@
 """A server whose answers are spelled as its first argument says; over HTTP if a port is the second."""
 
+import base64
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,9 @@ def result_of(request: dict) -> bytes:
         return b'{"prompts": [{"name": "p", "description": "' + text + b'"}]}'
     if request["method"] == "resources/list":
         return b'{"resources": [{"name": "r", "uri": "memo://r", "description": "' + text + b'"}]}'
+    if HOW.startswith("image"):
+        data = base64.b64encode(bytes(int(HOW.removeprefix("image ")))).decode()
+        return json.dumps({"content": [{"type": "image", "mimeType": "image/png", "data": data}]}).encode()
     return text_result(FLOOD if "flood" in HOW and "request" not in HOW else text)
 
 

@@ -113,6 +113,21 @@ def test_the_call_fails_at_once_over_http(run, how, transport):
     assert "\n" not in output.text
 
 
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (2, "2 bytes"),
+        (999, "999 bytes"),
+        (12_288, "12 KB"),
+        (2_500_000, "2.5 MB"),
+    ],
+)
+def test_an_image_is_shown_as_its_type_and_size(run, size, text):
+    assert run(f"image {size}", "stdio")[0] == ToolOutput(f"[image/png, {text}]")
+
+
 def fed(data: bytes, sizes: random.Random, **options) -> list[dict]:
     reader = MessageReader(lambda line: None, **options)
     messages = []
