@@ -31,16 +31,18 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def read_json_object(path: Path, error: type[Qwen3Error], advice: str = "") -> dict[str, Any]:
-    """The JSON object in the file at `path`.
+def read_json_object(
+    path: Path, error: type[Qwen3Error], advice: str = "", limit: int = MAX_JSON_BYTES
+) -> dict[str, Any]:
+    """The JSON object in the file at `path`, of at most `limit` bytes.
 
     Raises `error` if there is none. Its message names the file and ends with `advice`.
     """
     advice = advice and f"; {advice}"
     try:
-        data = read_bytes(path, MAX_JSON_BYTES)
-        if len(data) > MAX_JSON_BYTES:
-            raise error(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB{advice}")
+        data = read_bytes(path, limit)
+        if len(data) > limit:
+            raise error(f"{path} is larger than {limit // 2**20} MiB{advice}")
         content = json.loads(data.decode("utf-8"))
     except FileNotFoundError:
         raise error(f"{path} is missing{advice}") from None

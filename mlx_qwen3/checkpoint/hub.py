@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, few
+from mlx_qwen3.checkpoint.safetensors_files import few, visible_weight_files
+from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_tensors
 from mlx_qwen3.errors import ModelNotFoundError, one_line
 
 OnDownload = Callable[[int, int], None]
@@ -48,7 +49,7 @@ def download(repository: str, on_download: OnDownload | None = None, weights: bo
             ignore_patterns=SUBFOLDERS,
             tqdm_class=_progress_class(on_download),
         )
-    is_ours = any(any(Path(folder).glob(name)) for name in ("*.safetensors", "*.safetensors.index.json"))
+    is_ours = bool(visible_weight_files(Path(folder))) or any(Path(folder).glob("*.safetensors.index.json"))
     if not is_ours and (names := _gguf_names(repository, without="*.safetensors")):
         raise ModelNotFoundError(
             f"{repository} holds GGUF files, which must be converted first: mlx-qwen3 convert "
@@ -142,7 +143,7 @@ def remote_header(repository: str, name: str, commit: str) -> list[StoredTensor]
         tensors.append(
             StoredTensor(tensor, Path(repository) / name, tuple(info.shape), info.dtype, start, end - start)
         )
-    return tensors
+    return published_tensors(tensors)
 
 
 @contextmanager

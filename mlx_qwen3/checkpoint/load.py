@@ -14,8 +14,10 @@ from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.context_length import config_for_context
 from mlx_qwen3.checkpoint.locate import resolve
 from mlx_qwen3.checkpoint.memory_plan import MemoryPlan, MemoryRequest, plan_memory
-from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, stored_tensors
-from mlx_qwen3.checkpoint.validation import build_model, validate
+from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
+from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_weights
+from mlx_qwen3.checkpoint.tied_head import config_with_own_head
+from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import compute_dtype, dense_copies_wanted, prepare
@@ -74,6 +76,8 @@ def load(
     """
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
+    check_counts(folder, config, stored)
+    config = config_with_own_head(config, stored)
     model = build_model(config, stored)
     validate(folder, model, stored)
     request = _request(name or folder.name, model, stored, context, cache_config or CacheConfig())
@@ -114,7 +118,7 @@ def _load_weights(model: Model, files: list[Path]) -> None:
     try:
         for file in files:
             weights.update(mx.load(str(file)))  # type: ignore[arg-type]
-        model.load_weights(list(model.sanitize(weights).items()))
+        model.load_weights(list(model.sanitize(published_weights(weights)).items()))
         weights.clear()  # frees the experts of a layer once they are stacked
         for layer in model.layers:
             mx.eval(layer.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_qwen3.backend.safetensors_io import DTYPE_NAMES
-from mlx_qwen3.checkpoint.safetensors_files import StoredTensor, few
+from mlx_qwen3.checkpoint.safetensors_files import few
+from mlx_qwen3.checkpoint.tensor_names import StoredTensor
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig, Quantization
 from mlx_qwen3.model.qwen3 import EXPERT_KEY, Model
 
 FLOATS = ("BF16", "F16", "F32")
+MANY_EXPERTS = 10_000  # so many matrices may be missing and are counted one by one
 ParameterShapes = dict[str, tuple[tuple[int, ...], mx.Dtype]]
 """Name -> (shape, dtype)."""
 
@@ -97,10 +100,29 @@ def stacked_name(name: str) -> str:
     return f"{match[1]}.switch_mlp.{match[3]}" if match else name
 
 
+def check_counts(folder: Path, config: ModelConfig, stored: Mapping[str, StoredTensor]) -> None:
+    """Raise CheckpointError if the config asks for far more layers or experts than are stored.
+
+    To be called before anything is built: `validate` names each missing tensor, which takes as long as the
+    config asks for.
+    """
+    if config.num_hidden_layers > len(stored):
+        raise CheckpointError(
+            f"{folder}: config.json says num_hidden_layers {config.num_hidden_layers:,}, but the weights "
+            f"hold {len(stored):,} tensors; config.json and weights do not belong together"
+        )
+    experts = Counter(stacked_name(name) for name in stored if EXPERT_KEY.fullmatch(name))
+    if config.num_experts * len(experts) > MANY_EXPERTS + 2 * experts.total():
+        raise CheckpointError(
+            f"{folder}: config.json says num_experts {config.num_experts:,}, but the weights hold at most "
+            f"{max(experts.values()):,} a layer; config.json and weights do not belong together"
+        )
+
+
 def validate(folder: Path, model: Model, stored: Mapping[str, StoredTensor]) -> None:
     """Raise CheckpointError unless `stored` is exactly what `model` needs. Experts may be stacked or not."""
     config = model.args
-    if config.tie_word_embeddings:  # a stored output head is a copy of the embedding
+    if config.tie_word_embeddings:  # a stored output head is a copy of the embedding: see tied_head.py
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith("lm_head.")}
     if config.quantization is None and (layers := _quantized_layers(stored)):
         raise CheckpointError(
@@ -108,9 +130,7 @@ def validate(folder: Path, model: Model, stored: Mapping[str, StoredTensor]) -> 
             "download config.json again"
         )
     expected = _split_stacks(parameter_shapes(model, mx.float32), stored, config.num_experts)
-    _raise_if_any(folder, "lacks", [name for name in expected if name not in stored], len(expected))
-    unexpected = [name for name in stored if name not in expected]
-    _raise_if_any(folder, "holds unexpected", unexpected, len(stored))
+    _check_names(folder, expected, stored)
     for name, (shape, dtype) in expected.items():
         _validate_tensor(stored[name], shape, dtype, config)
 
@@ -130,18 +150,36 @@ def _split_stacks(
     return result
 
 
-def _raise_if_any(folder: Path, verb: str, names: list[str], total: int) -> None:
-    if names:
+def _check_names(folder: Path, expected: Collection[str], stored: Collection[str]) -> None:
+    """Raise CheckpointError unless the names are equal. A new download is advised only where it may help."""
+    missing = [name for name in expected if name not in stored]
+    unexpected = [name for name in stored if name not in expected]
+    lacks = f"{folder} lacks {few(missing)} ({len(missing)} of {len(expected)} tensors)"
+    holds = f"holds unexpected {few(unexpected)} ({len(unexpected)} of {len(stored)} tensors)"
+    if missing and unexpected:
         raise CheckpointError(
-            f"{folder} {verb} {few(names)} ({len(names)} of {total} tensors); "
-            "config.json and weights do not belong together or a file is missing; download them again"
+            f"{lacks} and {holds}; config.json belongs to other weights, or they are stored in a way that "
+            "this package does not read"
+        )
+    if missing == ["lm_head.weight"]:
+        raise CheckpointError(
+            f"{lacks}; a model without output head, such as an embedding model, writes no text"
+        )
+    if missing:
+        raise CheckpointError(
+            f"{lacks}; a file is missing, so download them again, or config.json belongs to other weights"
+        )
+    if unexpected:
+        raise CheckpointError(
+            f"{folder} {holds}; config.json belongs to other weights, or the model has parts that this "
+            "package does not run"
         )
 
 
 def _validate_tensor(
     tensor: StoredTensor, shape: tuple[int, ...], dtype: mx.Dtype, config: ModelConfig
 ) -> None:
-    where = f"{tensor.file}: {tensor.name}"
+    where = f"{tensor.file}: {few([tensor.name])}"
     if tensor.shape != shape:
         layer = config.quantization.for_layer(tensor.name.rpartition(".")[0]) if config.quantization else None
         how = f" at {layer.bits} bits in groups of {layer.group_size}" if layer and dtype == mx.uint32 else ""

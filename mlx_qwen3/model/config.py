@@ -7,7 +7,8 @@ optional field that is missing takes transformers' default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from mlx_qwen3.model.config_fields import (
 )
 
 MODEL_TYPES = ("qwen3", "qwen3_moe")
+MAX_JSON_BYTES = 2**25  # the index of the largest published model has 4 MB
+MAX_JSON_DEPTH = 32
 QUANTIZATION_MODES = {
     # mode: (bits, group sizes) that MLX supports
     "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),
@@ -285,7 +288,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in the file at `path`. Raises ConfigError, which names the file and what is wrong."""
     if not path.exists():
         raise ConfigError(f"{path} is missing; is this the folder of a checkpoint?")
-    return read_json_object(path, ConfigError, "download it again")
+    content = read_json_object(path, ConfigError, "download it again", MAX_JSON_BYTES)
+    level: list[Any] = [content]
+    for _ in range(MAX_JSON_DEPTH):
+        if any(isinstance(value, float) and not math.isfinite(value) for value in level):
+            raise ConfigError(f"{path} holds NaN or infinity, which are no numbers of JSON")
+        level = [part for value in level for part in _parts(value)]
+        if not level:
+            return content
+    raise ConfigError(f"{path} is nested more than {MAX_JSON_DEPTH} deep; no file of a checkpoint is")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _positions(raw: Mapping[str, Any], positions: int) -> tuple[float, RopeScaling | None]:

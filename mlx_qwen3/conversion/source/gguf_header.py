@@ -19,6 +19,11 @@ STRING, ARRAY = 8, 9
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4
+# Above every published file. What is read takes up to a hundred times the memory that it has in the file.
+MAX_HEADER_BYTES = 2**27
+MAX_FIELDS = 2**14
+MAX_TENSORS = 2**17
+MAX_ARRAY_VALUES = 2**22  # in all arrays together; Qwen3's tokenizer has 450,000
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ def read_header(file: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
         if (version := cursor.number("I")) not in VERSIONS:
             raise ValueError(f"version {version} is not known")
         num_tensors, num_fields = cursor.number("Q"), cursor.number("Q")
+        _check_count("fields", num_fields, MAX_FIELDS)
+        _check_count("tensors", num_tensors, MAX_TENSORS)
         fields = dict(cursor.field() for _ in range(cursor.plausible(num_fields)))
         tensors = [cursor.tensor() for _ in range(cursor.plausible(num_tensors))]
         alignment = fields.get("general.alignment", DEFAULT_ALIGNMENT)
@@ -49,13 +56,18 @@ def read_header(file: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
     return fields, [replace(tensor, offset=start + tensor.offset) for tensor in tensors]
 
 
+def _check_count(name: str, count: int, most: int) -> None:
+    if count > most:
+        raise ValueError(f"it says that it has {count:,} {name}; no Qwen3 file has more than {most:,}")
+
+
 class _Cursor:
     """Reads the values of the header one after another."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
-        self._size = os.fstat(stream.fileno()).st_size
-        self._left = self._size
+        self._left = min(os.fstat(stream.fileno()).st_size, MAX_HEADER_BYTES)
+        self._array_values = 0
 
     def take(self, count: int) -> bytes:
         self._left -= self.plausible(count)
@@ -90,6 +102,8 @@ class _Cursor:
         return self.number(SCALARS[value_type])
 
     def array(self, value_type: int, count: int) -> list[Any]:
+        self._array_values += count
+        _check_count("values in arrays", self._array_values, MAX_ARRAY_VALUES)
         if code := SCALARS.get(value_type):
             num_bytes = self.plausible(count) * struct.calcsize(code)
             return list(struct.unpack(f"<{count}{code}", self.take(num_bytes)))

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mlx_qwen3.checkpoint.safetensors_files import StoredTensor
-from mlx_qwen3.checkpoint.validation import build_model, validate
+from mlx_qwen3.checkpoint.tensor_names import StoredTensor
+from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.conversion.source.gguf_file import GgufFile, GgufTensor, read_gguf
 from mlx_qwen3.conversion.source.gguf_tokenizer import tokenizer_files
 from mlx_qwen3.conversion.source.original import SourceCheckpoint
-from mlx_qwen3.errors import CheckpointError, ConfigError
+from mlx_qwen3.errors import CheckpointError, ConfigError, one_line
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.rope import yarn_attention_factor
 
@@ -53,7 +53,9 @@ def open_gguf(path: Path) -> SourceCheckpoint:
     raw = _config(file)
     config = ModelConfig.from_dict(raw)
     tensors = _renamed(file.tensors)
-    validate(path, build_model(config), {name: _stored(tensor) for name, tensor in tensors.items()})
+    stored = {name: _stored(tensor) for name, tensor in tensors.items()}
+    check_counts(path, config, stored)
+    validate(path, build_model(config), stored)
     files = tokenizer_files(file, raw["max_position_embeddings"])
     return SourceCheckpoint(path, raw, config, tensors, partial(_write_files, files))
 
@@ -91,9 +93,11 @@ def _stored(tensor: GgufTensor) -> StoredTensor:
 def _config(file: GgufFile) -> dict[str, Any]:
     """The content of config.json, as Qwen publishes it."""
     architecture = file.fields.get("general.architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = " or ".join(ARCHITECTURES)
-        raise ConfigError(f"{file.path} is a {architecture} model, not {known}; it cannot be converted")
+        raise ConfigError(
+            f"{file.path} is a {one_line(architecture, 40)} model, not {known}; it cannot be converted"
+        )
     model_type, name = ARCHITECTURES[architecture]
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
     values = _Fields(file, architecture)
@@ -107,7 +111,9 @@ def _config(file: GgufFile) -> dict[str, Any]:
         "num_hidden_layers": values.integer("block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": values.integer("attention.head_count_kv", heads),
-        "head_dim": values.integer("attention.key_length", values.integer("embedding_length") // heads),
+        "head_dim": values.integer(
+            "attention.key_length", values.integer("embedding_length") // max(heads, 1)
+        ),
         "rms_norm_eps": values.number("attention.layer_norm_rms_epsilon", 1e-6),
         "max_position_embeddings": values.integer("context_length"),
         "rope_theta": values.number("rope.freq_base", 10000.0),
@@ -154,7 +160,7 @@ def _rope_scaling(values: _Fields) -> dict[str, Any] | None:
 def _special_ids(fields: Mapping[str, Any]) -> dict[str, Any]:
     names = {"bos_token_id": "bos", "eos_token_id": "eos"}
     ids = {key: fields.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
-    return {key: id_ for key, id_ in ids.items() if id_ is not None}
+    return {key: id_ for key, id_ in ids.items() if isinstance(id_, int)}
 
 
 class _Fields:

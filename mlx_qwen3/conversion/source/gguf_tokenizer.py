@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer as Encoder
 
 from mlx_qwen3.conversion.source.gguf_file import GgufFile
-from mlx_qwen3.errors import TokenizerError
+from mlx_qwen3.errors import TokenizerError, one_line
 
 # tokenizer.ggml.pre: llama.cpp's names for splitting text into words as Qwen2 and later models do.
 PRE_TOKENIZERS = ("qwen2", "deepseek-r1-qwen", None)
@@ -47,13 +47,18 @@ def tokenizer_files(file: GgufFile, context_length: int) -> dict[str, str]:
 def _check_type(file: GgufFile) -> None:
     fields = file.fields
     model, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if model != "gpt2" or pre not in PRE_TOKENIZERS:
+    if model != "gpt2" or not isinstance(pre, str | None) or pre not in PRE_TOKENIZERS:
         raise TokenizerError(
-            f"{file.path} has a tokenizer of type {model}/{pre}, Qwen3's is gpt2/qwen2; get another file"
+            f"{file.path} has a tokenizer of type {one_line(f'{model}/{pre}', 60)}, Qwen3's is gpt2/qwen2; "
+            "get another file"
         )
     parts = [fields.get(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type", "merges")]
-    lengths = [len(part) if isinstance(part, list) else -1 for part in parts]
-    if min(lengths) < 0 or lengths[0] != lengths[1]:
+    kinds = (str, int, str)
+    is_complete = all(
+        isinstance(part, list) and all(isinstance(value, kind) for value in part)
+        for part, kind in zip(parts, kinds, strict=True)
+    )
+    if not is_complete or len(fields["tokenizer.ggml.tokens"]) != len(fields["tokenizer.ggml.token_type"]):
         raise TokenizerError(
             f"{file.path} has no complete tokenizer (tokens, their types, merges); get another file"
         )
@@ -110,19 +115,25 @@ def _tokenizer_config(fields: Fields, added: Mapping[int, str], context_length: 
         "model_max_length": context_length,
         "add_bos_token": False,
         "bos_token": None,
-        "eos_token": added.get(fields.get("tokenizer.ggml.eos_token_id", -1)),
-        "pad_token": added.get(fields.get("tokenizer.ggml.padding_token_id", -1)),
+        "eos_token": added.get(_id(fields, "eos")),
+        "pad_token": added.get(_id(fields, "padding")),
         "unk_token": None,
     }
 
 
 def _generation_config(fields: Fields, added: Mapping[int, str]) -> dict[str, Any]:
-    ids = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    ids = [_id(fields, name) for name in ("eos", "eot")]
     ids += [id_ for id_, text in added.items() if text == END_OF_TEXT]
     config: dict[str, Any] = {"eos_token_id": list(dict.fromkeys(id_ for id_ in ids if id_ in added))}
-    if (pad := fields.get("tokenizer.ggml.padding_token_id")) in added:
+    if (pad := _id(fields, "padding")) in added:
         config["pad_token_id"] = pad
     return config
+
+
+def _id(fields: Fields, name: str) -> int:
+    """The id of a special token; -1, which is none, if the file has none."""
+    id_ = fields.get(f"tokenizer.ggml.{name}_token_id")
+    return id_ if isinstance(id_, int) else -1
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -14,10 +14,11 @@ from mlx_qwen3.checkpoint.hub import OnDownload, cached_file, download_file, rem
 from mlx_qwen3.checkpoint.safetensors_files import (
     INDEX,
     SINGLE,
-    StoredTensor,
+    is_placed,
     read_index,
     tensors_in,
 )
+from mlx_qwen3.checkpoint.tensor_names import StoredTensor
 from mlx_qwen3.conversion.source.tensors import SourceTensor, read_stored_rows
 from mlx_qwen3.errors import CheckpointError
 
@@ -174,7 +175,7 @@ def remote_tensors(downloads: Downloads, folder: Path) -> dict[str, StoredTensor
     names = [SINGLE] if index is None else sorted(set(index.values()))
     tensors = {tensor.name: tensor for name in names for tensor in downloads.headers(name)}
     for name, file in (index or {}).items():
-        if name not in tensors or tensors[name].file.name != file:
+        if not is_placed(name, file, tensors):
             raise CheckpointError(
                 f"{INDEX} of {downloads.repository} places {name} in {file}, which lacks it"
             )

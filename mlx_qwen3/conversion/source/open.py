@@ -10,12 +10,13 @@ from pathlib import Path
 from mlx_qwen3.checkpoint.hub import OnDownload, download, download_gguf
 from mlx_qwen3.checkpoint.locate import HUB_ID, locate, with_folder_hint
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
-from mlx_qwen3.checkpoint.validation import build_model, validate
+from mlx_qwen3.checkpoint.tied_head import config_with_own_head
+from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.conversion.source.gguf_model import open_gguf
 from mlx_qwen3.conversion.source.hub import Downloads, HubTensor, remote_tensors
 from mlx_qwen3.conversion.source.original import SourceCheckpoint
 from mlx_qwen3.conversion.source.tensors import source_tensors
-from mlx_qwen3.errors import ModelNotFoundError
+from mlx_qwen3.errors import ConversionError, ModelNotFoundError
 from mlx_qwen3.model.config import ModelConfig, read_json
 
 CONFIG = "config.json"
@@ -66,34 +67,65 @@ def open_repository(
         return open_folder(download(repository, on_download))
     downloads = Downloads(repository, folder.name, download_folder, on_download)
     stored = remote_tensors(downloads, folder)
+    if config.tie_word_embeddings and "lm_head.weight" in stored:  # the two are compared on the disk
+        downloads.close()
+        return open_folder(download(repository, on_download))
+    check_counts(Path(repository), config, stored)
     validate(Path(repository), build_model(config, stored), stored)
     return SourceCheckpoint(
         path=folder,
         raw_config=read_json(folder / CONFIG),
         config=config,
         tensors={name: HubTensor(tensor, downloads) for name, tensor in stored.items()},
-        write_files=partial(_copy_files, folder),
+        write_files=partial(_copy_files, _copied_files(folder)),
         downloads=downloads,
     )
 
 
 def open_folder(folder: Path) -> SourceCheckpoint:
-    """The checkpoint in `folder`. Raises CheckpointError, ConfigError."""
+    """The checkpoint in `folder`. Raises CheckpointError, ConfigError, ConversionError."""
     config = ModelConfig.from_file(folder / CONFIG)
     stored = stored_tensors(folder)
+    check_counts(folder, config, stored)
+    config = config_with_own_head(config, stored)
     validate(folder, build_model(config, stored), stored)
     return SourceCheckpoint(
         path=folder,
         raw_config=read_json(folder / CONFIG),
         config=config,
         tensors=source_tensors(stored, config.quantization),
-        write_files=partial(_copy_files, folder),
+        write_files=partial(_copy_files, _copied_files(folder)),
     )
 
 
-def _copy_files(source: Path, folder: Path) -> None:
-    """Copy what is neither weights nor code; config.json and the index are written anew."""
-    for file in sorted(source.iterdir()):
+def _copied_files(folder: Path) -> list[Path]:
+    """The files that are neither weights nor code; config.json and the index are written anew.
+
+    Raises ConversionError for a link out of the folder: the copy may be published, and what the link leads
+    to is perhaps not meant to be.
+    """
+    files = []
+    for file in sorted(folder.iterdir()):
         is_wanted = file.suffix in COPIED_SUFFIXES or file.name in LICENSES
-        if file.is_file() and is_wanted and file.name != CONFIG and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, folder / file.name)
+        is_written = file.name == CONFIG or file.name.endswith(".index.json")
+        if not file.is_file() or not is_wanted or is_written or file.name.startswith("."):
+            continue
+        if not _is_inside(file, folder):
+            raise ConversionError(
+                f"{file} is a link to {file.resolve()}, outside the checkpoint's folder; replace it by a "
+                "copy, or remove it"
+            )
+        files.append(file)
+    return files
+
+
+def _copy_files(files: list[Path], folder: Path) -> None:
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+
+
+def _is_inside(file: Path, folder: Path) -> bool:
+    """Whether `file` is in `folder` once its links are followed; files in the hub's cache are links too."""
+    folder = folder.resolve()
+    places = [folder, folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else [folder]
+    return any(place in file.resolve().parents for place in places)

@@ -14,7 +14,7 @@ import numpy as np
 from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.backend.matmul import dequantize_fp32
 from mlx_qwen3.backend.safetensors_io import DTYPES
-from mlx_qwen3.checkpoint.safetensors_files import StoredTensor
+from mlx_qwen3.checkpoint.tensor_names import StoredTensor
 from mlx_qwen3.checkpoint.validation import stacked_name
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import Quantization

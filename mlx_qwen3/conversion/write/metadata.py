@@ -40,12 +40,16 @@ def write_config(plan: ConversionPlan, folder: Path, dtype: mx.Dtype | None) -> 
     config = plan.config
     raw = {key: value for key, value in plan.source.raw_config.items() if key not in LEFT_OUT}
     # transformers 5 moved these into rope_parameters; MLX tools look for them in the old place.
-    raw.setdefault("rope_theta", config.rope_theta)
-    rope = raw.get("rope_parameters") or {}
-    if config.rope_scaling and not raw.get("rope_scaling"):
+    raw["rope_theta"] = config.rope_theta
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    if config.rope_scaling:
+        original = config.rope_scaling.original_max_position_embeddings
         raw["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+        raw["rope_scaling"]["original_max_position_embeddings"] = original
+    raw["head_dim"] = config.head_dim
+    raw["tie_word_embeddings"] = config.tie_word_embeddings
     if config.num_experts:
-        raw.setdefault("num_experts", config.num_experts)
+        raw["num_experts"] = config.num_experts
     if dtype is not None:
         name = str(dtype).rpartition(".")[2]
         raw |= {key: name for key in ("torch_dtype", "dtype") if key in raw}
