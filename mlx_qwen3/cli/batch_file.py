@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlx_qwen3.cli.output import write_json
 from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
 from mlx_qwen3.files import write_atomically
@@ -22,10 +23,11 @@ FIELD_TYPES = {"prompt": str, "messages": list, "thinking": bool, "thinking_budg
 def read_requests(text: str, name: str) -> list[BatchRequest]:
     """The requests of a file: one JSON object per line if the first line is one, else one prompt per line.
 
-    Empty lines are skipped. The default id of a request is its line number. Raises MessageError that names
+    Empty lines and a byte order mark are skipped. The default id of a request is its line number. Raises MessageError that names
     the file, the line and the problem.
     """
-    lines = [(number, line) for number, line in enumerate(_lines(text), 1) if line.strip()]
+    lines = list(enumerate(_lines(text.removeprefix("\ufeff")), 1))
+    lines = [(number, line) for number, line in lines if line.strip()]
     if not lines or not isinstance(_json(lines[0][1]), dict):
         return [BatchRequest(prompt=line, id=number) for number, line in lines]
     requests = []
@@ -168,9 +170,8 @@ class ResultStream:
         """Write the result of request `index`, once its turn has come."""
         self.done[index] = line
         while self._next in self.done:
-            self._file.write(self.done[self._next] + "\n")
+            write_json(self.done[self._next], self._file)
             self._next += 1
-        self._file.flush()
 
     def finish(self) -> None:
         """Nothing is left to write."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_qwen3.errors import SchemaError, one_line
 from mlx_qwen3.files import read_json_object
+from mlx_qwen3.grammar.compilable_schema import unwrap
 from mlx_qwen3.grammar.matcher import schema_problem
 from mlx_qwen3.tokenizer.messages import Message, check_messages
 
@@ -28,13 +29,14 @@ class AnswerSchema:
         """Make it from a schema or a type.
 
         Args:
-            schema: A JSON schema as a mapping, a pydantic model, or any type that pydantic can check.
+            schema: A JSON schema as a mapping, also in OpenAI's wrapper `{"name", "strict", "schema"}`; a
+                pydantic model, or any type that pydantic can check.
 
         Raises:
             SchemaError: It cannot become a grammar, or the extra `grammar` is not installed.
         """
         if isinstance(schema, Mapping):
-            return cls._checked(dict(schema), json.loads)
+            return cls._checked(dict(unwrap(schema)), json.loads)
         from pydantic import TypeAdapter
         from pydantic.errors import PydanticUserError
 

@@ -13,7 +13,7 @@ Schema = Mapping[str, Any]
 
 # Keywords that hold a schema, a list of schemas, or schemas by name.
 _SCHEMA_KEYS = ("items", "additionalProperties")
-_LIST_KEYS = ("anyOf", "oneOf", "prefixItems")
+_LIST_KEYS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED_KEYS = ("properties", "patternProperties", "$defs", "definitions")
 # Beside one of these, `properties` lists only a part of the object's properties.
 _COMPOSING_KEYS = ("$ref", "anyOf", "oneOf")
@@ -26,9 +26,9 @@ def close_schema(schema: Schema) -> Schema:
 
     A schema that composes an object of several schemas is returned unchanged.
     """
-    if any(_is_composed(part) for part in _subschemas(schema)):
+    if any(_is_composed(part) for part in subschemas(schema)):
         return schema
-    closed: Schema = _map(schema, _close_object)
+    closed: Schema = map_schema(schema, _close_object)
     return closed
 
 
@@ -43,32 +43,37 @@ def _close_object(schema: Schema) -> Schema:
     return schema if unlisted else {**schema, "additionalProperties": False}
 
 
-def _subschemas(schema: Any) -> Iterator[Schema]:
+def subschemas(schema: Any) -> Iterator[Schema]:
     """`schema` and every schema in it."""
     if not isinstance(schema, Mapping):
         return
     yield schema
+    for _, part in parts_of(schema):
+        yield from subschemas(part)
+
+
+def parts_of(schema: Schema) -> Iterator[tuple[str, Any]]:
+    """The schemas directly in `schema`, each with its place as in a JSON pointer."""
     for key in _SCHEMA_KEYS:
-        yield from _subschemas(schema.get(key))
+        if key in schema:
+            yield key, schema[key]
     for key in _LIST_KEYS:
         if isinstance(schema.get(key), list):
-            for part in schema[key]:
-                yield from _subschemas(part)
+            yield from ((f"{key}/{index}", part) for index, part in enumerate(schema[key]))
     for key in _NAMED_KEYS:
         if isinstance(schema.get(key), Mapping):
-            for part in schema[key].values():
-                yield from _subschemas(part)
+            yield from ((f"{key}/{name}", part) for name, part in schema[key].items())
 
 
-def _map(schema: Any, change: Callable[[Schema], Schema]) -> Any:
+def map_schema(schema: Any, change: Callable[[Schema], Schema]) -> Any:
     """`schema` with `change` applied to it and to every schema in it."""
     if not isinstance(schema, Mapping):
         return schema
-    parts = {key: _map(schema[key], change) for key in _SCHEMA_KEYS if key in schema}
+    parts = {key: map_schema(schema[key], change) for key in _SCHEMA_KEYS if key in schema}
     for key in _LIST_KEYS:
         if isinstance(schema.get(key), list):
-            parts[key] = [_map(item, change) for item in schema[key]]
+            parts[key] = [map_schema(item, change) for item in schema[key]]
     for key in _NAMED_KEYS:
         if isinstance(schema.get(key), Mapping):
-            parts[key] = {name: _map(item, change) for name, item in schema[key].items()}
+            parts[key] = {name: map_schema(item, change) for name, item in schema[key].items()}
     return change({**schema, **parts})

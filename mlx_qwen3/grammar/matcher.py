@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 
 from mlx_qwen3.errors import SchemaError, one_line
-from mlx_qwen3.grammar.closed_schema import close_schema
+from mlx_qwen3.grammar.compilable_schema import compilable, find_problem
 from mlx_qwen3.grammar.json_completion import OUTSIDE, ClosingTokens, PackedMask, intersect, json_state
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def is_installed() -> bool:
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str:
-    """Why a JSON schema cannot become a grammar, in one line; empty if it can.
+    """Why a JSON schema cannot become a grammar, in one line that names the place; empty if it can.
 
     Raises SchemaError if the extra `grammar` is not installed.
     """
     if not is_installed():
         raise SchemaError("structured answers need llguidance: pip install 'mlx-qwen3[grammar]'")
     try:
-        return _schema_problem(json.dumps(close_schema(schema)))
+        return find_problem(schema, lambda part: _schema_problem(json.dumps(compilable(part))))
     except (RecursionError, TypeError, AttributeError, ValueError) as error:  # it may hold any value
         return f"not a JSON schema: {one_line(error)}"
 
@@ -66,7 +66,11 @@ def _grammar_problem(grammar: str) -> str:
     from llguidance import LLMatcher
 
     is_broken, messages = LLMatcher.validate_grammar_with_warnings(grammar)
-    return one_line(messages[0]) if is_broken else ""
+    if not is_broken:
+        return ""
+    if "coerce_one_of" in messages[0]:
+        return "a value could match several choices of oneOf; use anyOf"
+    return one_line(messages[0])
 
 
 class GrammarCompiler:

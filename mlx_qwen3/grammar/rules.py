@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_qwen3.grammar.closed_schema import close_schema
+from mlx_qwen3.grammar.compilable_schema import compilable
 from mlx_qwen3.parsing.schema_types import resolve, schema_types
 from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
@@ -48,7 +48,7 @@ def call_rules(tools: Mapping[str, Schema], tool_format: ToolFormat, tags: tuple
     choices = " | ".join(f"tool{number}" for number in range(len(tools)))
     lines = [f'call: "\\n" ({choices}) "\\n" <[{tags[1]}]>']
     for number, (name, schema) in enumerate(tools.items()):
-        lines += rule(f"tool{number}", name, close_schema(schema))
+        lines += rule(f"tool{number}", name, compilable(schema))
     return "\n".join(lines)
 
 
@@ -58,11 +58,13 @@ def one_call_rules(rules: str) -> str:
 
 
 def _answer(schema: Schema) -> list[str]:
-    return [r"BLANK: /\n{1,2}/", f"answer: {_json(close_schema(schema))}"]
+    return [r"BLANK: /\n{1,2}/", f"answer: {_json(compilable(schema))}"]
 
 
 def _json(schema: Schema) -> str:
-    return "%json " + json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
+    # Without general escapes, only control characters could follow a `\u`.
+    options = {"whitespace_pattern": WHITESPACE, "json_allow_general_unicode_escapes": True}
+    return "%json " + json.dumps({**schema, "x-guidance": options})
 
 
 def _text(text: str) -> str:

@@ -1,0 +1,156 @@
+"""Schemas as they come: wrapped, with formats, references and oneOf, and what the errors say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlx_qwen3
+from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
+from mlx_qwen3.errors import SchemaError
+from mlx_qwen3.grammar import AnswerSchema
+from mlx_qwen3.grammar.matcher import compiler_for
+from mlx_qwen3.grammar.rules import answer_rules
+from mlx_qwen3.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer(Path(mlx_qwen3.__file__).parent / "demo")
+
+
+def can_write(tokenizer: Tokenizer, schema: Any, text: str) -> bool:
+    """Whether an answer for `schema` may be `text`, byte by byte."""
+    compiler = compiler_for(tokenizer).result()
+    byte_ids = {token[0]: id_ for id_, token in enumerate(compiler.token_bytes) if len(token) == 1}
+    matcher = compiler.matcher(answer_rules(AnswerSchema.of(schema).schema))
+    tokens = [*(byte_ids[byte] for byte in text.encode()), compiler.end_id]
+    return matcher._matcher.validate_tokens(tokens) == len(tokens)
+
+
+STRING: dict[str, Any] = {"type": "string"}
+STRING_MAP = {"type": "object", "additionalProperties": {"type": "number"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (STRING, r'"caf\u00e9"'),
+        (STRING, r'"caf\u00E9 \u4f60\u597D"'),
+        (STRING, r'"\ud83d\ude00 \uD83C\uDF55"'),
+        (STRING, r'"\u0041\u0009\u0000\u2028\uffff"'),
+        (STRING, r'"\\u00e9 \" \\ \b\f\n\r\t"'),
+        (STRING, '"é 😀 \u2028 /"'),
+        (STRING | {"maxLength": 3}, r'"\u00e9\u00e9a"'),
+        (STRING_MAP, r'{"\u00e9": 1e5, "": -0.0E-7, "a\"b": 1.5e+10}'),
+        ({"type": "array", "items": STRING}, r'["\u00e9"]'),
+    ],
+)
+def test_any_strict_json_can_be_written(schema: Any, text: str, tokenizer: Tokenizer) -> None:
+    json.loads(text)
+    assert can_write(tokenizer, schema, text)
+
+
+@pytest.mark.parametrize("text", [r'"\ud83d"', r'"\ude00"', r'"\ud83d\u0041"', r'"\u00g0"', r'"\x41"'])
+def test_what_a_strict_reader_refuses_cannot_be_written(text: str, tokenizer: Tokenizer) -> None:
+    assert not can_write(tokenizer, STRING, text)
+
+
+@pytest.mark.parametrize(
+    ("form", "right", "wrong"),
+    [
+        ("time", "23:59:59Z", "23:59:60Z"),
+        ("time", "00:00:00.5+01:00", "00:00:60.5+01:00"),
+        ("date-time", "2016-12-31T23:59:59Z", "2016-12-31T23:59:60Z"),
+        ("date", "2024-02-29", "2023-02-29"),
+        ("date", "0001-01-01", "0000-01-01"),
+        ("date-time", "0100-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+    ],
+)
+@pytest.mark.parametrize(
+    "further", [{}, {"pattern": "[0-9]"}, {"maxLength": 40}, {"type": ["string", "null"]}]
+)
+def test_dates_and_times_are_those_that_python_reads(
+    form: str, right: str, wrong: str, further: Any, tokenizer: Tokenizer
+) -> None:
+    schema = {"type": "string", "format": form, **further}
+    assert can_write(tokenizer, schema, f'"{right}"')
+    assert not can_write(tokenizer, schema, f'"{wrong}"')
+
+
+@pytest.mark.parametrize("form", ["password", "int32", "json-pointer", "nobody-knows", "regex", "binary"])
+def test_an_unknown_format_is_ignored(form: str, tokenizer: Tokenizer) -> None:
+    schema = {"type": "object", "properties": {"format": {"type": "string", "format": form}}}
+    assert can_write(tokenizer, schema, '{"format": "x"}')
+
+
+INNER = {"type": "object", "properties": {"schema": {"type": "integer"}}, "required": ["schema"]}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        {"name": "answer", "strict": True, "schema": INNER},
+        {"name": "answer", "description": "an answer", "schema": INNER},
+        {"type": "json_schema", "json_schema": {"name": "answer", "schema": INNER}},
+        {"type": "json_schema", "name": "answer", "strict": True, "schema": INNER},
+    ],
+)
+def test_openais_wrapper_is_unwrapped(wrapped: Any) -> None:
+    assert AnswerSchema.of(wrapped).schema == INNER
+
+
+def test_a_schema_with_such_property_names_is_no_wrapper() -> None:
+    schema = {"type": "object", "properties": {"name": STRING, "schema": {"type": "object"}}}
+    assert AnswerSchema.of(schema).schema == schema
+
+
+def tagged(kind: Any, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"kind": kind, **properties}, "required": ["kind"]}
+
+
+DEFS = {"cat": tagged({"const": "cat"}, lives={"type": "integer"}), "dog": tagged({"enum": ["dog", "wolf"]})}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"$defs": DEFS, "oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}]}, '{"kind": "wolf"}'),
+        ({"oneOf": [{"type": "integer", "maximum": 2}, {"type": "number", "minimum": 5}]}, "7"),
+        ({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 4}]}, '"four"'),
+        ({"oneOf": [{"type": "array", "maxItems": 1}, {"type": "array", "minItems": 2}]}, "[]"),
+        ({"oneOf": [STRING, {"type": "integer"}, {"type": "null"}]}, "null"),
+        ({"oneOf": [{"enum": [1, 2]}, {"const": 3}]}, "3"),
+    ],
+)
+def test_one_of_is_taken_if_its_choices_can_be_told_apart(
+    schema: Any, text: str, tokenizer: Tokenizer
+) -> None:
+    assert can_write(tokenizer, schema, text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        (
+            {"type": "object", "properties": {"a": {"type": "array", "items": {"not": {}}}}},
+            "#/properties/a/items",
+        ),
+        ({"type": "object", "properties": {"a b": {"pattern": "("}}}, "#/properties/a b"),
+        ({"$defs": {"x": {"type": "strin"}}, "$ref": "#/$defs/x"}, "#/$defs/x"),
+        ({"anyOf": [STRING, {"oneOf": [{"type": "integer"}, {"type": "number"}]}]}, "#/anyOf/1"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "several choices of oneOf"),
+        ({"oneOf": [tagged(STRING), tagged({"const": "a"})]}, "several choices of oneOf"),
+    ],
+)
+def test_a_refusal_names_the_place_and_no_option_of_a_library(schema: Any, place: str) -> None:
+    with pytest.raises(SchemaError) as error:
+        AnswerSchema.of(schema)
+    message = str(error.value)
+    assert place in message
+    assert "\n" not in message
+    for option in ("coerce_one_of", "Enable", "x-guidance", "%json"):
+        assert option not in message
