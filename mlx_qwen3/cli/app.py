@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mlx_qwen3 import __version__
 from mlx_qwen3.cli.bench import bench
@@ -15,12 +17,39 @@ from mlx_qwen3.cli.convert import convert
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.models import models
+from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_line
 from mlx_qwen3.cli.verify import verify
-from mlx_qwen3.errors import Qwen3Error, one_line
+from mlx_qwen3.errors import Qwen3Error
 
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
+
+class _Commands(TyperGroup):
+    """The commands. Typer's messages quote the arguments, and a shell's * gives names with escape codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            _make_printable(error)
+            raise
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*args, **options)
+        except Exception as error:
+            _make_printable(error)
+            raise
+
+
+def _make_printable(error: Any) -> None:
+    """Change the message of an error that Typer prints."""
+    if hasattr(error, "format_message") and isinstance(error.message, str):
+        error.message = error_text(error.message)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="mlx-qwen3",
     help="Chat with, convert and build on Qwen3 models, on Apple silicon and beyond.",
     no_args_is_help=True,
@@ -41,7 +70,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"mlx-qwen3 {__version__}")
+        write_line(f"mlx-qwen3 {__version__}")
         raise typer.Exit
 
 
@@ -51,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments)
         return
     try:
+        warnings.showwarning = show_warning
         app(arguments)
     except Qwen3Error as error:
         sys.exit(_print_error(error_line(error)))
@@ -67,5 +97,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print_error(message: str) -> int:
-    sys.stderr.write(f"error: {one_line(message)}\n")
+    write_error(message)
     return 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.cli.flags import MAX_TOKENS
+from mlx_qwen3.cli.output import write_note
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def run_batch(
     results = ResultStream(sys.stdout) if out is None else ResultFile(out, requests, settings)
     waiting = [index for index in range(len(requests)) if index not in results.done]
     if out is not None and len(waiting) < len(requests):
-        sys.stderr.write(f"continuing: {len(requests) - len(waiting)} of {len(requests)} were done before\n")
+        write_note(f"continuing: {len(requests) - len(waiting)} of {len(requests)} were done before")
     if not requests:
-        sys.stderr.write(f"{file} holds no prompts\n")
+        write_note(f"{file} holds no prompts")
     failed = 0
     try:
         with make_engine() as engine:
@@ -52,7 +53,7 @@ def run_batch(
                     advance()
     except KeyboardInterrupt:
         if out is not None:
-            sys.stderr.write("stopped; the same command continues from here\n")
+            write_note("stopped; the same command continues from here")
         raise
     results.finish()
     if failed:
@@ -78,10 +79,11 @@ def _read(file: Path) -> str:
 def _progress_bar(run: BatchRun) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr, if it is a terminal. Yields the function to call for each result."""
     from rich import progress
-    from rich.console import Console
     from rich.text import Text
 
-    console, start = Console(stderr=True), time.perf_counter()
+    from mlx_qwen3.cli.console import SafeConsole
+
+    console, start = SafeConsole(stderr=True), time.perf_counter()
 
     class SpeedColumn(progress.ProgressColumn):
         def render(self, _: progress.Task) -> Text:
@@ -102,4 +104,4 @@ def _progress_bar(run: BatchRun) -> Iterator[Callable[[], None]]:
         yield lambda: bars.advance(task)
     if console.is_terminal:
         seconds = time.perf_counter() - start
-        console.print(f"{run.total:,} texts, {run.tokens:,} tokens in {seconds:.1f} s", highlight=False)
+        console.print(f"{run.total:,} texts, {run.tokens:,} tokens in {seconds:.1f} s")

@@ -42,9 +42,8 @@ def bench(
     ] = None,
 ) -> None:
     """Measure start, prefill, decode and memory, and which share of this device's limits they reach."""
-    from rich.console import Console
-
     from mlx_qwen3 import bench as library
+    from mlx_qwen3.cli.console import SafeConsole
     from mlx_qwen3.files import write_atomically
 
     if vs not in (None, PEER):
@@ -55,7 +54,7 @@ def bench(
         _numbers("--prompt", prompt), _numbers("--batch", batch), tokens, repeat, limit
     )
     folder = _checkpoint(model, shape, bits)
-    status = Console(stderr=True)
+    status = SafeConsole(stderr=True)
     with status.status("measuring the device") as line:
         result = library.run(
             folder,
@@ -67,7 +66,7 @@ def bench(
         write_atomically(json_file, result.to_json(), 0o644)
     if plot_file is not None:
         library.write_plot(result, plot_file)
-    _show(Console(), result)
+    _show(SafeConsole(), result)
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -114,7 +113,7 @@ def _show(console: Console, result: Result) -> None:
     for row in result.rows():
         table.add_row(*_cells(row, list(result.runs)))
     console.print(table)
-    console.print(_notes(result), style="dim", highlight=False)
+    console.print(_notes(result), style="dim")
 
 
 def _cells(row: TableRow, engines: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlx_qwen3.cli.output import write_line
 from mlx_qwen3.cli.progress import DownloadBar, StageBars, progress_bars
 from mlx_qwen3.cli.verify import measured_error
 
@@ -93,7 +94,7 @@ def convert(
     with progress_bars() as bars:
         if dry_run:
             plan = plan_conversion(source, options, DownloadBar(bars))
-            typer.echo(f"{output}: {_size(plan)}{_time(plan)}; nothing was written")
+            write_line(f"{output}: {_size(plan)}{_time(plan)}; nothing was written")
             return
         result = run_conversion(
             source,
@@ -110,7 +111,7 @@ def convert(
         summary += f", {measured_error(result.verification)}"
         if report is not None:
             conversion.write_report(report, output.resolve().name, result.verification)
-    typer.echo(f"{output}: {summary}")
+    write_line(f"{output}: {summary}")
 
 
 def _default_output(source: str, bits: int) -> Path:

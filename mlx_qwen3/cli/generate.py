@@ -12,6 +12,7 @@ import typer
 
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MAX_TOKENS, MODEL, draft_setting
 from mlx_qwen3.cli.open_engine import open_engine
+from mlx_qwen3.cli.output import write
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
@@ -118,6 +119,5 @@ def _complete(
     sampling = {"max_tokens": MAX_TOKENS, **sampling}
     with make_engine() as engine:
         for piece in engine.complete(text, sampling=sampling, control_tokens=control_tokens):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+            write(piece)
+        write("\n")

@@ -12,11 +12,11 @@ KV_BITS = (None, 8, 4)
 
 def models() -> None:
     """List the Qwen3 family: sizes, what is downloaded, the longest context that fits this machine."""
-    from rich.console import Console
     from rich.table import Table
 
     from mlx_qwen3.backend.device import available_memory
     from mlx_qwen3.checkpoint import FAMILY
+    from mlx_qwen3.cli.console import SafeConsole
 
     memory = available_memory()
     table = Table(box=None, pad_edge=False)
@@ -34,13 +34,12 @@ def models() -> None:
             "yes" if any(contexts) else "",
             *(f"{context:,}" if context else "" for context in contexts),
         )
-    console = Console()
+    console = SafeConsole()
     console.print(table)
     console.print(
         f"\n4-bit weights; context: the most tokens that {memory / 1e9:.1f} GB of memory hold beside the "
         "weights (beyond 32,768 with YaRN)",
         style="dim",
-        highlight=False,
     )
 
 

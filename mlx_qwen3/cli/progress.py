@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def progress_bars() -> Iterator[Bars]:
     """Rich's bars for work counted in bytes. They disappear at the end."""
     from rich import progress
-    from rich.console import Console
     from rich.text import Text
+
+    from mlx_qwen3.cli.console import SafeConsole
 
     class ByteColumn(progress.ProgressColumn):
         """A column that is empty for a task without a known total."""
@@ -30,9 +31,9 @@ def progress_bars() -> Iterator[Bars]:
         def render(self, task: progress.Task) -> RenderableType:
             return self._column.render(task) if task.total else Text()
 
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         ByteColumn(progress.DownloadColumn()),
         ByteColumn(progress.TransferSpeedColumn()),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlx_qwen3.cli.output import write_line
 from mlx_qwen3.cli.progress import DownloadBar, StageBars, progress_bars
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def verify(
         result = conversion.verify(folder, source, on_progress=StageBars(bars), on_download=DownloadBar(bars))
     if report is not None:
         conversion.write_report(report, folder.resolve().name, result)
-    typer.echo(f"{folder}: {_summary(result)}")
+    write_line(f"{folder}: {_summary(result)}")
 
 
 def _summary(verification: Verification) -> str:

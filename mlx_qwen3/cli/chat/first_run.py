@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlx_qwen3.cli.output import ask
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -23,8 +25,8 @@ def choose_model(console: Console) -> str:
         console.print(
             f"  {number}  {member.name:<10} {member.num_bytes / 1e9:5.1f} GB to download", highlight=False
         )
-    console.print("  0  demo         built in: a tiny model that does sums", highlight=False)
-    console.print(f"\n{memory / 1e9:.1f} GB of memory can be used here.", style="dim", highlight=False)
+    console.print("  0  demo         built in: a tiny model that does sums")
+    console.print(f"\n{memory / 1e9:.1f} GB of memory can be used here.", style="dim")
     return _ask(console, ["demo", *(member.name for member in members)])
 
 
@@ -35,9 +37,9 @@ def _ask(console: Console, names: list[str]) -> str:
     choices |= {name.lower(): name for name in names}
     while True:
         try:
-            text = input(f"[0-{last}, Enter for {last}] ").strip().lower()
+            text = ask(f"[0-{last}, Enter for {last}] ").strip().lower()
         except EOFError:
             raise KeyboardInterrupt from None
         if text in choices:
             return choices[text]
-        console.print(f"type a number from 0 to {last}, or a name: {', '.join(names)}", highlight=False)
+        console.print(f"type a number from 0 to {last}, or a name: {', '.join(names)}")

@@ -11,6 +11,7 @@ import typer
 
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
+from mlx_qwen3.cli.output import write_note
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ def chat(
 
 def _wait_for_servers(tools: ChatTools) -> None:
     """Wait for all MCP servers. Their problems and denied calls are printed on stderr."""
-    from mlx_qwen3.cli.chat.terminal.text import printable
-
-    tools.notify = lambda line: typer.echo(printable(line), err=True)
+    tools.notify = write_note
     for status in tools.wait_for_servers():
         if status.problem:
             tools.notify(f"MCP server {status.name} {status.state}: {status.problem}")
@@ -139,11 +138,10 @@ def _first_model(can_ask: bool) -> str | None:
     """The model that the user chooses at the first run; None if there is no terminal to ask at."""
     if not (can_ask and sys.stdout.isatty()):
         return None
-    from rich.console import Console
-
     from mlx_qwen3.cli.chat.first_run import choose_model
+    from mlx_qwen3.cli.console import SafeConsole
 
-    return choose_model(Console())
+    return choose_model(SafeConsole())
 
 
 def _open(model: str, is_remembered: bool, is_chosen: bool, **options: Any) -> Engine:

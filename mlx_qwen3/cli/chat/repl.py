@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from mlx_qwen3.cli.chat.commands.conversation import show_latest_turn
 from mlx_qwen3.cli.chat.commands.registry import COMMANDS, choices, is_command, run_command
 from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
@@ -18,10 +16,11 @@ from mlx_qwen3.cli.chat.terminal.keys import KeyWatcher
 from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor
 from mlx_qwen3.cli.chat.terminal.markdown import console_theme
 from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer
-from mlx_qwen3.cli.chat.terminal.text import printable
 from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt
 from mlx_qwen3.cli.chat.toolbar import toolbar
+from mlx_qwen3.cli.console import SafeConsole
 from mlx_qwen3.cli.errors import chat_error_line
+from mlx_qwen3.cli.output import error_text
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class ChatREPL:
     """
 
     def __init__(self, engine: Engine, session: Session, name: str, tools: ChatTools, saved_as: str = ""):
-        console = Console(highlight=False, theme=console_theme())
+        console = SafeConsole(theme=console_theme())
         self.state = state = ChatState(
             engine=engine,
             session=session,
@@ -104,7 +103,7 @@ class ChatREPL:
             elif text.strip():
                 self._send(text)
         except Qwen3Error as error:
-            state.console.print(printable(f"error: {chat_error_line(error)}"), style="red", markup=False)
+            state.console.print(f"error: {error_text(chat_error_line(error))}", style="red")
         if text.strip():
             state.console.print()
 
@@ -133,7 +132,7 @@ class ChatREPL:
 
     def _print_server_notices(self) -> None:
         for line in self.state.tools.take_notices():
-            self.state.print_line(printable(line))
+            self.state.print_line(line)
 
     def _stop(self) -> None:
         self._is_stopped = True
@@ -152,14 +151,14 @@ class ChatREPL:
         size = state.engine.model.args.num_parameters
         parameters = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
         title = f"{state.model} · {parameters} parameters · {state.context_label}"
-        state.console.print(title, style="bold", markup=False)
+        state.console.print(title, style="bold")
         if state.model == "demo":
             state.print_line(DEMO_NOTE)
         for status in state.tools.wait_for_servers(SERVER_WAIT_SECONDS):
             detail = f": {status.problem}" if status.problem else f", {status.tools} tools"
-            state.print_line(printable(f"MCP server {status.name}: {status.state}{detail}"))
+            state.print_line(f"MCP server {status.name}: {status.state}{detail}")
         for line in state.tools.unknown_allowed_tools():
-            state.print_line(printable(line))
+            state.print_line(line)
         if chosen := state.session.sampling_values:
             state.print_line("sampling: " + ", ".join(f"{name} {value}" for name, value in chosen.items()))
         if state.name:

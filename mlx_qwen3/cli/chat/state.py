@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from mlx_qwen3.cli.chat.terminal.text import printable
+from mlx_qwen3.cli.output import printable
 from mlx_qwen3.errors import CacheError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ChatState:
 
     def print_line(self, text: str) -> None:
         """Print a line from the chat itself, dimmed."""
-        self.console.print(text, style="dim", markup=False, highlight=False)
+        self.console.print(text, style="dim")
 
     def print_rows(self, rows: Iterable[tuple[str, ...]]) -> None:
         """Print rows in aligned columns. The last wraps, or is cut if the others leave no room."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlx_qwen3.cli.output import printable
+
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.state import ChatState
 
@@ -14,8 +16,9 @@ def toolbar(state: ChatState, width: int) -> str:
     used = min(state.cached_tokens, size)
     context = f"context {used:,} of {size:,} ({used / size:.0%})"
     memory = f"{state.session.cache_info.nbytes / 2**20:,.0f} MiB"
-    parts = [state.model, _mode(state), context, memory, *_speed(state)]
-    short = [state.model, _mode(state), f"{used / size:.0%} of {size:,}"]
+    model = printable(state.model)
+    parts = [model, _mode(state), context, memory, *_speed(state)]
+    short = [model, _mode(state), f"{used / size:.0%} of {size:,}"]
     choices = [parts[:count] for count in range(len(parts), 2, -1)] + [short, short[:2]]
     for line in map(_joined, choices):
         if len(line) <= width:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cli.chat.terminal.markdown import last_code_block, render_markdown
-from mlx_qwen3.cli.chat.terminal.text import printable
+from mlx_qwen3.cli.output import printable
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def sessions(state: ChatState, _: str) -> None:
 def show_latest_turn(state: ChatState) -> None:
     """Print the title of a resumed conversation and its latest question and answer."""
     conversation = state.session.conversation
-    state.print_line(printable(f"{conversation.title} · {_counted(len(conversation.messages), 'message')}"))
+    state.print_line(f"{conversation.title} · {_counted(len(conversation.messages), 'message')}")
     last = conversation.messages[-1:]
     if not last or last[0]["role"] != "assistant":
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cli.chat.terminal.text import printable
 from mlx_qwen3.errors import MessageError
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def mcp(state: ChatState, argument: str) -> None:
         case ["restart", server]:
             status = servers.restart(server)
             detail = f": {status.problem}" if status.problem else f", {status.tools} tools"
-            state.print_line(printable(f"{server}: {status.state}{detail}"))
+            state.print_line(f"{server}: {status.state}{detail}")
         case ["prompt", server, name, *values] if all("=" in value for value in values):
             arguments = dict(value.split("=", 1) for value in values)
             _check_arguments(servers, server, name, arguments)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.cli.chat.preferences import remember
-from mlx_qwen3.cli.chat.terminal.text import printable
 from mlx_qwen3.cli.open_engine import open_engine
+from mlx_qwen3.cli.output import printable
 from mlx_qwen3.errors import MessageError, SamplingError
 from mlx_qwen3.tokenizer.chat_template import Thinking
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import shutil
 import subprocess
-import sys
+
+from mlx_qwen3.cli.output import write_codes
 
 PROGRAMS = (["pbcopy"], ["wl-copy"], ["xclip", "-selection", "clipboard"])
 
@@ -25,5 +26,4 @@ def copy(text: str) -> None:
             if result.returncode == 0:
                 return
     encoded = base64.b64encode(text.encode()).decode()
-    sys.stdout.write(f"\x1b]52;c;{encoded}\x07")
-    sys.stdout.flush()
+    write_codes(f"\x1b]52;c;{encoded}\x07")

@@ -56,13 +56,18 @@ class KeyWatcher:
         self._set_bracketed_paste(False)
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Within the block, other code reads the keys."""
+    def paused(self) -> Iterator[list[KeyPress]]:
+        """Within the block, other code reads the keys. It gets none that were pressed before.
+
+        Yields the keys that the next prompt gets after the block, to which the other code may add.
+        """
         was_watching = self._thread is not None
         self.__exit__()
+        early = get_typeahead(self._source)
         try:
-            yield
+            yield early
         finally:
+            store_typeahead(self._source, [*early, *get_typeahead(self._source)])
             if was_watching:
                 self.__enter__()
 

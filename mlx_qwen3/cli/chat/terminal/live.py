@@ -18,8 +18,9 @@ from rich.text import Text
 
 from mlx_qwen3.cli.chat.terminal.markdown import BlockStream, render_markdown
 from mlx_qwen3.cli.chat.terminal.region import LiveRegion
-from mlx_qwen3.cli.chat.terminal.text import context_grown_note, printable, turn_figures
+from mlx_qwen3.cli.chat.terminal.text import context_grown_note, turn_figures
 from mlx_qwen3.cli.chat.terminal.waiting import WaitIndicator
+from mlx_qwen3.cli.output import printable
 from mlx_qwen3.events import (
     AnswerDelta,
     ContextGrown,
@@ -149,7 +150,7 @@ class LivePrinter:
             self._end_answer()
             self._is_thinking, self._thinking_since, self.thoughts = True, time.monotonic(), ""
             self._content = self._thinking_window
-        self.thoughts += printable(text)
+        self.thoughts += printable(text, is_piece=True)
 
     def _thinking_window(self) -> RenderableType:
         seconds = time.monotonic() - self._thinking_since
@@ -171,7 +172,7 @@ class LivePrinter:
         self._wait()
 
     def _add_answer(self, text: str) -> None:
-        for block in self._blocks.push(printable(text)):
+        for block in self._blocks.push(printable(text, is_piece=True)):
             self._add_block(render_markdown(block))
         self._content = self._answer_tail
 

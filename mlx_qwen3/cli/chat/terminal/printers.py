@@ -11,9 +11,9 @@ from mlx_qwen3.cli.chat.terminal.text import (
     FINISH_NOTES,
     Printer,
     context_grown_note,
-    printable,
     turn_figures,
 )
+from mlx_qwen3.cli.output import printable, write, write_json, write_note
 from mlx_qwen3.events import (
     AnswerDelta,
     ContextGrown,
@@ -36,11 +36,10 @@ def make_printer(as_json: bool) -> Printer:
         return JsonPrinter()
     if not sys.stdout.isatty():
         return AnswerPrinter()
-    from rich.console import Console
-
     from mlx_qwen3.cli.chat.terminal.markdown import console_theme
+    from mlx_qwen3.cli.console import SafeConsole
 
-    return make_terminal_printer(Console(highlight=False, theme=console_theme()))
+    return make_terminal_printer(SafeConsole(theme=console_theme()))
 
 
 def make_terminal_printer(console: Console) -> Printer:
@@ -79,9 +78,7 @@ class JsonPrinter(_AppendOnlyPrinter):
     def show(self, event: Event) -> None:
         if isinstance(event, Done):
             self.finish_reason = event.finish_reason
-        line = json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        write_json(json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False))
 
 
 class AnswerPrinter(_AppendOnlyPrinter):
@@ -89,13 +86,12 @@ class AnswerPrinter(_AppendOnlyPrinter):
 
     def show(self, event: Event) -> None:
         if isinstance(event, AnswerDelta):
-            sys.stdout.write(event.text)
+            write(event.text)
         elif isinstance(event, Done):
             self.finish_reason = event.finish_reason
-            sys.stdout.write("\n")
+            write("\n")
             if event.finish_reason in FINISH_NOTES:
-                sys.stderr.write(f"({FINISH_NOTES[event.finish_reason]})\n")
-        sys.stdout.flush()
+                write_note(f"({FINISH_NOTES[event.finish_reason]})")
 
 
 class TerminalPrinter(_AppendOnlyPrinter):
@@ -109,7 +105,7 @@ class TerminalPrinter(_AppendOnlyPrinter):
         match event:
             case ContextGrown():
                 note = context_grown_note(event)
-                self._console.print(note, style="dim", markup=False, highlight=False)
+                self._console.print(note, style="dim")
             case ThinkingDelta():
                 self.thoughts = ("" if self._part is None else self.thoughts) + printable(event.text)
                 self._begin(ThinkingDelta)
@@ -134,10 +130,10 @@ class TerminalPrinter(_AppendOnlyPrinter):
 
     def _write(self, text: str, style: str = "") -> None:
         # soft_wrap: the terminal wraps the lines, so copying an answer copies its lines unbroken.
-        self._console.print(printable(text), style=style, end="", markup=False, soft_wrap=True)
+        self._console.print(printable(text), style=style, end="", soft_wrap=True)
 
     def _end(self, event: Done) -> None:
         self.finish_reason = event.finish_reason
         self._console.print("\n" if self._part else "", end="")
-        self._console.print(" · ".join(turn_figures(event)), style="dim", markup=False, highlight=False)
+        self._console.print(" · ".join(turn_figures(event)), style="dim")
         self._part = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlx_qwen3.cli.output import write_codes
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -64,5 +66,4 @@ class LiveRegion:
         return f"\r\x1b[{count}A" if count else "\r"
 
     def _write(self, *parts: str) -> None:
-        self._console.file.write("".join(parts))
-        self._console.file.flush()
+        write_codes("".join(parts), self._console.file)

@@ -1,4 +1,4 @@
-"""What the printers share: the Printer protocol, safe text, and the notes around a turn."""
+"""What the printers share: the Printer protocol and the notes around a turn."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from mlx_qwen3.events import ContextGrown, Done, Event
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-# Control characters are removed from model output: they could move the cursor, set the title or
-# imitate the chat's own lines. Newlines and tabs stay.
-CONTROL_CHARACTERS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
 
 # Notes for the finish reasons that need one. `stop` and `tool_calls` do not.
 FINISH_NOTES = {
@@ -43,11 +39,6 @@ class Printer(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-def printable(text: str) -> str:
-    """`text` without the characters that control a terminal."""
-    return text.translate(CONTROL_CHARACTERS)
 
 
 def context_grown_note(event: ContextGrown) -> str:
