@@ -39,8 +39,17 @@ def load_blas() -> str | None:
             except OSError:
                 continue
             atexit.register(_wait_for_mlx)
+            _loaded.append(candidate)
             return candidate
     return None
+
+
+_loaded: list[str] = []
+
+
+def mlx_is_slow() -> bool:
+    """Whether MLX multiplies with the reference BLAS of its Linux wheel. Then numpy's own BLAS is faster."""
+    return sys.platform == "linux" and not is_plain() and not _loaded
 
 
 def _wait_for_mlx() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
+from mlx_qwen3.backend.blas import mlx_is_slow
 from mlx_qwen3.backend.device import eval_unless_traced, is_cpu
 
 # fp32 bytes of one tile of a matrix that is not stored in fp32. A tile fits the cache of a core.
@@ -15,6 +16,8 @@ TILE_BYTES = 8 * 2**20
 # multiplications OpenBLAS reads it once, without rearranging it first: three times faster.
 FEW_ROWS = 16
 SMALL_PRODUCT = 999_000
+# Products of fewer multiplications are as fast in MLX's own BLAS, and are not waited for.
+MIN_NUMPY_MULTIPLICATIONS = 2**17
 
 HALF = (mx.bfloat16, mx.float16)
 
@@ -27,10 +30,50 @@ def fp32(array: mx.array) -> mx.array:
 def product(x: mx.array, weight: mx.array) -> mx.array:
     """x (..., in) @ weight (out, in).T -> (..., out), with `weight` in fp32."""
     rows = x.size // x.shape[-1]
+    if _is_for_numpy(x, weight.T):
+        flat = cast(mx.array, _numpy_matmul(x.reshape(rows, -1), weight.T))
+        return flat.reshape(*x.shape[:-1], -1)
     step = SMALL_PRODUCT // (rows * x.shape[-1])
     if rows > FEW_ROWS or step == 0 or step >= weight.shape[0]:
         return x @ weight.T
     return mx.concatenate([x @ weight[rows].T for rows in _tiles(weight.shape[0], step)], axis=-1)
+
+
+def multiply(a: mx.array, b: mx.array) -> mx.array:
+    """a (..., M, K) @ b (..., K, N) of the same leading axes -> (..., M, N)."""
+    return cast(mx.array, _numpy_matmul(a, b)) if _is_for_numpy(a, b) else a @ b
+
+
+def _is_for_numpy(a: mx.array, b: mx.array) -> bool:
+    if not (is_cpu() and mlx_is_slow() and a.dtype == b.dtype == mx.float32):
+        return False
+    return a.size * b.shape[-1] >= MIN_NUMPY_MULTIPLICATIONS
+
+
+@mx.custom_function
+def _numpy_matmul(a: mx.array, b: mx.array) -> mx.array:
+    """The product by numpy's BLAS, in MLX's memory. `a` and `b` are evaluated now."""
+    import numpy as np  # takes a tenth of a second, so only where it is used
+
+    result = mx.zeros((*a.shape[:-1], b.shape[-1]))
+    if not eval_unless_traced(a, b, result):
+        return a @ b
+    np.matmul(np.asarray(a), np.asarray(b), out=np.asarray(result))
+    return result
+
+
+@_numpy_matmul.vjp
+def _gradients(
+    inputs: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array]:
+    a, b = inputs
+    return cotangent @ b.swapaxes(-1, -2), a.swapaxes(-1, -2) @ cotangent
+
+
+@_numpy_matmul.jvp
+def _derivative(inputs: tuple[mx.array, mx.array], tangents: tuple[mx.array, mx.array]) -> mx.array:
+    (a, b), (da, db) = inputs, tangents
+    return da @ b + a @ db
 
 
 def tiled_product(x: mx.array, out: int, matrix_rows: Callable[[slice], mx.array]) -> mx.array:

@@ -10,7 +10,7 @@ from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.streams import iterate
 from mlx_qwen3.engine.turn import TurnSequence
 from mlx_qwen3.errors import EngineError, MessageError, PromptTooLongError
-from mlx_qwen3.events import AnswerDelta, Done, FinishReason, Logprobs, Stats
+from mlx_qwen3.events import AnswerDelta, Done, Event, FinishReason, Logprobs, Stats
 from mlx_qwen3.generation.params import SamplingParams
 
 
@@ -35,15 +35,26 @@ class Completion:
         return self
 
     def __next__(self) -> str:
+        for event in self.events():
+            if isinstance(event, AnswerDelta):
+                return event.text
+        raise StopIteration
+
+    def events(self) -> Iterator[Event]:
+        """The events as they come, in place of their text: PromptProgress, AnswerDelta, Logprobs, Done."""
         for event in self._events:
             if isinstance(event, AnswerDelta):
                 self._pieces.append(event.text)
-                return event.text
-            if isinstance(event, Logprobs):
+            elif isinstance(event, Logprobs):
                 self.logprobs.append(event)
             elif isinstance(event, Done):
                 self._stats = event.stats
-        raise StopIteration
+            yield event
+
+    @property
+    def generated(self) -> int:
+        """Tokens generated so far."""
+        return self._job.generated if self._job is not None else 0
 
     @property
     def text(self) -> str:

@@ -25,6 +25,7 @@ import mlx.core as mx
 
 from mlx_qwen3.backend.device import eval_unless_traced, is_cpu
 from mlx_qwen3.backend.exp import exp
+from mlx_qwen3.backend.matmul import multiply
 from mlx_qwen3.cache.rows import QuantizedRows, Rows, dequantize, layout_of, length_of, take
 
 Mask = mx.array | str | None
@@ -172,7 +173,7 @@ def _attend_block(
     softmax = RunningSoftmax.empty(flat)
     for span in _spans(end, tile):
         tile_keys, tile_values = _plain(keys, span, queries), _plain(values, span, queries)
-        scores = (flat @ tile_keys.swapaxes(-1, -2)).reshape(B, heads, G, block, -1)
+        scores = multiply(flat, tile_keys.swapaxes(-1, -2)).reshape(B, heads, G, block, -1)
         scores = _hide(scores, mask, rows, span, history).reshape(B, heads, G * block, -1)
         softmax = softmax.add(scores.astype(mx.float32), tile_values)
         # Otherwise MLX allocates many tiles before it computes the first.
@@ -207,7 +208,7 @@ class RunningSoftmax(NamedTuple):
         return RunningSoftmax(
             greatest,
             self.total * decay + weights.sum(axis=-1, keepdims=True),
-            self.output * decay + weights.astype(values.dtype) @ values,
+            self.output * decay + multiply(weights.astype(values.dtype), values),
         )
 
     def result(self) -> mx.array:
