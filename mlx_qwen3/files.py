@@ -88,7 +88,7 @@ def _new_temporary_file(path: Path) -> tuple[int, str]:
     """A new file beside `path`, locked as long as it is open: see remove_unfinished."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        if _lock(handle, wait=False) and os.path.exists(name):  # noqa: PTH110  `name` is text
+        if lock_file(handle, wait=False) and os.path.exists(name):  # noqa: PTH110  `name` is text
             return handle, name
         os.close(handle)  # remove_unfinished was faster than the lock
 
@@ -97,7 +97,7 @@ def remove_unfinished(folder: Path) -> None:
     """Delete the temporary files of killed processes in `folder`. One that is being written is locked."""
     for path in folder.glob(".*.part"):
         with suppress(OSError), path.open("rb") as file:
-            if _lock(file.fileno(), wait=False):
+            if lock_file(file.fileno(), wait=False):
                 path.unlink()
 
 
@@ -111,12 +111,12 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield _lock(handle, wait)
+        yield lock_file(handle, wait)
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, wait: bool) -> bool:
+def lock_file(handle: int, wait: bool) -> bool:
     """Lock an open file. True also on file systems without locks, where nothing can be held."""
     import fcntl
 

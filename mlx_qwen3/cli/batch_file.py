@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from mlx_qwen3.cli.output import write_json
 from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
-from mlx_qwen3.files import write_atomically
+from mlx_qwen3.files import lock_file, write_atomically
 from mlx_qwen3.generation.params import SamplingParams
 
 REQUEST_FIELDS = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]
@@ -106,8 +106,8 @@ class ResultFile:
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.done: dict[int, str] = {}
         self._keys = [_key(request, settings) for request in requests]
-        self._find_done(requests)
         self._file = self._open()
+        self._find_done(requests)
 
     def _find_done(self, requests: Sequence[BatchRequest]) -> None:
         # Equal requests share a key; each result of an earlier run is used for one of them.
@@ -132,6 +132,13 @@ class ResultFile:
             file = self.partial.open("a", encoding="utf-8")
         except OSError as error:
             raise MessageError(f"{self.partial} cannot be written: {error.strerror}") from error
+        # Locked until this process ends or closes the file. A run that held the lock before may have
+        # finished meanwhile: then the results exist, and this partial file was deleted or is a new one.
+        if not lock_file(file.fileno(), wait=False) or self.path.exists() or not self.partial.exists():
+            file.close()
+            raise MessageError(
+                f"another run is writing to {self.path}; wait for it, or write to another file"
+            )
         if file.tell():
             file.write("\n")  # ends a line that was cut off; empty lines are skipped
         return file

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
-from mlx_qwen3.files import write_atomically
+from mlx_qwen3.files import read_bytes, write_atomically
 
+MAX_BYTES = 2**20
 FIELD_TYPES: dict[str, type] = {
     "model": str,
     "thinking": bool,
@@ -23,8 +24,8 @@ SAMPLING_NOT_KEPT = ("seed",)
 def load_preferences() -> dict[str, Any]:
     """The remembered values by the names of FIELD_TYPES, without those of a wrong type."""
     try:
-        content = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_bytes(_file(), MAX_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):
         return {}

@@ -15,12 +15,15 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error
+from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, is_hidden
+from mlx_qwen3.files import read_bytes, remove_unfinished
 
 MAX_AUTOMATIC = 200  # conversations with automatic names; older ones are deleted
 MAX_CACHE_BYTES = 8 * 10**9  # of all saved caches together
 AUTOMATIC_NAME = re.compile(r"\d{8}-\d{6}(-\d+)?")
-VALID_NAME = re.compile(r"\w[\w .-]{0,99}")
+MAX_CONVERSATION_BYTES = 2**26
+# A file name of one part, not hidden. What hides in it is checked beside this.
+VALID_NAME = re.compile(r"[^./\\\s][^/\\]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class CacheFolder:
         return path
 
     def evict(self) -> None:
-        """Delete the least recently used caches until the others are within the limit."""
+        """Delete what killed saves left, then the least recently used caches beyond the limit."""
+        remove_unfinished(self.folder)
         files = [(file, file.stat()) for file in self.folder.glob("*.safetensors")]
         total = sum(status.st_size for _, status in files)
         for file, status in sorted(files, key=lambda entry: entry[1].st_mtime):
@@ -117,6 +121,7 @@ class ConversationStore:
 
     def delete_oldest(self) -> None:
         """Delete the oldest conversations with automatic names, beyond MAX_AUTOMATIC."""
+        remove_unfinished(self._folder)
         automatic = [entry for entry in self.list() if AUTOMATIC_NAME.fullmatch(entry.name)]
         for entry in automatic[MAX_AUTOMATIC:]:
             self._delete(entry.name)
@@ -135,8 +140,12 @@ def data_folder() -> Path:
 
 def _check_name(name: str, error: type[Qwen3Error]) -> None:
     """Raises `error` for a name that may not be a safe file name."""
-    if not VALID_NAME.fullmatch(name):
+    if not _is_valid_name(name):
         raise error(f"{name!r} cannot be a name: use letters, digits, spaces, dots and dashes")
+
+
+def _is_valid_name(name: str) -> bool:
+    return VALID_NAME.fullmatch(name) is not None and not any(map(is_hidden, name))
 
 
 def _matches(text: str, saved: list[SavedConversation]) -> Iterator[str]:
@@ -148,10 +157,13 @@ def _matches(text: str, saved: list[SavedConversation]) -> Iterator[str]:
 
 
 def _read(path: Path) -> SavedConversation | None:
+    """What the list shows of the file at `path`; None for a file that is no conversation."""
+    if not _is_valid_name(path.stem):
+        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path, MAX_CONVERSATION_BYTES).decode("utf-8"))
         title = str(content["title"])
         changed = datetime.fromtimestamp(path.stat().st_mtime)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return SavedConversation(path.stem, title, changed)

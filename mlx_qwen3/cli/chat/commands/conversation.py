@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlx_qwen3.cli.chat.terminal.markdown import last_code_block, render_markdown
 from mlx_qwen3.cli.output import printable
 from mlx_qwen3.errors import MessageError
+from mlx_qwen3.files import read_bytes
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.state import ChatState
@@ -130,12 +131,12 @@ def _counted(number: int, noun: str) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
+        data = read_bytes(path, MAX_FILE_BYTES)
+        if len(data) > MAX_FILE_BYTES:
+            size = path.stat().st_size / 1e6
             raise MessageError(
-                f"{path} has {size / 1e6:,.1f} MB; /file takes text of up to {MAX_FILE_BYTES / 1e6:.0f} MB"
+                f"{path} has {size:,.1f} MB; /file takes text of up to {MAX_FILE_BYTES / 1e6:.0f} MB"
             )
-        data = path.read_bytes()
     except OSError as error:
         raise MessageError(f"{path} cannot be read: {error.strerror}") from None
     if b"\0" in data:
