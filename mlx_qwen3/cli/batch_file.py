@@ -23,8 +23,8 @@ FIELD_TYPES = {"prompt": str, "messages": list, "thinking": bool, "thinking_budg
 def read_requests(text: str, name: str) -> list[BatchRequest]:
     """The requests of a file: one JSON object per line if the first line is one, else one prompt per line.
 
-    Empty lines and a byte order mark are skipped. The default id of a request is its line number. Raises MessageError that names
-    the file, the line and the problem.
+    Empty lines and a byte order mark are skipped. The default id of a request is its line number. Raises
+    MessageError that names the file, the line and the problem.
     """
     lines = list(enumerate(_lines(text.removeprefix("\ufeff")), 1))
     lines = [(number, line) for number, line in lines if line.strip()]
@@ -115,10 +115,11 @@ class ResultFile:
         for index, key in reversed(list(enumerate(self._keys))):
             waiting.setdefault(key, []).append(index)
         for line in self._partial_lines():
-            entry = _json(line) or {}  # a killed run may leave half a line
-            if waiting.get(entry.get("key", "")) and "error" not in entry["result"]:
-                index = waiting[entry["key"]].pop()
-                self.done[index] = _line({**entry["result"], "id": requests[index].id})
+            match _json(line):  # a killed run may leave half a line
+                case {"key": str(key), "result": {"id": _} as result} if "error" not in result:
+                    if waiting.get(key):
+                        index = waiting[key].pop()
+                        self.done[index] = _line({**result, "id": requests[index].id})
 
     def _partial_lines(self) -> list[str]:
         try:
@@ -146,13 +147,19 @@ class ResultFile:
     def add(self, index: int, line: str) -> None:
         """Write the result of request `index`."""
         self.done[index] = line
-        self._file.write(f'{{"key": "{self._keys[index]}", "result": {line}}}\n')
-        self._file.flush()
+        try:
+            self._file.write(f'{{"key": "{self._keys[index]}", "result": {line}}}\n')
+            self._file.flush()
+        except OSError as error:
+            raise MessageError(f"{self.partial} cannot be written: {error.strerror}") from error
 
     def finish(self) -> None:
         """Write all results to the file and delete the partial one."""
         content = "".join(self.done[index] + "\n" for index in range(len(self._keys)))
-        write_atomically(self.path, content, mode=0o644)
+        try:
+            write_atomically(self.path, content, mode=0o644)
+        except OSError as error:
+            raise MessageError(f"{self.path} cannot be written: {error.strerror}") from error
         self._file.close()
         self.partial.unlink()
 

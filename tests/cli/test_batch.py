@@ -170,3 +170,39 @@ def test_what_only_a_batch_has_is_wrong_usage_without_one(option: str) -> None:
     done = CliRunner().invoke(app, ["generate", "-p", "hi", option])
     assert done.exit_code == 2
     assert "needs a batch" in done.output
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    requests = [BatchRequest(prompt="a", id=1)]
+    first = ResultFile(tmp_path / "out", requests, {})
+    with pytest.raises(MessageError, match="another run is writing"):
+        ResultFile(tmp_path / "out", requests, {})
+    first.add(0, '{"id": 1}')
+    first.finish()
+    assert (tmp_path / "out").read_text() == '{"id": 1}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        "5",
+        '"x"',
+        "{",
+        '{"key": []}',
+        "true",
+        '{"key": KEY}',
+        '{"key": KEY, "result": 1}',
+        '{"key": KEY, "result": {}}',
+        '{"key": KEY, "result": {"id": 1, "error": "x"}}',
+    ],
+)
+def test_a_partial_file_of_any_content_is_passed_over(tmp_path: Path, line: str) -> None:
+    requests = [BatchRequest(prompt="a", id=1)]
+    first = ResultFile(tmp_path / "out", requests, {})
+    first.add(0, '{"id": 1}')
+    key = json.loads(first.partial.read_text())["key"]
+    first.partial.write_text(line.replace("KEY", json.dumps(key)) + "\n")
+    del first
+    assert ResultFile(tmp_path / "out", requests, {}).done == {}

@@ -158,3 +158,19 @@ def test_a_script_is_told_of_servers_that_fail(tmp_path: Path) -> None:
     assert result.stdout.strip()
     assert result.stderr.startswith("MCP server dead failed: it ended; its log is")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_key_pressed_before_the_question_does_not_answer_it(tmp_path: Path) -> None:
+    """It is kept for the next prompt, like other text that is typed while a turn runs."""
+    with Terminal(tmp_path, "--tools", "--no-think", "--temperature", "0") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("what time is it in Tokyo?")
+        terminal.press("t\rt\r")
+        terminal.wait("[y/n]", since=before)
+        terminal.settle(0.5)
+        assert "← " not in terminal.text()[before:]
+        assert not list(tmp_path.rglob("approvals.json"))
+        terminal.type("n too early")
+        screen = terminal.wait(DONE, since=before)[before:]
+        assert "They say: too early" in screen
+        terminal.wait("> t", since=before)

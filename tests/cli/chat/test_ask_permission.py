@@ -6,11 +6,15 @@ import io
 import json
 import random
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
 from mlx_qwen3.cli.chat.terminal.ask_permission import PermissionPrompt, max_cells, wrap
 from mlx_qwen3.cli.console import SafeConsole
@@ -76,3 +80,26 @@ def test_the_name_is_last_however_long_the_arguments_are(length: int) -> None:
     assert "x" * 10 in text
     assert text.splitlines()[-2].startswith("Allow read ")
     assert json.dumps({"path": "x" * length}) in text.replace("\n" + MARGIN, "")
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "choice"),
+    [
+        ("y\r", "n\r", Choice.DENY),
+        ("y", "n no\r", Choice.DENY),
+        ("\x03", "y\r", Choice.DENY),
+        ("", "maybe\ry\r", Choice.ONCE),
+    ],
+)
+def test_keys_that_wait_when_the_prompt_is_drawn_do_not_answer(early: str, late: str, choice: Choice) -> None:
+    cancelled = []
+    prompt = PermissionPrompt(None, None, None, lambda: cancelled.append(True))
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_text(early)
+        timer = threading.Timer(0.5, lambda: keys.send_text(late))
+        timer.start()
+        kept = []
+        assert prompt._ask({"y": "", "n": ""}, kept).choice is choice
+        timer.cancel()
+    assert "".join(key.data for key in kept) == early.replace("\x03", "")
+    assert bool(cancelled) is (early == "\x03")

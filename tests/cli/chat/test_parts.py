@@ -6,20 +6,23 @@ import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from mlx_qwen3.cli.chat import preferences
+from mlx_qwen3.cli.chat.commands.conversation import attach
 from mlx_qwen3.cli.chat.saved_conversations import MAX_AUTOMATIC, CacheFolder, ConversationStore
 from mlx_qwen3.cli.chat.terminal import waiting
-from mlx_qwen3.cli.chat.terminal.line_editor import is_complete, without_quotes
+from mlx_qwen3.cli.chat.terminal.line_editor import HiddenCharacters, is_complete, without_quotes
 from mlx_qwen3.cli.chat.terminal.markdown import last_code_block
 from mlx_qwen3.cli.chat.terminal.region import BEGIN, LiveRegion
 from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import CacheError, MessageError
 from mlx_qwen3.events import PromptProgress
+from mlx_qwen3.files import replacing
 
 
 def region() -> tuple[LiveRegion, io.StringIO]:
@@ -166,3 +169,60 @@ def test_titles(message: str, title: str, tmp_path: Path) -> None:
     conversation.given_title = "Mine"
     conversation.save(tmp_path / "c.json", {})
     assert Conversation.load(tmp_path / "c.json")[0].title == "Mine"
+
+
+@pytest.mark.parametrize("name", ["notes (1)", "(2)", "it's, done!", "北京"])
+def test_a_conversation_of_any_safe_name_is_found(tmp_path: Path, name: str) -> None:
+    store = ConversationStore(tmp_path)
+    save(store, name, "hi")
+    assert store.latest() == store.find(name) == tmp_path / f"{name}.json"
+
+
+def test_a_file_that_is_no_conversation_is_left_out(tmp_path: Path) -> None:
+    store = ConversationStore(tmp_path)
+    save(store, "kept", "hi")
+    (tmp_path / "deep.json").write_text("[" * 5000 + "]" * 5000)
+    (tmp_path / "a\u202eb.json").write_text((tmp_path / "kept.json").read_text())
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    assert [entry.name for entry in store.list()] == ["kept"]
+    store.delete_oldest()
+
+
+def test_settings_of_any_content_are_read_or_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preferences, "data_folder", lambda: tmp_path)
+    (tmp_path / "settings.json").write_text("[" * 5000 + "]" * 5000)
+    assert preferences.load_preferences() == {}
+    (tmp_path / "settings.json").unlink()
+    os.mkfifo(tmp_path / "settings.json")
+    assert preferences.load_preferences() == {}
+
+
+def test_what_a_killed_save_left_is_deleted_but_not_what_is_being_written(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path, limit=1000)
+    (tmp_path / ".old.safetensors.abc.part").write_bytes(b"x" * 100)
+    with replacing(folder.path("new")) as file:
+        file.write(b"x")
+        folder.evict()
+    assert [path.name for path in tmp_path.iterdir()] == ["new.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_only_regular_files_are_attached(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(MessageError, match="cannot be read"):
+        attach(None, str(path))
+
+
+def test_the_editor_shows_characters_that_hide() -> None:
+    text = "a\x1b[2J\u202eb\u200b北"
+    shown = HiddenCharacters().apply_transformation(SimpleNamespace(fragments=[("", text)]))
+    assert shown.fragments == [("", "a\ufffd[2J\ufffdb\ufffd北")]

@@ -14,9 +14,11 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
+from mlx_qwen3.cli.output import printable
 
 TOOLBAR_INTERVAL = 0.5  # seconds between looks at the toolbar, which changes while the engine prefills
 QUOTES = '"""'
@@ -44,10 +46,24 @@ class ChatCompleter(Completer):
                     yield Completion(command, start_position=-len(name), display_meta=summary)
             return
         if name == "/file":
-            yield from self._paths.get_completions(Document(argument), complete_event)
+            for path in self._paths.get_completions(Document(argument), complete_event):
+                yield Completion(path.text, path.start_position, printable(path.display_text))
         for word in self._choices.get(name, list)():
             if word.startswith(argument):
                 yield Completion(word, start_position=-len(argument))
+
+
+class HiddenCharacters(Processor):
+    """Shows each character that a terminal could obey, or would not show, as a replacement character.
+
+    The text itself stays as it is: it may be an earlier message, or a prompt of a server.
+    """
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        fragments = transformation_input.fragments
+        return Transformation(
+            [(item[0], "".join(printable(char) or "\ufffd" for char in item[1])) for item in fragments]
+        )
 
 
 class LineEditor:
@@ -65,6 +81,7 @@ class LineEditor:
             completer=completer,
             complete_while_typing=Condition(lambda: _may_be_command(get_app().current_buffer.text)),
             bottom_toolbar=toolbar,
+            input_processors=[HiddenCharacters()],
             enable_open_in_editor=True,
             enable_suspend=True,
         )
