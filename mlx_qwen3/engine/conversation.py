@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_qwen3.errors import MessageError
 from mlx_qwen3.files import write_atomically
-from mlx_qwen3.tokenizer.messages import Message, check_messages
+from mlx_qwen3.tokenizer.messages import Message, check_messages, without_surrogates
 
 FORMAT = "mlx_qwen3 conversation"
 VERSION = 1
@@ -43,7 +43,7 @@ class Conversation:
     @system.setter
     def system(self, text: str | None) -> None:
         rest = self.messages[0 if self.system is None else 1 :]
-        self.messages = [{"role": "system", "content": text}, *rest] if text else rest
+        self.messages = [{"role": "system", "content": without_surrogates(text)}, *rest] if text else rest
 
     @property
     def title(self) -> str:
@@ -99,7 +99,7 @@ class Conversation:
             "messages": self.messages,
         }
         try:
-            write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1))
+            write_atomically(path, json.dumps(without_surrogates(content), ensure_ascii=False, indent=1))
         except OSError as error:
             raise MessageError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -29,6 +29,7 @@ from mlx_qwen3.checkpoint.memory import cache_nbytes
 from mlx_qwen3.checkpoint.memory_plan import MemoryPlan
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.engine.draft_model import AUTO, TEXT, draft_cache_config, load_draft_model
+from mlx_qwen3.engine.request import mark_engine_thread
 from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.generation.scheduler import Scheduler, SchedulerStats
 from mlx_qwen3.generation.sequence import Sequence
@@ -192,6 +193,10 @@ class EngineCore:
                 future.set_result(function())
             except Exception as error:  # noqa: BLE001  # the caller gets it
                 future.set_exception(error)
+            except BaseException as error:  # a library's panic, which ends the thread
+                self._death = error
+                future.set_exception(self._unusable())
+                raise
 
         self._inbox.put(run)
         if self._death is not None:
@@ -225,6 +230,7 @@ class EngineCore:
         on_download: OnDownload | None,
         ready: Future[None],
     ) -> None:
+        mark_engine_thread()
         try:
             folder = resolve(name, on_download)
             loaded = load(folder, context, self.cache_config, name)

@@ -83,6 +83,14 @@ Sink = Callable[[Any], object]
 """Called on the engine's thread with each event, then with `Job.END` or an exception."""
 
 
+_this_thread = threading.local()
+
+
+def mark_engine_thread() -> None:
+    """Called by an engine on its thread."""
+    _this_thread.runs_an_engine = True
+
+
 class Job:
     """One request on the engine's thread."""
 
@@ -94,7 +102,6 @@ class Job:
         """Tokens generated so far."""
         self._sink = sink
         self._cancelled = threading.Event()
-        self._runs_on: int | None = None
 
     def cancel(self) -> None:
         """Ask the job to stop after the present pass. From any thread, any number of times."""
@@ -104,20 +111,18 @@ class Job:
         return self._cancelled.is_set()
 
     def wait(self) -> None:
-        """Wait until the job has ended. The engine's thread, on which a forgotten iterator may be collected,
-        does not wait for itself."""
-        if threading.get_ident() != self._runs_on:
+        """Wait until the job has ended. An engine's thread, on which a forgotten iterator may be collected,
+        waits for no job: it might be its own, or that of an engine that waits for this one."""
+        if not getattr(_this_thread, "runs_an_engine", False):
             self.finished.wait()
 
     def tell(self, events: Iterable[object]) -> None:
         """Pass events on. On the engine's thread."""
-        self._runs_on = threading.get_ident()
         for event in events:
             self._tell(event)
 
     def finish(self, error: Exception | None) -> None:
         """The job has ended, with an error or without. On the engine's thread."""
-        self._runs_on = threading.get_ident()
         if not self.finished.is_set():
             self.finished.set()
             self._tell(self.END if error is None else error)

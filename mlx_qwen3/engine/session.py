@@ -21,6 +21,7 @@ from mlx_qwen3.engine.tool_loop import (
 from mlx_qwen3.events import Done, Event, ToolResult
 from mlx_qwen3.grammar import AnswerSchema
 from mlx_qwen3.parsing import CollectedOutput
+from mlx_qwen3.tokenizer.messages import without_surrogates
 
 T = TypeVar("T")
 
@@ -165,7 +166,7 @@ class Session(SessionState):
         self, text: str, stop: threading.Event, schema: AnswerSchema | None = None
     ) -> Iterator[Event]:
         """A turn with all its calls of tools."""
-        new_messages = [{"role": "user", "content": text}]
+        new_messages = [{"role": "user", "content": without_surrogates(text)}]
 
         def run_turn() -> Iterator[Event]:
             nonlocal new_messages

@@ -127,7 +127,8 @@ class SessionState:
         _check_budget(thinking_budget)
         if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
             raise MessageError(f"max_steps must be a whole number, not {max_steps!r}")
-        self.conversation = Conversation([{"role": "system", "content": system}] if system else [])
+        self.conversation = Conversation()
+        self.conversation.system = system
         self.thinking = thinking
         self.thinking_budget = thinking_budget
         self.sampling = sampling

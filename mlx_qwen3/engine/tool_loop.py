@@ -11,6 +11,7 @@ from typing import Any
 
 from mlx_qwen3.events import Done, Event, Stats, ToolCall, ToolResult
 from mlx_qwen3.parsing import CollectedOutput
+from mlx_qwen3.tokenizer.messages import without_surrogates
 from mlx_qwen3.tools.approval import ApprovalRequest, Decision
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
 
@@ -117,4 +118,7 @@ def assistant_message(output: CollectedOutput) -> Message:
 
 def result_messages(results: Sequence[ToolResult]) -> list[Message]:
     """The messages of tool results, as the chat template takes them."""
-    return [{"role": "tool", "name": result.name, "content": result.text} for result in results]
+    return [
+        {"role": "tool", "name": result.name, "content": without_surrogates(result.text)}
+        for result in results
+    ]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from scripted import write_byte_tokenizer
@@ -20,6 +21,7 @@ from tiny_checkpoints import DENSE, write_checkpoint
 
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.cache.prompt_cache import common_prefix
+from mlx_qwen3.errors import EngineError
 from mlx_qwen3.events import AnswerDelta, Done, Event, PromptProgress, ThinkingDelta
 
 GREEDY = {"temperature": 0, "max_tokens": 12}
@@ -197,3 +199,94 @@ def test_a_process_ends_whatever_is_being_computed(code: str) -> None:
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_engines_that_collect_each_others_turns_do_not_wait_for_each_other() -> None:
+    first, second = Engine("demo"), Engine("demo")
+    options = {"sampling": {"max_tokens": 500}}
+    turns = [engine.session(**options).send("hi") for engine in (first, second)]
+    for turn in turns:
+        next(turn)
+    gate = threading.Barrier(2)
+
+    def close(turn: Iterator[Event]) -> None:
+        gate.wait(SECONDS)
+        turn.close()  # type: ignore[attr-defined]  # a generator
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [
+            pool.submit(first.call, lambda: close(turns[1])),
+            pool.submit(second.call, lambda: close(turns[0])),
+        ]
+        for call in waiting:
+            call.result(timeout=SECONDS)
+    first.close()
+    second.close()
+
+
+def test_a_fork_has_no_engine(engine: Engine) -> None:
+    code = (
+        "import os\n"
+        "from mlx_qwen3 import Engine\n"
+        "engine = Engine('demo')\n"
+        "if (child := os.fork()) == 0:\n"
+        "    try: engine.session().ask('hi')\n"
+        "    except Exception as error: print(type(error).__name__, error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "engine.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    assert done.stdout == (
+        "EngineError this process was forked after the engine was made; make a new Engine in it\n"
+    )
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise."""
+
+
+def test_a_panic_ends_everything_with_one_error_and_nothing_waits() -> None:
+    engine = Engine("demo")
+    running = engine.session(sampling={"max_tokens": 2000}).send("hi")
+    next(running)
+
+    def panic() -> None:
+        raise Panic("index out of range")
+
+    with pytest.raises(EngineError, match=r"thread died .*index out of range"):
+        engine.call(panic)
+    with pytest.raises(EngineError, match="make a new Engine"):
+        list(running)
+    with pytest.raises(EngineError, match="make a new Engine"):
+        engine.session().ask("hi")
+    engine.close()
+
+
+def test_300_sessions_and_many_cancels_leave_nothing_behind(engine: Engine) -> None:
+    rng = random.Random(3)
+
+    def play(count: int) -> None:
+        for _ in range(count):
+            session = engine.session(sampling=GREEDY)
+            events = session.send("x" * rng.randrange(1, 60))
+            for _ in range(rng.randrange(4)):
+                if next(events, None) is None:
+                    break
+            session.cancel()
+            events.close()  # type: ignore[attr-defined]  # a generator
+
+    play(30)
+    before = threading.active_count()
+    play(300)
+    assert threading.active_count() <= before
+    assert engine.stats().running == engine.stats().waiting == 0
+    assert engine.session(sampling=GREEDY).ask("and now?").stats.generated_tokens > 0
+
+
+def test_half_surrogates_become_replacement_characters(engine: Engine, tmp_path: Path) -> None:
+    session = engine.session(system="a\udcff", sampling=GREEDY)
+    session.ask("b\ud800c")
+    session.save(tmp_path / "saved.json")
+    assert [m["content"] for m in session.messages[:2]] == ["a\ufffd", "b\ufffdc"]
+    assert Session.load(engine, tmp_path / "saved.json").messages == session.messages
