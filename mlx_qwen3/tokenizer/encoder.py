@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as Encoder
 
-from mlx_qwen3.errors import TokenizerError
+from mlx_qwen3.errors import TokenizerError, one_line
 from mlx_qwen3.files import read_json_object
 
 # An added token that is a word, or a few, belongs to the text: a fine-tune taught the model its meaning.
@@ -19,13 +19,27 @@ from mlx_qwen3.files import read_json_object
 _WORDS = re.compile(r"[\w\s'’-]*\w[\w\s'’-]*")
 
 
+# Other parts can make the library panic, which prints a trace and is no Exception.
+_TYPES = re.compile(r'"type"\s*:\s*"([^"]*)"')
+_KNOWN_TYPES = {"BPE", "ByteLevel", "Digits", "NFC", "NFD", "NFKC", "NFKD", "Sequence", "Split"}
+_KNOWN_TYPES |= {"TemplateProcessing"}
+
+
 def load_encoder(file: Path) -> Encoder:
     if not file.is_file():
         raise TokenizerError(f"{file} is missing: download the checkpoint again, with its tokenizer files")
     try:
-        encoder = Encoder.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises no narrower type
-        raise TokenizerError(f"{file} is broken ({error}): download it again") from error
+        text = file.read_text(encoding="utf-8")
+        if unknown := sorted(set(_TYPES.findall(text)) - _KNOWN_TYPES):
+            raise TokenizerError(
+                f"{file} is not a byte-level tokenizer like Qwen3's, it has a part of type "
+                f"{one_line(unknown[0], 40)!r}: use the tokenizer that belongs to the model"
+            )
+        encoder = Encoder.from_str(text)
+    except (KeyboardInterrupt, SystemExit, TokenizerError):
+        raise
+    except BaseException as error:  # the library raises no narrower type, and its panic is no Exception
+        raise TokenizerError(f"{file} is broken ({one_line(error, 100)}): download it again") from error
     if not isinstance(encoder.decoder, decoders.ByteLevel):
         raise TokenizerError(
             f"{file} is not a byte-level tokenizer: use a Qwen3 checkpoint, they all have one"

@@ -154,3 +154,21 @@ class TestTokenizer:
     def test_by_itself_is_loaded(self, folder: Path) -> None:
         (folder / "config.json").unlink()
         assert load_tokenizer(folder)
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}},
+            {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Metaspace\x1b"}]}},
+        ],
+    )
+    def test_with_a_part_that_qwen_has_not_is_refused(
+        self, folder: Path, part: dict, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        raw = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps(raw | part))
+        with pytest.raises(TokenizerError, match="it has a part of type") as error:
+            load_tokenizer(folder)
+        assert str(error.value).isprintable()
+        assert "panicked" not in capfd.readouterr().err

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from typer.testing import CliRunner
 from mlx_qwen3 import load_model, load_tokenizer
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import convert, plan, verify
+from mlx_qwen3.conversion.source import gguf_file
 from mlx_qwen3.conversion.source.gguf_model import published_name
 from mlx_qwen3.errors import (
     CheckpointError,
@@ -273,6 +276,55 @@ class TestRefused:
             file.write_bytes(damaged)
             with contextlib.suppress(Qwen3Error):
                 plan(file)
+
+    @pytest.mark.parametrize(
+        ("fields", "tensors", "rest", "message"),
+        [
+            (1, 0, struct.pack("<IIQ", 9, 0, 5_000_000) + bytes(5_000_000), "5,000,000 values in arrays"),
+            (1, 0, struct.pack("<IIQ", 9, 8, 2**60), "values in arrays"),
+            (2**40, 0, b"", "fields"),
+            (0, 10**6, bytes(10**6), "1,000,000 tensors"),
+            (1, 0, struct.pack("<IQ", 8, 2**40), "it ends within its header"),
+        ],
+        ids=["array", "strings", "fields", "tensors", "string"],
+    )
+    def test_counts_that_no_file_has(self, tmp_path, fields, tensors, rest, message):
+        header = b"GGUF" + struct.pack("<IQQ", 3, tensors, fields) + struct.pack("<Q", 1) + b"a"
+        (tmp_path / "a.gguf").write_bytes(header + rest)
+        self.refuse(tmp_path / "a.gguf", CheckpointError, message)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("qwen3.block_count", 10**6),
+            ("qwen3.block_count", 500),
+            ("qwen3.attention.head_count", 0),
+            ("qwen3.attention.head_count", [1, 2]),
+            ("qwen3.rope.freq_base", math.nan),
+            ("qwen3.attention.layer_norm_rms_epsilon", math.inf),
+            ("general.architecture", ["qwen3"]),
+            ("tokenizer.ggml.tokens", [1, 2, 3]),
+            ("tokenizer.ggml.merges", [1]),
+            ("tokenizer.ggml.pre", ["qwen2"]),
+        ],
+    )
+    def test_values_of_a_wrong_kind_or_size(self, file, monkeypatch, key, value):
+        read = gguf_file.read_header
+
+        def changed(path: Path) -> Any:
+            fields, tensors = read(path)
+            return fields | {key: value}, tensors
+
+        monkeypatch.setattr(gguf_file, "read_header", changed)
+        with pytest.raises(Qwen3Error) as caught:
+            plan(file)
+        assert str(caught.value).isprintable()
+
+    def test_an_end_of_turn_of_a_wrong_kind_is_none(self, file, monkeypatch):
+        read = gguf_file.read_header
+        wrong = {f"tokenizer.ggml.{name}_token_id": ["x"] for name in ("eos", "eot", "bos", "padding")}
+        monkeypatch.setattr(gguf_file, "read_header", lambda path: (read(path)[0] | wrong, read(path)[1]))
+        assert "eos_token_id" not in plan(file).source.raw_config
 
     def test_no_such_file(self, tmp_path):
         self.refuse(tmp_path / "b.gguf", ModelNotFoundError, "no file")

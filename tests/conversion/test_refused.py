@@ -51,6 +51,29 @@ class TestSource:
         os.truncate(source / "model.safetensors", 300_000)
         assert "model.safetensors is damaged or cut off" in refused(source, tmp_path / "out")
 
+    @pytest.mark.parametrize("name", ["notes.txt", "tokenizer.json", "chat_template.jinja", "LICENSE"])
+    def test_a_link_out_of_the_folder(self, source, tmp_path, refused, name):
+        (tmp_path / "secret").write_text("private")
+        (source / name).symlink_to(tmp_path / "secret")
+        assert f"{name} is a link to " in refused(source, tmp_path / "out")
+
+    def test_a_link_inside_the_folder_is_followed(self, source, tmp_path):
+        (source / "terms.txt").write_text("terms")
+        (source / "LICENSE").symlink_to("terms.txt")
+        convert(source, tmp_path / "out", verify=False)
+        assert (tmp_path / "out" / "LICENSE").read_text() == "terms"
+        assert not (tmp_path / "out" / "LICENSE").is_symlink()
+
+    def test_a_link_into_the_hubs_cache_is_followed(self, source, tmp_path):
+        repository = tmp_path / "models--a--b"
+        (repository / "blobs").mkdir(parents=True)
+        (repository / "snapshots").mkdir()
+        source.rename(repository / "snapshots" / "1234")
+        (repository / "blobs" / "ab").write_text("terms")
+        (repository / "snapshots" / "1234" / "LICENSE").symlink_to("../../blobs/ab")
+        convert(repository / "snapshots" / "1234", tmp_path / "out", verify=False)
+        assert (tmp_path / "out" / "LICENSE").read_text() == "terms"
+
     def test_a_wrong_name(self, source, tmp_path, refused):
         tensors = published_tensors(DENSE)
         tensors["model.layers.1.mlp.upproj.weight"] = tensors.pop(UP)
