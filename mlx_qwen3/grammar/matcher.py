@@ -18,7 +18,15 @@ import numpy as np
 
 from mlx_qwen3.errors import SchemaError, one_line
 from mlx_qwen3.grammar.compilable_schema import compilable, find_problem
-from mlx_qwen3.grammar.json_completion import OUTSIDE, ClosingTokens, PackedMask, intersect, json_state
+from mlx_qwen3.grammar.json_completion import (
+    INSIDE,
+    OUTSIDE,
+    ClosingTokens,
+    PackedMask,
+    intersect,
+    json_state,
+)
+from mlx_qwen3.grammar.pattern_examples import string_endings
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.tokenizer import Tokenizer
 
 MAX_LOOKAHEAD = 2000  # tokens
+MAX_PROBED = 24  # tokens of one value at which the way to its end is probed, 30 ms each
 MAX_COMPILED = 32  # compiled grammars kept for later turns
 
 
@@ -90,6 +99,12 @@ class GrammarCompiler:
         )
 
     @cached_property
+    def token_of(self) -> dict[bytes, int]:
+        """The id of each token that is not special, by its bytes."""
+        tokens = enumerate(self.token_bytes)
+        return {text: id_ for id_, text in tokens if text and id_ not in self.special_ids}
+
+    @cached_property
     def closing_tokens(self) -> ClosingTokens:
         """The tokens that close JSON values."""
         return ClosingTokens(self.token_bytes, self.special_ids, self.end_id)
@@ -105,7 +120,7 @@ class GrammarCompiler:
             if len(self._compiled) >= MAX_COMPILED:
                 self._compiled.clear()
             self._compiled[rules] = matcher
-        return Matcher(self, self._compiled[rules].deep_copy())
+        return Matcher(self, self._compiled[rules].deep_copy(), string_endings(rules))
 
 
 class _TokenizerWrapper:
@@ -152,14 +167,22 @@ def _make_compiler(tokenizer: Tokenizer, future: Future[GrammarCompiler]) -> Non
 class Matcher:
     """A position in a grammar. Accept only tokens that `mask` allows."""
 
-    def __init__(self, compiler: GrammarCompiler, matcher: LLMatcher, states: list[int] | None = None):
-        self._compiler, self._matcher = compiler, matcher
+    def __init__(
+        self,
+        compiler: GrammarCompiler,
+        matcher: LLMatcher,
+        string_endings: tuple[bytes, ...] = (),
+        states: list[int] | None = None,
+    ):
+        """string_endings: what may complete a string that must match a pattern."""
+        self._compiler, self._matcher, self._string_endings = compiler, matcher, string_endings
         self._states = states or [OUTSIDE]  # the JSON state after each token
+        self._probes = 0  # tokens of this value at which the way to its end was probed
         self._seen_masks: set[bytes] = set()  # what was allowed so far in the value that is to end
 
     def copy(self) -> Matcher:
         """An independent matcher at the same position."""
-        return Matcher(self._compiler, self._matcher.deep_copy(), [self._states[-1]])
+        return Matcher(self._compiler, self._matcher.deep_copy(), self._string_endings, [self._states[-1]])
 
     def mask(self) -> PackedMask:
         """The tokens that may come next."""
@@ -172,8 +195,26 @@ class Matcher:
         mask, state, closing = self.mask(), self._states[-1], self._compiler.closing_tokens
         if intersect(mask, closing.ending[state]).any():
             self._seen_masks.clear()
+            self._probes = 0
             return closing.soonest(mask, state)
-        return self._towards_end(mask, state)
+        ending = self._towards_string_end(mask) if state == INSIDE else None
+        return self._towards_end(mask, state) if ending is None else ending
+
+    def _towards_string_end(self, mask: PackedMask) -> PackedMask | None:
+        """The token of `mask` that begins the shortest known ending of this string; None if none fits."""
+        token_of = self._compiler.token_of
+        for ending in self._string_endings:
+            ids = [token_of.get(bytes([byte])) for byte in ending + b'"']
+            tokens = [id_ for id_ in ids if id_ is not None]
+            if len(tokens) < len(ids) or self._matcher.validate_tokens(tokens) < len(tokens):
+                continue
+            for length in range(len(ending), 0, -1):
+                token = token_of.get(ending[:length])
+                if token is not None and mask[token // 8] >> token % 8 & 1:
+                    only = np.zeros_like(mask)
+                    only[token // 8] = 1 << token % 8
+                    return only
+        return None
 
     def _towards_end(self, mask: PackedMask, state: int) -> PackedMask:
         """The tokens of `mask` that lead towards an end of a value that may not end here.
@@ -183,7 +224,10 @@ class Matcher:
         an address.
         """
         closing = self._compiler.closing_tokens
+        if self._probes >= MAX_PROBED:
+            return closing.soonest(mask, state)
         self._seen_masks.add(mask.tobytes())
+        self._probes += 1
         before_end, before_new = np.zeros_like(mask), np.zeros_like(mask)
         for token in token_ids(intersect(mask, closing.probes[state])):
             ahead = self._matcher.deep_copy()

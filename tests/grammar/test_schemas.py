@@ -12,7 +12,7 @@ import mlx_qwen3
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.grammar import AnswerSchema
-from mlx_qwen3.grammar.matcher import compiler_for
+from mlx_qwen3.grammar.matcher import MAX_PROBED, compiler_for, lowest_token_id
 from mlx_qwen3.grammar.rules import answer_rules
 from mlx_qwen3.tokenizer import Tokenizer
 
@@ -154,3 +154,35 @@ def test_a_refusal_names_the_place_and_no_option_of_a_library(schema: Any, place
     assert "\n" not in message
     for option in ("coerce_one_of", "Enable", "x-guidance", "%json"):
         assert option not in message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("^[a-z]+/[a-z]+/[a-z]+$", '"ab/c'),
+        ("^.*foo.*bar$", '"a foo, then ba'),
+        ("[0-9]{3}$", '"room 4'),
+        (r"^\p{Lu}\p{Ll}+ \p{Lu}\p{Ll}+$", '"Ada'),
+        ('^é+"ü$', '"é'),
+        ("^(ja|nein), [A-Z]{2}-[0-9]{2,}!$", '"nein'),
+    ],
+)
+def test_a_pattern_is_led_to_its_end_quickly(pattern: str, text: str, tokenizer: Tokenizer) -> None:
+    matcher = compiler_for(tokenizer).result().matcher(answer_rules({"type": "string", "pattern": pattern}))
+    for token in tokenizer.encode(text):
+        matcher.accept(token)
+    assert 0 < matcher.tokens_to_end() <= 14
+    assert matcher._probes == 0
+
+
+def test_the_search_for_an_end_is_bounded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern that Python cannot read gives no example; a long string needs no probes to get long."""
+    compiler = compiler_for(tokenizer).result()
+    matcher = compiler.matcher(answer_rules({"type": "string", "minLength": 200}))
+    assert matcher.tokens_to_end() >= 200
+    monkeypatch.setattr("mlx_qwen3.grammar.matcher.string_endings", lambda rules: ())
+    matcher = compiler.matcher(answer_rules({"type": "string", "pattern": "^.*foo.*bar$"}))
+    ahead = matcher.copy()
+    for _ in range(100):
+        ahead.accept(lowest_token_id(ahead.closing_mask()))
+    assert ahead._probes <= MAX_PROBED
