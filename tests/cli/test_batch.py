@@ -77,6 +77,7 @@ def test_lines_end_where_json_says_so() -> None:
     text = '{"prompt": "a\u2028b\x85c", "id": "\\ud800"}\r\n{"prompt": "d"}\r\n'
     requests = read_requests(text, "p.jsonl")
     assert [request.prompt for request in requests] == ["a\u2028b\x85c", "d"]
+    assert [request.prompt for request in read_requests("\ufeff" + text, "a file")] == ["a\u2028b\x85c", "d"]
     line = result_line(requests[0], BatchResult(0, None, text="\u2028"))
     assert json.loads(line.encode())["text"] == "\u2028"
 
