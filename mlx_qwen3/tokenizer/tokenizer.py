@@ -128,7 +128,7 @@ class Tokenizer:
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = True,
-        add_generation_prompt: bool | None = None,
+        add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         *,
         tokenize: Literal[True] = True,
@@ -141,7 +141,7 @@ class Tokenizer:
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = True,
-        add_generation_prompt: bool | None = None,
+        add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         *,
         tokenize: bool = True,
@@ -153,7 +153,7 @@ class Tokenizer:
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = True,
-        add_generation_prompt: bool | None = None,
+        add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         *,
         tokenize: bool = True,
@@ -168,8 +168,7 @@ class Tokenizer:
             messages: Dicts with `role` and `content`, see `mlx_qwen3.tokenizer.messages`.
             tools: JSON schemas of the tools offered.
             enable_thinking: Let a hybrid model think. Other models ignore it.
-            add_generation_prompt: End with the header of the assistant's next message. None: unless the
-                last message is the assistant's, as in a conversation to train on.
+            add_generation_prompt: End with the header of the assistant's next message.
             continue_final_message: End inside the last message, which must be the assistant's, so that
                 the model continues it. There is no generation prompt then.
             tokenize: Return ids. False returns the text of the prompt, special tokens as their spelling.
@@ -183,9 +182,7 @@ class Tokenizer:
             TemplateError: There is no template, or it does not parse, fails, reaches outside its sandbox
                 or does not end.
         """
-        has_header = add_generation_prompt is not False and not continue_final_message
-        if has_header and add_generation_prompt is None and isinstance(messages, list | tuple) and messages:
-            has_header = not isinstance(messages[-1], Mapping) or messages[-1].get("role") != "assistant"
+        has_header = add_generation_prompt and not continue_final_message
         pieces = self.template.render(messages, tools, enable_thinking, has_header)
         if continue_final_message:
             if messages[-1]["role"] != "assistant":

@@ -335,7 +335,7 @@ def test_a_prompt_takes_the_options_of_transformers(tokenizer: Tokenizer) -> Non
     assert text == tokenizer.decode(ids)
     options = {"input_ids": ids, "attention_mask": [1] * len(ids)}
     assert tokenizer.apply_chat_template([user], return_dict=True) == options
-    whole = tokenizer.apply_chat_template([user, answer], return_dict=False)
+    whole = tokenizer.apply_chat_template([user, answer], add_generation_prompt=False, return_dict=False)
     assert whole == tokenizer.apply_chat_template([user, answer], add_generation_prompt=False)
     assert whole != tokenizer.apply_chat_template([user, answer], add_generation_prompt=True)
     with pytest.raises(MessageError):
