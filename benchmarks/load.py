@@ -4,10 +4,10 @@
     python -m benchmarks.load --shape 0.6b --layers 4 --prompt 16 --tokens 16 --long 256
 
 Each size is a number of clients. They arrive all at once, or spread over `--spread` seconds. Ours are threads
-with a completion each on one Engine; BatchGenerator is run by one loop, which inserts each prompt when its time
-has come. Then a prompt of `--long` tokens arrives while one client is decoding: its time to the first token, and
-the worst gap between two tokens of the client. Greedy. A run is a fresh process for each engine, which alternate.
-The table has medians.
+with a completion each on one Engine; BatchGenerator is run by one loop, which inserts each prompt when its
+time has come. Then a prompt of `--long` tokens arrives while one client is decoding: its time to the first
+token, and the worst gap between two tokens of the client. Greedy. A run is a fresh process for each engine,
+which alternate. The table has medians.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -121,9 +122,9 @@ def measure(serve: Serve, options: argparse.Namespace) -> dict[str, dict[str, fl
     first = serve([(prompt(options.prompt), ALONE_TOKENS, 0.0)])[0][-1]
     writer = (prompt(options.prompt), options.tokens * 4, 0.0)
     times = serve([writer, (prompt(options.long), 2, first)])
-    gaps = [b - a for a, b in zip(times[0], times[0][1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times[0])]
     alone = serve([writer])[0]
-    plain = median(b - a for a, b in zip(alone, alone[1:], strict=False))
+    plain = median(b - a for a, b in pairwise(alone))
     results[f"a prompt of {options.long}"] = {
         "ttft": times[1][0] - first,
         "worst_gap": max(gaps),
@@ -164,7 +165,7 @@ def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
         own = [result[name] for result in figures.values()]
         if "worst_gap" in own[0]:
             cells = [
-                f"TTFT {each['ttft']:.2f} s, worst gap {each['worst_gap']:.3f} s (usual {each['usual_gap']:.3f})"
+                f"TTFT {each['ttft']:.2f} s, gap {each['worst_gap']:.3f} s (usual {each['usual_gap']:.3f})"
                 for each in own
             ]
             ratio = own[-1]["worst_gap"] / own[0]["worst_gap"]
