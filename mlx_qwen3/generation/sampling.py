@@ -23,7 +23,7 @@ import numpy as np
 
 from mlx_qwen3.backend.device import compiled_on_gpu
 from mlx_qwen3.generation.filters import draw
-from mlx_qwen3.generation.params import MAX_TOKENS, SamplingParams
+from mlx_qwen3.generation.params import SamplingParams
 
 NOTHING = mx.array([], mx.uint32)  # data, not an operation, so any thread may use it
 """No draft."""
@@ -200,12 +200,19 @@ def draw_rows(logits: mx.array, keys: Sequence[tuple[int, int]], params: Samplin
     return _drawing(params)(logits, mx.array(np.array(keys, np.uint32)))
 
 
+# What does not concern drawing a token from logits. Every other parameter does.
+BESIDE_DRAWING = (
+    *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "min_tokens"),
+    *("max_tokens", "seed", "stop", "logprobs", "top_logprobs"),
+)
+
+
 def draw_params(params: SamplingParams) -> SamplingParams:
     """What of `params` concerns drawing: equal for sequences whose tokens can be drawn together."""
-    drawing = {name: getattr(params, name) for name in ("temperature", "top_p", "top_k", "min_p")}
     if params.temperature == 0:
         return SamplingParams(temperature=0)
-    return replace(SamplingParams(max_tokens=MAX_TOKENS), **drawing)
+    default = SamplingParams()
+    return replace(params, **{name: getattr(default, name) for name in BESIDE_DRAWING})
 
 
 @lru_cache(maxsize=64)

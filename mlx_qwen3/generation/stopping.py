@@ -1,4 +1,4 @@
-"""Stop conditions: EOS, cancellation, the token limit, a repetition loop."""
+"""Stop conditions: EOS, the token limit, a repetition loop."""
 
 from __future__ import annotations
 
