@@ -53,8 +53,11 @@ class SequenceCaches:
 
     def split(self, *arrays: mx.array) -> Iterator[tuple[Cache, tuple[mx.array, ...]]]:
         """Each sequence's cache, and its own rows of arrays (T, H, 1, D) as (1, H, L, D)."""
-        for cache, part in zip(self.caches, self.parts, strict=True):
-            yield cache, tuple(array[part].transpose(2, 1, 0, 3) for array in arrays)
+        for cache, part, length in zip(self.caches, self.parts, self.lengths, strict=True):
+            own = [array[part] for array in arrays]
+            if length > 1:  # one token needs no other shape
+                own = [array.transpose(2, 1, 0, 3) for array in own]
+            yield cache, tuple(own)
 
 
 def batched_layers(sequences: Sequence[Sequence[Cache]], lengths: Sequence[int]) -> list[Any]:

@@ -84,7 +84,7 @@ def attend_cached(
         for (sequence_cache, (q, k, v)), sequence_mask in zip(sequences, mask, strict=True):
             rows = sequence_cache.update_and_fetch(k, v)  # (1, H_kv, S + L, D), or quantized
             output = attend(q, *rows, scale, sequence_mask)  # (1, H, L, D)
-            outputs.append(output.transpose(2, 1, 0, 3))  # (L, H, 1, D)
+            outputs.append(output if output.shape[2] == 1 else output.transpose(2, 1, 0, 3))  # (L, H, 1, D)
         return mx.concatenate(outputs)  # (T, H, 1, D), where T is all new tokens
     if cache is None:
         return attend(queries, keys, values, scale, mask)
