@@ -193,8 +193,9 @@ def plot(figures: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     for place, (engine, result) in enumerate(figures.items()):
         right.bar(place - 0.2, 1000 * result[long]["usual_gap"], 0.4, color="tab:gray")
         right.bar(place + 0.2, 1000 * result[long]["worst_gap"], 0.4, color=f"C{place}")
-        right.annotate(engine, (place, 0), ha="center", va="bottom", fontsize=8)
+        right.annotate(engine, (place, 1.05), ha="center", va="bottom", fontsize=8)
     right.set(ylabel="ms between two tokens", title=f"usual gap, and the worst while {long} tokens arrives")
+    right.set_yscale("log")
     right.set_xticks([])
     right.title.set_fontsize(9)
     figure.tight_layout()
