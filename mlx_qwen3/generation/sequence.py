@@ -69,7 +69,6 @@ class Sequence:
         self.total_to_prefill = 0
         self.is_prefilling = True
         self.keeps_undo = 0
-        self.drafter_ready = False
         self._forced: list[int] | None = None
 
     # What subclasses say
