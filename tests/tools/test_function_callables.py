@@ -143,7 +143,11 @@ def test_attributes_of_a_function_stay_its_own():
     assert made.parameters["properties"] == {"a": {"type": "integer"}}
 
 
-@pytest.mark.parametrize("value", [5, "text", functools.partial(lambda a: a), dict.get, len], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [5, "text", functools.partial(lambda a: a), dict.get, len],
+    ids=["number", "text", "partial", "method", "builtin"],
+)
 def test_what_has_no_types_is_one_clear_line(value):
     with pytest.raises(ToolError) as caught:
         tool(value)
