@@ -55,7 +55,7 @@ def load_model(path_or_hub_id: str | Path, context: int | None = None) -> Model:
         CheckpointError: A file or a tensor is missing or wrong; the message names it.
         InsufficientMemoryError: The model does not fit with this context. No weight was read.
     """
-    return load(resolve(path_or_hub_id), context, name=str(path_or_hub_id)).model
+    return load(resolve(path_or_hub_id), context, name=str(path_or_hub_id), needs_head=True).model
 
 
 def load(
@@ -64,6 +64,7 @@ def load(
     cache_config: CacheConfig | None = None,
     name: str | None = None,
     beside: MemoryPlan | None = None,
+    needs_head: bool = False,
 ) -> LoadedModel:
     """Load a model as `load_model` does, together with its memory plan.
 
@@ -73,11 +74,13 @@ def load(
         cache_config: The KV cache of its conversations, for the plan.
         name: What the user calls the model, for messages.
         beside: The plan of another model that has the same conversations; this one gets its headroom.
+        needs_head: Refuse an embedding model that has no output head.
     """
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
-    config = config_with_own_head(config, stored)
+    own = config_with_own_head(config, stored)
+    config = config if needs_head and not own.has_output_head else own
     model = build_model(config, stored)
     validate(folder, model, stored)
     request = _request(name or folder.name, model, stored, context, cache_config or CacheConfig())
@@ -123,5 +126,6 @@ def _load_weights(model: Model, files: list[Path]) -> None:
         for layer in model.layers:
             mx.eval(layer.parameters())
         mx.eval(model.parameters())
+        mx.clear_cache()  # of experts before they were stacked
     except RuntimeError as error:
         raise CheckpointError(f"{files[0].parent} could not be read: {error}") from error

@@ -9,8 +9,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.model.activation import swiglu
-from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.model.config import MODE_DEFAULTS, ModelConfig
 from mlx_qwen3.model.fused_projections import FusedProjections
+from mlx_qwen3.model.lora_experts import LoRAExperts
 
 Activation = Callable[[mx.array, mx.array], mx.array]
 
@@ -52,13 +53,15 @@ class SparseMoeBlock(nn.Module):
 
     def route(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
         """tokens (N, hidden) -> the chosen experts (N, K) and their weights (N, K)."""
-        # Softmax over all experts in fp32, as in training: bf16 would change which experts win.
-        probabilities = mx.softmax(self.gate(tokens).astype(mx.float32), axis=-1)  # (N, experts)
+        logits = self.gate(tokens)  # (N, experts)
+        # Softmax keeps the order, so the best can be picked before it.
         k = self.num_experts_per_tok
-        experts = mx.stop_gradient(mx.argpartition(-probabilities, kth=k - 1, axis=-1)[..., :k])
-        weights = mx.take_along_axis(probabilities, experts, axis=-1)
+        experts = mx.stop_gradient(mx.argpartition(logits, kth=-k, axis=-1)[..., -k:])
+        # Softmax in fp32, as in training (`precise`), over the chosen alone where their weights sum to 1.
         if self.norm_topk_prob:
-            weights = weights / weights.sum(axis=-1, keepdims=True)
+            weights = mx.softmax(mx.take_along_axis(logits, experts, axis=-1), axis=-1, precise=True)
+        else:
+            weights = mx.take_along_axis(mx.softmax(logits, axis=-1, precise=True), experts, axis=-1)
         return experts, weights.astype(tokens.dtype)
 
 
@@ -69,6 +72,8 @@ class SwitchMLP(FusedProjections):
     activation: Activation = staticmethod(swiglu)
     # From this many (token, expert) pairs on, pairs are sorted so that each expert is read once.
     sort_from = 64
+    # Whether the products of a few pairs read a token's row once for all its experts, in place of copies.
+    shares_rows = False
 
     def __init__(self, hidden_size: int, intermediate_size: int, num_experts: int):
         super().__init__()
@@ -79,14 +84,18 @@ class SwitchMLP(FusedProjections):
     def __call__(self, tokens: mx.array, experts: mx.array) -> mx.array:
         """Each token through each of its experts: tokens (N, hidden), experts (N, K) -> (N, K, hidden)."""
         N, K = experts.shape
-        experts = experts.flatten()  # (N * K,)
-        is_sorted = experts.size >= self.sort_from
-        order = mx.argsort(experts) if is_sorted else mx.arange(N * K)
-        x, experts = tokens[order // K][:, None, :], experts[order]  # (N * K, 1, hidden), (N * K,)
+        order: mx.array | None = None
+        if experts.size >= self.sort_from:
+            order = mx.argsort(experts.flatten())
+            x, experts = tokens[order // K][:, None, :], experts.flatten()[order]  # (N * K, 1, hidden)
+        elif self.shares_rows:
+            x = tokens[:, None, None, :]  # (N, 1, 1, hidden), read by K experts each
+        else:
+            x, experts = mx.repeat(tokens, K, axis=0)[:, None, :], experts.flatten()
 
-        gate, up = self.project(x, experts, is_sorted)  # (N * K, 1, intermediate) each
-        y = self.down_proj(self.activation(gate, up), experts, is_sorted).squeeze(1)  # (N * K, hidden)
-        if is_sorted:
+        gate, up = self.project(x, experts, order is not None)
+        y = self.down_proj(self.activation(gate, up), experts, order is not None).squeeze(-2)
+        if order is not None:
             y = y[mx.argsort(order)]
         return y.reshape(N, K, -1)
 
@@ -99,10 +108,10 @@ class SwitchLinear(nn.Module):
         scale = input_dims**-0.5
         self.weight = mx.random.uniform(-scale, scale, (num_experts, output_dims, input_dims))
 
-    def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
-        """x (M, 1, in), experts (M,) -> (M, 1, out)."""
+    def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool = False) -> mx.array:
+        """x (M, 1, in), experts (M,) -> (M, 1, out); or x (N, 1, 1, in), experts (N, K) -> (N, K, 1, out)."""
         weight = self.weight.swapaxes(-1, -2)  # (experts, in, out)
-        return mx.gather_mm(x, weight, rhs_indices=experts, sorted_indices=is_sorted)
+        return mx.gather_mm(x, weight, rhs_indices=experts, sorted_indices=sorted_indices)
 
     def to_quantized(
         self,
@@ -112,12 +121,33 @@ class SwitchLinear(nn.Module):
         **_: Any,  # `quantize_input`, which experts do not support
     ) -> QuantizedSwitchLinear:
         """The same experts with quantized matrices; called by `nn.quantize`."""
-        quantized = QuantizedSwitchLinear(group_size or 64, bits or 4, mode)
-        quantized.weight, quantized.scales, *biases = mx.quantize(
-            self.weight, group_size=group_size, bits=bits, mode=mode
-        )
+        default_bits, default_group_size = MODE_DEFAULTS[mode]
+        quantized = QuantizedSwitchLinear(group_size or default_group_size, bits or default_bits, mode)
+        quantized.weight, quantized.scales, *biases = mx.quantize(self.weight, **quantized.quantization)
         quantized.biases = biases[0] if biases else None
         return quantized
+
+    def to_lora(self, r: int = 8, dropout: float = 0.0, scale: float = 20.0) -> LoRAExperts:
+        """The same experts with a low-rank update to train; called by mlx-lm."""
+        return LoRAExperts(self, r, dropout, scale)
+
+    def updated(self, update: mx.array, dequantize: bool = False) -> SwitchLinear:  # noqa: ARG002
+        """Experts with `update` (experts, out, in) added to their matrices."""
+        result = SwitchLinear(self.input_dims, self.output_dims, self.num_experts)
+        result.weight = self.weight + update.astype(self.weight.dtype)
+        return result
+
+    @property
+    def num_experts(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def output_dims(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def input_dims(self) -> int:
+        return self.weight.shape[2]
 
 
 class QuantizedSwitchLinear(nn.Module):
@@ -134,8 +164,8 @@ class QuantizedSwitchLinear(nn.Module):
         self.mode = mode
         self.freeze()
 
-    def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
-        """x (M, 1, in), experts (M,) -> (M, 1, out)."""
+    def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool = False) -> mx.array:
+        """As SwitchLinear."""
         return mx.gather_qmm(
             x,
             self.weight,
@@ -143,11 +173,37 @@ class QuantizedSwitchLinear(nn.Module):
             self.biases,
             rhs_indices=experts,
             transpose=True,
-            group_size=self.group_size,
-            bits=self.bits,
-            mode=self.mode,
-            sorted_indices=is_sorted,
+            sorted_indices=sorted_indices,
+            **self.quantization,
         )
+
+    @property
+    def quantization(self) -> dict[str, Any]:
+        """Keyword arguments of `mx.quantize` and its relatives."""
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+    def to_lora(self, r: int = 8, dropout: float = 0.0, scale: float = 20.0) -> LoRAExperts:
+        """The same experts with a low-rank update to train; called by mlx-lm."""
+        return LoRAExperts(self, r, dropout, scale)
+
+    def updated(self, update: mx.array, dequantize: bool = False) -> SwitchLinear | QuantizedSwitchLinear:
+        """Experts with `update` (experts, out, in) added to their matrices, quantized again by default."""
+        result = SwitchLinear(self.input_dims, self.output_dims, self.num_experts)
+        weight = mx.dequantize(self.weight, self.scales, self.biases, **self.quantization)
+        result.weight = weight + update.astype(weight.dtype)
+        return result if dequantize else result.to_quantized(**self.quantization)
+
+    @property
+    def num_experts(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def output_dims(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def input_dims(self) -> int:
+        return self.weight.shape[2] * 32 // self.bits
 
 
 def make_mlp(config: ModelConfig, layer_index: int) -> MLP | SparseMoeBlock:

@@ -88,8 +88,11 @@ def compile_for_gpu(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FusedProjections):
             module.fuse()
+            mx.clear_cache()  # the parts are freed, and too small for the next matrix: MLX would keep them
         if isinstance(module, MLP | SwitchMLP):
             module.activation = compiled_swiglu
+        if isinstance(module, SwitchMLP):
+            module.shares_rows = True
     if isinstance(model, Model):
         model.use_step(CompiledStep)
 
@@ -115,7 +118,7 @@ def _gains_from_dense(module: nn.Module, model: nn.Module) -> bool:
     copy is eight times as large for a seventh of the time.
     """
     if isinstance(module, nn.Embedding | nn.QuantizedEmbedding):
-        return "lm_head" not in model
+        return "lm_head" not in model and model.args.has_output_head
     return not isinstance(module, QuantizedSwitchLinear)
 
 

@@ -70,10 +70,13 @@ def test_protocol_of_mlx_lm(tiny_model: Model, tiny_raw: Raw) -> None:
     assert all(isinstance(layer, KVCache) for layer in tiny_model.make_cache())
 
 
-@pytest.mark.parametrize("rows", [5, 200], ids=["gathered", "sorted"])
-def test_experts_equal_a_loop_over_tokens(rows: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "shares_rows"), [(5, False), (5, True), (200, False)], ids=["gathered", "shared rows", "sorted"]
+)
+def test_experts_equal_a_loop_over_tokens(rows: int, shares_rows: bool) -> None:
     mx.random.seed(3)
     block = SparseMoeBlock(ModelConfig.from_dict(MOE))
+    block.switch_mlp.shares_rows = shares_rows
     assert (rows * block.num_experts_per_tok >= SwitchMLP.sort_from) == (rows == 200)
     x = mx.random.normal((1, rows, 64))
     mixed = np.array(block(x))[0]
