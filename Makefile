@@ -13,8 +13,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 chat: $(VENV)/.installed
 	@$(BIN)/python chat.py --model demo $(ARGS)
 
+# A process for each core, at most four: more would not fit the memory of a small machine.
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
