@@ -1,4 +1,4 @@
-"""Tells a trained output head in a checkpoint that says its head is tied from a copy of the embedding."""
+"""Tells which output head a checkpoint has: its own, the embedding, or (of an embedding model) none."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ def config_with_own_head(config: ModelConfig, stored: Mapping[str, StoredTensor]
     """`config`, untied if the stored output head is not the embedding, as transformers does it.
 
     Fine-tunes that trained both keep `tie_word_embeddings: true`. Reads both tensors until they differ.
-    Raises CheckpointError if they cannot be read.
+    Without an output head of its own that the config asks for, a model can still make embeddings.
+    Raises CheckpointError if the tensors cannot be read.
     """
+    if config.has_own_head and not any(name.startswith(HEAD) for name in stored):
+        return replace(config, has_output_head=False)
     head = {name: tensor for name, tensor in stored.items() if name.startswith(HEAD)}
     if not config.tie_word_embeddings or f"{HEAD}weight" not in head:
         return config

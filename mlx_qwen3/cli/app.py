@@ -18,6 +18,8 @@ from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.models import models
 from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_line
+from mlx_qwen3.cli.retrieval.embed import embed
+from mlx_qwen3.cli.retrieval.rerank import rerank
 from mlx_qwen3.cli.verify import verify
 from mlx_qwen3.errors import Qwen3Error
 
@@ -60,8 +62,10 @@ app = typer.Typer(
 app.command("bench")(bench)
 app.command("chat")(chat)
 app.command("convert")(convert)
+app.command("embed")(embed)
 app.command("generate")(generate)
 app.command("models")(models)
+app.command("rerank")(rerank)
 app.command("verify")(verify)
 
 

@@ -176,6 +176,10 @@ class EngineCore:
     def submit(self, sequence: Sequence) -> None:
         """Have the scheduler run `sequence`. From any thread."""
         self._refuse_if_unusable()
+        if not self.config.has_output_head:
+            raise EngineError(
+                f"{self.name} has no output head, as embedding models do, so it writes no text; it can embed"
+            )
         self._inbox.put(lambda: self.scheduler.add(sequence))
         if self._death is not None:  # it died meanwhile, and nothing looks into the inbox any more
             self._fail_inbox()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.checkpoint import OnDownload
 from mlx_qwen3.engine.batch import BatchOptions, BatchRun, Prompt
@@ -20,6 +20,10 @@ from mlx_qwen3.generation.params import SamplingParams
 from mlx_qwen3.grammar import AnswerSchema
 from mlx_qwen3.tools.base import Tool
 from mlx_qwen3.tools.toolbox import Approve, ToolBox
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Engine(EngineCore):
@@ -169,6 +173,51 @@ class Engine(EngineCore):
             sampling, thinking, thinking_budget, control_tokens, batch_size, AnswerSchema.of_any(schema)
         )
         return BatchRun(self, prompts, options)
+
+    def embed(
+        self, texts: Iterable[str], instruction: str | None = None, dimensions: int | None = None
+    ) -> NDArray[np.float32]:
+        """The embeddings of texts, with a model such as Qwen3-Embedding.
+
+        An embedding is the hidden state of the text's end, of length 1: the product of two is their cosine.
+        A text's embedding does not depend on the others.
+
+        Args:
+            texts: The texts. Spellings of special tokens are text.
+            instruction: What is searched for, in one sentence. For queries; documents have none.
+            dimensions: Keep the first so many numbers of each; None keeps all.
+
+        Returns:
+            Shape (texts, dimensions).
+
+        Raises:
+            MessageError: An argument is not text.
+            PromptTooLongError: A text is longer than the model's context.
+            EngineError: `dimensions` is out of range, or the engine is closed.
+        """
+        from mlx_qwen3.engine import embedding
+
+        return embedding.embed(self, texts, instruction, dimensions)
+
+    def rerank(self, query: str, documents: Iterable[str], instruction: str | None = None) -> list[float]:
+        """How well each document answers a query, with a model such as Qwen3-Reranker.
+
+        Args:
+            query: What is searched for.
+            documents: The texts to score. Spellings of special tokens are text.
+            instruction: What makes a document relevant; None is Qwen's sentence about web searches.
+
+        Returns:
+            A score from 0 to 1 for each document, in their order: the probability of "yes" against "no".
+
+        Raises:
+            MessageError: An argument is not text.
+            PromptTooLongError: A document is longer than the model's context.
+            EngineError: The model has no output head, or the engine is closed.
+        """
+        from mlx_qwen3.engine import embedding
+
+        return embedding.rerank(self, query, documents, instruction)
 
     def __enter__(self) -> Engine:
         return self

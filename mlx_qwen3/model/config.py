@@ -177,6 +177,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
     tie_word_embeddings: bool = False
+    has_output_head: bool = True  # False for an embedding model that is published without one
     # Mixture of experts; num_experts is 0 for a dense model.
     num_experts: int = 0
     num_experts_per_tok: int = 0
@@ -242,6 +243,11 @@ class ModelConfig:
         return (index + 1) % self.decoder_sparse_step == 0
 
     @property
+    def has_own_head(self) -> bool:
+        """Whether there is an output head beside the embedding."""
+        return self.has_output_head and not self.tie_word_embeddings
+
+    @property
     def context_length(self) -> int:
         """The most tokens of prompt and answer together."""
         if self.rope_scaling is None:
@@ -266,7 +272,7 @@ class ModelConfig:
         sparse_layers = sum(self.is_sparse_layer(i) for i in range(self.num_hidden_layers))
         layers = self.num_hidden_layers * (attention + 2 * hidden)
         layers += sparse_layers * sparse + (self.num_hidden_layers - sparse_layers) * dense
-        embeddings = self.vocab_size * hidden * (1 if self.tie_word_embeddings else 2)
+        embeddings = self.vocab_size * hidden * (2 if self.has_own_head else 1)
         return layers + embeddings + hidden
 
     def _check(self) -> None:

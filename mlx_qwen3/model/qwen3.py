@@ -89,10 +89,15 @@ class Model(nn.Module):
         self.args = config
         self.model_type = config.model_type
         self.model = Qwen3Model(config)
-        if not config.tie_word_embeddings:
+        if config.has_own_head:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def __call__(self, inputs: mx.array, cache: Sequence[Cache] | None = None) -> mx.array:
+    def __call__(
+        self,
+        inputs: mx.array,
+        cache: Sequence[Cache] | None = None,
+        input_embeddings: mx.array | None = None,
+    ) -> mx.array:
         """Compute the logits of the token after each of `inputs`.
 
         Args:
@@ -115,8 +120,11 @@ class Model(nn.Module):
 
     @property
     def output_head(self) -> Callable[[mx.array], mx.array]:
-        """Hidden states (B, L, hidden) -> logits (B, L, V)."""
-        return self.model.embed_tokens.as_linear if self.args.tie_word_embeddings else self.lm_head
+        """Hidden states (B, L, hidden) -> logits (B, L, V).
+
+        An embedding model has none. Its embedding stands in, to compare two forms of the model.
+        """
+        return self.lm_head if self.args.has_own_head else self.model.embed_tokens.as_linear
 
     def use_step(self, make_step: Callable[[Model], DecodeStep]) -> None:
         """Decode with `make_step(self)` from now on, until a module or weight is replaced."""

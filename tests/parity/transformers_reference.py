@@ -99,3 +99,49 @@ def loaded(folder: Path, ids: np.ndarray) -> np.ndarray:
     """The logits of ids (B, L) of the model that transformers loads from `folder`."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     return _logits(model, ids)
+
+
+@torch.no_grad()
+def embeddings(folder: Path, texts: list[str], instruction: str | None) -> np.ndarray:
+    """Embeddings (N, hidden), as the card of Qwen3-Embedding computes them."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model = transformers.AutoModel.from_pretrained(folder, dtype="float32").eval()
+    if instruction is not None:
+        texts = [f"Instruct: {instruction}\nQuery:{text}" for text in texts]
+    rows = []
+    for start in range(0, len(texts), 16):
+        inputs = tokenizer(texts[start : start + 16], padding=True, return_tensors="pt")
+        last = model(**inputs).last_hidden_state[:, -1]  # padded on the left
+        rows.append(torch.nn.functional.normalize(last, p=2, dim=1).numpy())
+    return np.concatenate(rows)
+
+
+@torch.no_grad()
+def sentence_embeddings(folder: Path, texts: list[str], prompt: str | None, dimensions: int) -> np.ndarray:
+    """The same by sentence-transformers, which reads modules.json."""
+    import sentence_transformers
+
+    model = sentence_transformers.SentenceTransformer(
+        str(folder), truncate_dim=dimensions, device="cpu"
+    ).float()
+    return np.asarray(model.encode(texts, prompt=prompt, normalize_embeddings=True, batch_size=7))
+
+
+@torch.no_grad()
+def scores(folder: Path, query: str, documents: list[str], instruction: str) -> list[float]:
+    """Scores of documents, as the card of Qwen3-Reranker computes them."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    before = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+        'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    after = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    result = []
+    for document in documents:
+        text = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+        parts = [tokenizer.encode(part, add_special_tokens=False) for part in (before, text, after)]
+        logits = model(torch.tensor([parts[0] + parts[1] + parts[2]])).logits[0, -1]
+        answers = logits[[tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes")]]
+        result.append(torch.log_softmax(answers, 0)[1].exp().item())
+    return result

@@ -70,6 +70,7 @@ def open_repository(
     if config.tie_word_embeddings and "lm_head.weight" in stored:  # the two are compared on the disk
         downloads.close()
         return open_folder(download(repository, on_download))
+    config = config_with_own_head(config, stored)
     check_counts(Path(repository), config, stored)
     validate(Path(repository), build_model(config, stored), stored)
     return SourceCheckpoint(

@@ -1,0 +1,1 @@
+"""Commands for searching: `embed` and `rerank`."""
