@@ -13,6 +13,7 @@ import mlx.core as mx
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.layers import CacheLayers, as_layers
 from mlx_qwen3.cache.serialization import load_prompt_cache, read_metadata, save_prompt_cache
 from mlx_qwen3.cache.snapshots import Snapshot, SnapshotBudget
 from mlx_qwen3.cache.window.attention_sinks import Rotation
@@ -20,6 +21,7 @@ from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKV
 from mlx_qwen3.errors import CacheError
 
 FORMAT = "mlx_qwen3 prompt cache 1"
+STRETCH = 512  # tokens compared at once
 # Stands for the token after a prompt's start. No token has this id.
 UNKNOWN_ID = -1
 
@@ -55,11 +57,11 @@ def make_prompt_cache(
     return make_layer_caches(model, CacheConfig(max_size, keep, bits, group_size))
 
 
-def make_layer_caches(model: MakesCache, config: CacheConfig) -> list[Cache]:
+def make_layer_caches(model: MakesCache, config: CacheConfig) -> CacheLayers:
     """Make an empty KV cache for `model`, one per layer. Raises CacheError as `make_prompt_cache`."""
     if config.max_size is None and config.bits is None:
-        return list(model.make_cache())  # mlx-lm's models take no options
-    return list(model.make_cache(**asdict(config)))
+        return as_layers(model.make_cache())  # mlx-lm's models take no options
+    return as_layers(model.make_cache(**asdict(config)))
 
 
 def make_layer_cache(config: CacheConfig, rotation: Rotation) -> KVCache | RotatingKVCache:
@@ -74,7 +76,10 @@ def make_layer_cache(config: CacheConfig, rotation: Rotation) -> KVCache | Rotat
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens `a` and `b` share from the start."""
-    different = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    a, b, start = list(a), list(b), 0
+    while start < min(len(a), len(b)) and a[start : start + STRETCH] == b[start : start + STRETCH]:
+        start += STRETCH  # lists compare a stretch at once
+    different = (i for i, (x, y) in enumerate(zip(a[start:], b[start:], strict=False), start) if x != y)
     return next(different, min(len(a), len(b)))
 
 
@@ -147,7 +152,7 @@ class PromptCache:
     def reusable(self, ids: Sequence[int]) -> int:
         """How many tokens of the prompt `ids` need not be fed to this cache."""
         held = self._common_prefix(ids)
-        if held == len(self.ids) or _are_trimmable(self.layers):
+        if held == len(self.ids) or self.layers.is_trimmable:
             return held
         snapshot = self._snapshot_within(held)
         return len(snapshot.ids) if snapshot else min(held, self._keep)
@@ -155,7 +160,7 @@ class PromptCache:
     def fork(self, ids: Sequence[int]) -> PromptCache:
         """Another cache, in memory of its own, with what the prompt `ids` can reuse of this one."""
         fork = PromptCache(self._model, self.config, snapshots=self._snapshots)
-        fork.layers, fork._snapshot = [layer.copy() for layer in self.layers], self._snapshot
+        fork.layers, fork._snapshot = self.layers.shared_copy(), self._snapshot
         fork.ids, fork._skipped = list(self.ids), list(self._skipped)
         if fork._cut(fork.reusable(ids)) <= self._keep:
             fork._skipped = []
@@ -205,7 +210,7 @@ class PromptCache:
         for layer, empty in zip(layers, cache.layers, strict=True):
             if isinstance(layer, RotatingKVCache) and isinstance(empty, RotatingKVCache):
                 layer.rotation, layer.tokens = empty.rotation, int(metadata["tokens"])
-        cache.layers = list(layers)
+        cache.layers = CacheLayers(layers)
         cache.ids, cache._skipped = json.loads(metadata["ids"]), json.loads(metadata["skipped"])
         return cache
 
@@ -225,13 +230,12 @@ class PromptCache:
             return count
         self._was_cut = True
         self._snapshot = self._snapshot_within(count)
-        if _are_trimmable(self.layers):
-            for layer in self.layers:
-                layer.trim(surplus)
+        if self.layers.is_trimmable:
+            self.layers.trim(surplus)
         elif self._snapshot is not None:
             count, self.layers = len(self._snapshot.ids), _copies(self._snapshot.layers)
         else:
-            count = self._restart() if count >= self._keep > 0 else 0
+            count = self._keep if count >= self._keep > 0 and self.layers.restart() else 0
             if count == 0:
                 self.layers = make_layer_caches(self._model, self.config)
         self.ids = self.ids[:count]
@@ -241,13 +245,6 @@ class PromptCache:
         """The snapshot, if it was taken within the first `count` ids fed."""
         snapshot = self._snapshot
         return snapshot if snapshot is not None and len(snapshot.ids) <= count else None
-
-    def _restart(self) -> int:
-        """Cut windows back to their first tokens; return how many those are, 0 without a window."""
-        windows = [layer for layer in self.layers if isinstance(layer, RotatingKVCache)]
-        for window in windows:
-            window.restart()
-        return self._keep if windows else 0
 
     @property
     def nbytes(self) -> int:
@@ -260,14 +257,8 @@ class PromptCache:
         return 0 if self._snapshot is None else sum(layer.nbytes for layer in self._snapshot.layers)
 
 
-def _are_trimmable(layers: Sequence[Cache]) -> bool:
-    return all(layer.is_trimmable() for layer in layers)
-
-
-def _copies(layers: Sequence[Cache]) -> list[Cache]:
+def _copies(layers: CacheLayers) -> CacheLayers:
     """The same content in memory of its own."""
-    copies = [layer.copy() for layer in layers]
-    for layer in copies:
-        layer.detach()
-    mx.eval([layer.state for layer in copies])
+    copies = layers.shared_copy()
+    copies.detach()
     return copies

@@ -135,6 +135,11 @@ class EngineCore:
         """Whether caches are sliding windows."""
         return self.cache_config.max_size is not None
 
+    @property
+    def failure(self) -> str | None:
+        """Why nothing more can run, in one line; None while the engine works."""
+        return str(self._unusable()) if self._is_closed or self._death is not None else None
+
     def stats(self) -> SchedulerStats:
         """Sequences running and waiting, tokens per second, and bytes of KV caches. From any thread."""
         return self.scheduler.stats()

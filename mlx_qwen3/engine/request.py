@@ -28,6 +28,8 @@ class TurnRequest:
         thinking_budget: The most tokens of thinking; None is no limit.
         schema: The JSON schema that the answer must follow.
         tool_schemas: The tools offered, name -> JSON schema of its parameters.
+        must_call: The model has to call a tool; it does not answer.
+        one_call: The turn ends after its first call.
         is_completion: The output is plain text: no thinking, no calls, no turns.
         priority: Which requests go first.
         asked_at: The `time.perf_counter()` that TTFT counts from.
@@ -38,6 +40,8 @@ class TurnRequest:
     thinking_budget: int | None = None
     schema: Mapping[str, Any] | None = None
     tool_schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    must_call: bool = False
+    one_call: bool = False
     is_completion: bool = False
     priority: Priority = Priority.INTERACTIVE
     asked_at: float = field(default_factory=time.perf_counter)

@@ -60,7 +60,15 @@ class TurnSequence(Sequence):
             self._output = CompletionOutput(tokenizer, request, limit)
         else:
             schema = AnswerSchema(dict(request.schema), json.loads) if request.schema is not None else None
-            grammar = constrain(tokenizer, vocab_size, request.prompt_ids, schema, request.tool_schemas)
+            grammar = constrain(
+                tokenizer,
+                vocab_size,
+                request.prompt_ids,
+                schema,
+                request.tool_schemas,
+                must_call=request.must_call,
+                one_call=request.one_call,
+            )
             self._output = TurnOutput(tokenizer, request, limit, grammar)
         self.sampler = Sampler(request.params, vocab_size, grammar, tokenizer.eos_token_ids)
         mx.reset_peak_memory()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from mlx_qwen3.engine.request import TurnRequest
-from mlx_qwen3.events import AnswerDelta, Event, FinishReason, ThinkingDelta, ThinkingDone
+from mlx_qwen3.events import AnswerDelta, Event, FinishReason, ThinkingDelta, ThinkingDone, ToolCall
 from mlx_qwen3.generation.stopping import StopConditions
 from mlx_qwen3.grammar import TurnGrammar
 from mlx_qwen3.parsing import CollectedOutput, StreamParser
@@ -49,6 +49,7 @@ class TurnOutput:
         )
         self._text = tokenizer.stream()
         self._stops = StopStrings(request.params.stop)
+        self._one_call = request.one_call
         ends = {*tokenizer.eos_token_ids, tokenizer.control_tokens["<|im_start|>"]}
         self._conditions = StopConditions(ends, limit)
         self._grammar = grammar
@@ -84,6 +85,8 @@ class TurnOutput:
         self.finish_reason = reason
         events = [] if reason == "stop" else self._parse(token)
         events = self._cut_at_stop_string(events)
+        if self._one_call and self.finish_reason is None and any(isinstance(e, ToolCall) for e in events):
+            self.finish_reason = "stop"
         if self.finish_reason is not None:
             events += self._finish(events)
         self._collect(events)

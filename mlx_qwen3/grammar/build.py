@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.grammar.answer_schema import AnswerSchema
 from mlx_qwen3.grammar.matcher import is_grammar, is_installed, schema_problem
-from mlx_qwen3.grammar.rules import answer_or_call_rules, answer_rules, call_rules, one_call_rules
+from mlx_qwen3.grammar.rules import (
+    answer_or_call_rules,
+    answer_rules,
+    call_rules,
+    one_call_rules,
+    only_call_rules,
+)
 from mlx_qwen3.grammar.turn_grammar import Phase, TurnGrammar
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import Thinking
@@ -19,6 +26,9 @@ def constrain(
     prompt_ids: Sequence[int],
     answer: AnswerSchema | None,
     tools: Mapping[str, Mapping[str, Any]],
+    *,
+    must_call: bool = False,
+    one_call: bool = False,
 ) -> TurnGrammar | None:
     """The grammar of the turn that follows a prompt.
 
@@ -31,20 +41,45 @@ def constrain(
         prompt_ids: The prompt, which may open or close a think block.
         answer: The schema of the answer; None for a free answer.
         tools: The tools offered, name -> JSON schema of the parameters.
+        must_call: The turn has to call a tool; there is no answer, and `answer` does not matter.
+        one_call: There is at most one call.
 
     Returns:
         The grammar; None if nothing is constrained.
+
+    Raises:
+        SchemaError: `must_call`, and calls cannot be constrained.
     """
     call, tags = _call_rules(tokenizer, tools), _call_tags(tokenizer)
+    if must_call:
+        if not call or not tags:
+            raise SchemaError(_why_no_call(tokenizer, tools))
+        return TurnGrammar(
+            tokenizer,
+            vocab_size,
+            only_call_rules(call, tags, one_call),
+            True,
+            _first_phase(tokenizer, prompt_ids),
+        )
     if answer is None:
         rules = one_call_rules(call) if call else None
     elif call and tags:
-        rules = answer_or_call_rules(answer.schema, call, tags)
+        rules = answer_or_call_rules(answer.schema, call, tags, one_call)
     else:
         rules = answer_rules(answer.schema)
     if rules is None:
         return None
     return TurnGrammar(tokenizer, vocab_size, rules, answer is not None, _first_phase(tokenizer, prompt_ids))
+
+
+def _why_no_call(tokenizer: Tokenizer, tools: Mapping[str, Mapping[str, Any]]) -> str:
+    if not tools:
+        return "there is no tool that the model could have to call"
+    if not is_installed():
+        return "a call can be made to happen only with llguidance: pip install 'mlx-qwen3[grammar]'"
+    if _call_tags(tokenizer) is None or tokenizer.template.tool_format is None:
+        return "this model cannot call tools; its chat template has no place for them"
+    return "the names of the tools cannot become a grammar; use letters, digits, _ and -"
 
 
 def _first_phase(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> Phase:

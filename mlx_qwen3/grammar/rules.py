@@ -15,6 +15,7 @@ from mlx_qwen3.tokenizer.chat_template import ToolFormat
 
 Schema = Mapping[str, Any]
 
+BLANK = r"BLANK: /\n{1,2}/"  # may follow thinking
 # Between the parts of a JSON text: nothing, a space, or a new line indented by up to ten levels of four.
 # It is bounded, because a model could otherwise write spaces without end.
 WHITESPACE = r" |\n[ ]{0,40}"
@@ -25,17 +26,19 @@ def answer_rules(schema: Schema) -> str:
     return "\n".join(["start: BLANK? answer", *_answer(schema)])
 
 
-def answer_or_call_rules(schema: Schema, call: str, tags: tuple[int, int]) -> str:
+def answer_or_call_rules(schema: Schema, call: str, tags: tuple[int, int], one_call: bool = False) -> str:
     """The grammar of an answer for `schema`, or of calls in its place. call: the rules of a call."""
-    opening, _ = tags
-    return "\n".join(
-        [
-            "start: BLANK? (answer | calls)",
-            *_answer(schema),
-            f'calls: <[{opening}]> call ("\\n" <[{opening}]> call)*',
-            call,
-        ]
-    )
+    return "\n".join(["start: BLANK? (answer | calls)", *_answer(schema), _calls(tags[0], one_call), call])
+
+
+def only_call_rules(call: str, tags: tuple[int, int], one_call: bool = False) -> str:
+    """The grammar of calls, and nothing else, after the blank line that may follow thinking."""
+    return "\n".join(["start: BLANK? calls", BLANK, _calls(tags[0], one_call), call])
+
+
+def _calls(opening: int, one_call: bool) -> str:
+    more = "" if one_call else f' ("\\n" <[{opening}]> call)*'
+    return f"calls: <[{opening}]> call{more}"
 
 
 def call_rules(tools: Mapping[str, Schema], tool_format: ToolFormat, tags: tuple[int, int]) -> str:
@@ -58,7 +61,7 @@ def one_call_rules(rules: str) -> str:
 
 
 def _answer(schema: Schema) -> list[str]:
-    return [r"BLANK: /\n{1,2}/", f"answer: {_json(compilable(schema))}"]
+    return [BLANK, f"answer: {_json(compilable(schema))}"]
 
 
 def _json(schema: Schema) -> str:
