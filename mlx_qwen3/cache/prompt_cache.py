@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import mlx.core as mx
-
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
@@ -76,7 +74,9 @@ def make_layer_cache(config: CacheConfig, rotation: Rotation) -> KVCache | Rotat
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens `a` and `b` share from the start."""
-    a, b, start = list(a), list(b), 0
+    if type(a) is not type(b):
+        a, b = list(a), list(b)
+    start = 0
     while start < min(len(a), len(b)) and a[start : start + STRETCH] == b[start : start + STRETCH]:
         start += STRETCH  # lists compare a stretch at once
     different = (i for i, (x, y) in enumerate(zip(a[start:], b[start:], strict=False), start) if x != y)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import weakref
 from typing import NamedTuple, Protocol
 
-from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.layers import CacheLayers
 
 
 class Snapshot(NamedTuple):
     """Copies of all layers, and the ids that had been fed by then."""
 
     ids: list[int]
-    layers: list[Cache]
+    layers: CacheLayers
 
 
 class SnapshotHolder(Protocol):

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.base import roll_back
 from mlx_qwen3.cache.prompt_cache import common_prefix
 from mlx_qwen3.generation.sampling import NOTHING
 from mlx_qwen3.generation.sequence import Sequence
@@ -46,8 +45,7 @@ class Speculation:
         self._preparing = None
         drafter.extend(sequence.pending[0])
         # One row more than a draft: the token before it is part of the same pass.
-        layers = sequence.cache.layers
-        sequence.keeps_undo = min(layer.keep_for_rollback(drafter.pace.longest + 1) for layer in layers) - 1
+        sequence.keeps_undo = sequence.cache.layers.keep_for_rollback(drafter.pace.longest + 1) - 1
         self._sequence = sequence
         self.clock.lap()
         return False
@@ -82,7 +80,7 @@ class Speculation:
     def drop(self, sequence: Sequence, count: int) -> None:
         """Take the latest `count` tokens out of the cache."""
         if count and sequence.cache is not None:
-            roll_back(sequence.cache.layers, count)
+            sequence.cache.layers.roll_back(count)
 
     def extend(self, sequence: Sequence, token: int) -> None:
         """`token` is part of the text of `sequence`."""
@@ -96,8 +94,7 @@ class Speculation:
         if sequence.drafter is not None:
             sequence.drafter.discard()
         if sequence.cache is not None:
-            for layer in sequence.cache.layers:
-                layer.keep_for_rollback(0)
+            sequence.cache.layers.keep_for_rollback(0)
         self.forget(sequence)
 
     def forget(self, sequence: Sequence) -> None:

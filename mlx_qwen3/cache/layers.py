@@ -1,0 +1,59 @@
+"""CacheLayers: the KV caches of a model's layers, which are always changed alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_qwen3.cache.base import Cache, roll_back
+from mlx_qwen3.cache.window.rotating import RotatingKVCache
+
+
+class CacheLayers(list[Cache]):
+    """One cache a layer. What changes them all is a method, so that it can be repeated on other machines."""
+
+    @property
+    def is_trimmable(self) -> bool:
+        """Whether `trim` can remove any number of tokens."""
+        return all(layer.is_trimmable() for layer in self)
+
+    def trim(self, tokens: int) -> None:
+        """Remove the latest `tokens` tokens of caches that are trimmable."""
+        for layer in self:
+            layer.trim(tokens)
+
+    def roll_back(self, tokens: int) -> None:
+        """Remove the latest `tokens` tokens. Raises CacheError if a layer cannot."""
+        roll_back(self, tokens)
+
+    def keep_for_rollback(self, tokens: int) -> int:
+        """From now on, be able to roll back so many tokens; returns how many can be promised."""
+        return min(layer.keep_for_rollback(tokens) for layer in self)
+
+    def restart(self) -> bool:
+        """Cut windows back to their first tokens; False if there is none."""
+        windows = [layer for layer in self if isinstance(layer, RotatingKVCache)]
+        for window in windows:
+            window.restart()
+        return bool(windows)
+
+    def shared_copy(self) -> CacheLayers:
+        """The same content. The two share memory until one of them is written to."""
+        return CacheLayers(layer.copy() for layer in self)
+
+    def detach(self) -> None:
+        """Copy the rows into memory of their own."""
+        for layer in self:
+            layer.detach()
+        mx.eval(self.states())
+
+    def states(self) -> list[Any]:
+        """The content of every layer, to be evaluated."""
+        return [layer.state for layer in self]
+
+
+def as_layers(caches: Iterable[Cache]) -> CacheLayers:
+    """`caches` as CacheLayers; one that is so already stays itself."""
+    return caches if isinstance(caches, CacheLayers) else CacheLayers(caches)
