@@ -5,6 +5,7 @@ Whether a checkpoint can think and call tools is read from its template, never f
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -13,11 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.errors import MessageError, TemplateError
+from mlx_qwen3.files import read_bytes
 from mlx_qwen3.tokenizer.messages import Message, check_messages, check_tools, parse_arguments, split_thinking
+from mlx_qwen3.tokenizer.published_templates import is_published
 from mlx_qwen3.tokenizer.special_tokens import PromptPiece, SpecialTokenGuard, choose_sentinel
 
 if TYPE_CHECKING:
+    from mlx_qwen3.tokenizer.isolated_template import IsolatedTemplate
     from mlx_qwen3.tokenizer.jinja_sandbox import CompiledTemplate
+
+MAX_TEMPLATE_BYTES = 2**22
 
 
 class Thinking(StrEnum):
@@ -42,7 +48,10 @@ class ToolFormat(StrEnum):
 
 
 class ChatTemplate:
-    """A chat template. It is compiled on first use. Rendering changes no state, so threads may share it."""
+    """A chat template. It is compiled on first use. Rendering changes no state, so threads may share it.
+
+    Qwen3's own templates run in this process, all others in one of their own: see isolated_template.py.
+    """
 
     def __init__(
         self, source: str, special_tokens: Iterable[str] = (), variables: Mapping[str, Any] | None = None
@@ -108,10 +117,14 @@ class ChatTemplate:
         return ends[0] if ends else None
 
     @cached_property
-    def _compiled(self) -> CompiledTemplate:
-        from mlx_qwen3.tokenizer.jinja_sandbox import CompiledTemplate  # imports jinja2, 60 ms
+    def _compiled(self) -> CompiledTemplate | IsolatedTemplate:
+        if is_published(self.source):
+            from mlx_qwen3.tokenizer.jinja_sandbox import CompiledTemplate  # imports jinja2, 60 ms
 
-        return CompiledTemplate(self.source)
+            return CompiledTemplate(self.source)
+        from mlx_qwen3.tokenizer.isolated_template import IsolatedTemplate
+
+        return IsolatedTemplate(self.source)
 
     def _prepare(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages as this template reads them."""
@@ -137,7 +150,10 @@ def find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
     """
     file = folder / "chat_template.jinja"
     try:
-        return file.read_text(encoding="utf-8")
+        data = read_bytes(file, MAX_TEMPLATE_BYTES)
+        if len(data) > MAX_TEMPLATE_BYTES:
+            raise TemplateError(f"{file} is larger than {MAX_TEMPLATE_BYTES // 2**20} MiB")
+        return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8").read()  # as open() reads line ends
     except FileNotFoundError:
         pass
     except (OSError, UnicodeDecodeError) as error:

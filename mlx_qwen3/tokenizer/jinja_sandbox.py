@@ -1,10 +1,9 @@
-"""Runs a checkpoint's Jinja template in a sandbox: it is untrusted code.
+"""Runs a Jinja chat template in jinja2's immutable sandbox, with what transformers adds to it.
 
 The settings are those of transformers (`trim_blocks`, `lstrip_blocks`, `break` and `continue`, a `tojson`
 that does not escape HTML, `raise_exception`, `strftime_now`, `{% generation %}`), so a template gives the
-same text here as there. jinja2's immutable sandbox keeps it from other objects. A budget limits its time
-and memory: every loop step, call, operator, filter and joined string is charged by the size of its result,
-and a template that exceeds the budget is stopped.
+same text here as there. The sandbox keeps a template from other objects, but not from time and memory: a
+template that is not known runs in a process of its own, see isolated_template.py.
 
 Importing this module imports jinja2, so import it only to compile a template.
 """
@@ -12,106 +11,77 @@ Importing this module imports jinja2, so import it only to compile a template.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import meta, nodes
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator
 from jinja2.ext import Extension
+from jinja2.meta import TrackingCodeGenerator
 from jinja2.parser import Parser
-from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
 
 from mlx_qwen3.errors import MessageError, TemplateError, one_line
 
-_MAX_STEPS = 4_000_000  # Qwen3's template takes 100,000 for a conversation of 10,000 messages
-_BYTES_PER_STEP = 64
-_MAX_CHARACTERS = _MAX_STEPS * _BYTES_PER_STEP
-_MAX_INT_BITS = 1024
-
-# The variable that holds the budget and the filters that charge it. `~` cannot be part of a template's names.
-_BUDGET, _LOOP, _JOIN, _CHARGE = "~budget", "~loop", "~join", "~charge"
+_MAX_MESSAGE = 1000
 
 
 class CompiledTemplate:
-    """A compiled template.
+    """A template compiled in this process.
 
-    variables: the names that it reads from outside. strings: its text, string constants and attribute names.
+    Attributes:
+        variables: The names that it reads from outside.
+        strings: Its text, string constants and attribute names.
     """
 
     def __init__(self, source: str) -> None:
-        """Raises TemplateError, with the line, if `source` does not parse."""
+        """Raises TemplateError, with the line where there is one, if `source` cannot be compiled."""
         environment = _Sandbox()
         try:
-            tree = _Metering(environment).visit(environment.parse(source))
-            self.variables = frozenset(meta.find_undeclared_variables(tree))
+            tree = environment.parse(source)
+            self.variables = frozenset(_variables(tree, environment))
             self.strings = frozenset(_strings(tree))
             self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
-                f"the chat template does not parse, line {error.lineno}: {one_line(error)}"
+                f"the chat template does not parse, line {error.lineno}: {one_line(error, _MAX_MESSAGE)}"
             ) from error
         except RecursionError as error:
             raise TemplateError("the chat template does not parse: it is nested too deeply") from error
+        except Exception as error:
+            # What jinja2's parser takes, Python's compiler may refuse: `break` outside of a loop, say.
+            raise TemplateError(
+                f"the chat template does not parse: {one_line(error, _MAX_MESSAGE)}"
+            ) from error
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text of the template for `variables`.
 
         Raises MessageError if the template refuses the conversation with `raise_exception`, and
-        TemplateError if it fails, reaches outside its sandbox or exceeds its budget.
+        TemplateError if it fails or reaches outside its sandbox.
         """
         try:
-            return self._template.render({**variables, _BUDGET: _Budget()})
+            return self._template.render(variables)
         except _RefusedError as error:
-            raise MessageError(f"the chat template refuses this conversation: {one_line(error)}") from error
+            reason = one_line(error, _MAX_MESSAGE)
+            raise MessageError(f"the chat template refuses this conversation: {reason}") from error
         except jinja2.exceptions.SecurityError as error:
             raise TemplateError(
-                f"the chat template reaches outside its sandbox: {one_line(error)}"
+                f"the chat template reaches outside its sandbox: {one_line(error, _MAX_MESSAGE)}"
             ) from error
-        except (_BudgetExceededError, OverflowError, MemoryError, RecursionError) as error:
+        except (OverflowError, MemoryError, RecursionError) as error:
             raise TemplateError(f"the chat template runs away{_at(error)}: it was stopped") from error
         except Exception as error:
-            problem = f"{type(error).__name__}: {one_line(error)}"
+            problem = f"{type(error).__name__}: {one_line(error, _MAX_MESSAGE)}"
             raise TemplateError(f"the chat template fails{_at(error)}: {problem}") from error
 
 
 class _RefusedError(jinja2.TemplateError):
     """The template called `raise_exception`."""
-
-
-class _BudgetExceededError(Exception):
-    """The template took more steps than its budget has."""
-
-
-class _Budget:
-    """The steps left for one rendering. A step is one operation and up to 64 bytes of its result."""
-
-    def __init__(self) -> None:
-        self.steps = _MAX_STEPS
-
-    def charge(self, size: int) -> None:
-        """Charge one operation with a result of `size` bytes."""
-        self.steps -= 1 + max(size, 0) // _BYTES_PER_STEP
-        if self.steps < 0:
-            raise _BudgetExceededError
-
-    def charge_for(self, result: Any) -> Any:
-        """Charge the operation that made `result`; return `result`."""
-        self.charge(_size(result))
-        if isinstance(result, int) and result.bit_length() > _MAX_INT_BITS:
-            raise _BudgetExceededError
-        return result
-
-
-def _size(value: Any) -> int:
-    """The approximate size of `value` in bytes."""
-    if isinstance(value, str):
-        return len(value)
-    return 8 * len(value) if isinstance(value, list | tuple) else 0
 
 
 class _Namespace(Namespace):
@@ -138,31 +108,32 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _join_output(parts: Iterable[str]) -> str:
-    """Joins the output of a template or macro, up to the longest text that is allowed."""
-    joined, size = [], 0
-    for part in parts:
-        size += len(part)
-        if size > _MAX_CHARACTERS:
-            raise _BudgetExceededError
-        joined.append(part)
-    return "".join(joined)
+class _NoFolding(CodeGenerator):
+    """Runs no filter and no operator while it compiles; jinja2 would, where all operands are constant."""
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> str:
+        if not isinstance(node, nodes.Const | nodes.TemplateData):
+            raise nodes.Impossible
+        return super()._output_child_to_const(node, frame, finalize)
+
+
+class _Tracking(_NoFolding, TrackingCodeGenerator):
+    """Collects the names that a template reads from outside."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox with the filters and functions of transformers, charged to the budget."""
+    """jinja2's immutable sandbox with the filters and functions of transformers."""
 
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
-    concat = staticmethod(_join_output)
+    code_generator_class = _NoFolding
 
     def __init__(self) -> None:
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", _Generation],
-            optimized=False,  # the optimizer would run filters while compiling, without a budget
+            optimized=False,  # see _NoFolding
         )
-        self.filters |= {"tojson": _tojson, _LOOP: _metered_loop, _JOIN: _metered_join, _CHARGE: _charge}
+        self.filters |= {"tojson": _tojson}
         self.globals = {
             "range": safe_range,
             "dict": _make_dict,
@@ -174,75 +145,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
         # jinja2 would raise only when the value is used.
         raise jinja2.exceptions.SecurityError(f"access to {attribute!r} of {type(obj).__name__!r}")
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        budget: _Budget = context[_BUDGET]
-        if operator == "*":
-            budget.charge(_repeated_size(left, right))
-        if operator == "**" and _power_bits(left, right) > _MAX_INT_BITS:
-            raise _BudgetExceededError
-        return budget.charge_for(self.binop_table[operator](left, right))
-
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        budget: _Budget = __context[_BUDGET]
-        return budget.charge_for(super().call(__context, __obj, *args, **kwargs))
-
-
-class _Metering(NodeTransformer):
-    """Rewrites the loops, `~` and filters of a template so that each step and each result is charged."""
-
-    def __init__(self, environment: jinja2.Environment) -> None:
-        self._environment = environment
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.iter = self._filter(node.iter, _LOOP)
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return self._filter(nodes.List(node.nodes, lineno=node.lineno), _JOIN)
-
-    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return self._filter(node, _CHARGE)
-
-    def _filter(self, node: nodes.Node, name: str) -> nodes.Filter:
-        filtered = nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
-        filtered.set_environment(self._environment)
-        return filtered
-
-
-@jinja2.pass_context
-def _metered_loop(context: Context, items: Iterable[Any]) -> Iterator[Any]:
-    budget: _Budget = context[_BUDGET]
-    for item in items:
-        yield item
-        budget.charge(0)
-
-
-@jinja2.pass_context
-def _metered_join(context: Context, parts: list[Any]) -> Any:
-    return context[_BUDGET].charge_for("".join(map(str, parts)))
-
-
-@jinja2.pass_context
-def _charge(context: Context, result: Any) -> Any:
-    return context[_BUDGET].charge_for(result)
-
-
-def _repeated_size(left: Any, right: Any) -> int:
-    """The size of `left * right` in bytes, if one is a number and the other is text or a list."""
-    if isinstance(right, int):
-        return _size(left) * right
-    return _size(right) * left if isinstance(left, int) else 0
-
-
-def _power_bits(base: Any, exponent: Any) -> int:
-    """About how many bits `base ** exponent` has, if both are integers."""
-    if isinstance(base, int) and isinstance(exponent, int):
-        return base.bit_length() * abs(exponent)
-    return 0
 
 
 def _tojson(
@@ -273,6 +175,14 @@ def _strftime_now(format: str) -> str:
 def _refuse_private(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
         raise jinja2.exceptions.SecurityError(f"a namespace cannot have the name {name!r}")
+
+
+def _variables(tree: nodes.Template, environment: jinja2.Environment) -> set[str]:
+    """The names that a template reads from outside, as `jinja2.meta.find_undeclared_variables` finds them."""
+    generator = _Tracking(environment)
+    generator.optimizer = None  # see _NoFolding
+    generator.visit(tree)
+    return generator.undeclared_identifiers
 
 
 def _strings(tree: nodes.Template) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tracemalloc
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from qwen_tokenizer_files import CONTROL_TOKENS, DEMO_TEMPLATE
 
 from mlx_qwen3.errors import MessageError, TemplateError
-from mlx_qwen3.tokenizer import jinja_sandbox as sandbox
 from mlx_qwen3.tokenizer.chat_template import ChatTemplate, Thinking, ToolFormat, find_template
 from mlx_qwen3.tokenizer.messages import check_messages, without_surrogates
 from mlx_qwen3.tokenizer.special_tokens import PromptPiece
@@ -352,50 +350,6 @@ def test_a_template_that_fails_says_where(source: str, problem: str) -> None:
     with pytest.raises(TemplateError, match=f"^the chat template {problem}") as caught:
         rendered(source)
     assert "\n" not in str(caught.value)
-
-
-RUNAWAYS = [
-    "{{ range(10 ** 9) | list }}",
-    "{{ 'x' * 10 ** 12 }}",
-    "{{ [1] * 10 ** 12 }}",
-    "{{ 10 ** (10 ** 9) }}",
-    "{{ 9 ** 99999999 }}",
-    "{{ 'x' | center(10 ** 18) }}",
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "{% set n = namespace(x='x') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-    "{% set n = namespace(x='x') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
-    "{% set n = namespace(x='x') %}{% for i in range(40) %}"
-    "{% set n.x = n.x.replace('x', 'xx') %}{% endfor %}",
-    "{% set n = namespace(x='x') %}{% for i in range(40) %}"
-    "{% set n.x = n.x | replace('x', 'xx') %}{% endfor %}",
-    "{% for a in range(99999) %}{% for b in range(99999) %}{{ 'x' * -99999 }}{% endfor %}{% endfor %}",
-    "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
-    "{% set n = namespace(x=9) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
-    "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n }}{% endmacro %}{{ f(300) }}",
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "{% set x = 'x' * 6000000 %}{% macro f() %}{% for i in range(999) %}{{ x }}{% endfor %}{% endmacro %}"
-    "{{ f() }}",
-    "{% set x = 'x' * 6000000 %}{% for i in range(999) %}{{ x }}{% endfor %}",
-]
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("source", RUNAWAYS)
-def test_a_template_that_runs_away_is_stopped(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_MAX_STEPS", 400_000)
-    with pytest.raises(TemplateError, match=r"^the chat template runs away( in line 1)?: it was stopped$"):
-        rendered(source)
-
-
-@pytest.mark.parametrize("source", ["{{ 'x' * 300000000 }}", "{{ 40000000 * [1] }}"])
-def test_a_product_is_paid_for_before_it_is_made(source: str) -> None:
-    tracemalloc.start()
-    try:
-        with pytest.raises(TemplateError, match="runs away"):
-            rendered(source)
-        assert tracemalloc.get_traced_memory()[1] < 100_000_000
-    finally:
-        tracemalloc.stop()
 
 
 def test_a_long_conversation_is_no_runaway() -> None:
