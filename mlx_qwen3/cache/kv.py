@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.buffers import Buffer, make_buffer
+from mlx_qwen3.cache.mlx_lm_batches import merge_full
 from mlx_qwen3.cache.rows import Layout, Rows, copied
 from mlx_qwen3.errors import CacheError
 
 # The first capacity of a full cache, and the unit in which it grows, in tokens.
 STEP = 256
+NO_QUANTIZED_BATCH = (
+    "mlx-lm has no batches of quantized KV caches: leave out bits, or use Engine.generate_batch"
+)
 
 
 def capacity_for(tokens: int) -> int:
@@ -27,6 +32,9 @@ def capacity_for(tokens: int) -> int:
 
 class StoredCache:
     """Base of all caches: a buffer of keys, a buffer of values, and the position of the next token."""
+
+    # mlx-lm's attribute of the same name.
+    step = STEP
 
     _keys: Buffer
     _values: Buffer
@@ -77,9 +85,6 @@ class StoredCache:
 class KVCache(StoredCache):
     """Keeps every token."""
 
-    # mlx-lm's attribute of the same name.
-    step = STEP
-
     def __init__(self) -> None:
         self._keys, self._values = make_buffer(None), make_buffer(None)
         self.offset = 0
@@ -97,6 +102,10 @@ class KVCache(StoredCache):
     def _used_rows(self) -> tuple[Rows, Rows]:
         return self._keys.read(0, self.offset), self._values.read(0, self.offset)
 
+    def keys_and_values(self) -> tuple[Rows | None, Rows | None]:
+        """The rows held; None before the first token."""
+        return (None, None) if self.empty() else self._used_rows()
+
     def make_mask(
         self, length: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array | str | None:
@@ -113,8 +122,7 @@ class KVCache(StoredCache):
     @property
     def state(self) -> tuple[Any, ...]:
         """(keys, values, offset): rows (B, H, offset, D), or None before the first token."""
-        keys, values = (None, None) if self.empty() else self._used_rows()
-        return keys, values, self.offset
+        return *self.keys_and_values(), self.offset
 
     @state.setter
     def state(self, value: tuple[Any, ...]) -> None:
@@ -152,6 +160,13 @@ class KVCache(StoredCache):
         """Nothing to do: every token can be trimmed."""
         return tokens
 
+    @classmethod
+    def merge(cls, caches: Sequence[KVCache]) -> Any:
+        """`caches`, one a sequence, joined for a batch of mlx-lm."""
+        if any(isinstance(cache, QuantizedKVCache) for cache in caches):
+            raise CacheError(NO_QUANTIZED_BATCH)
+        return merge_full(caches)
+
     def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedKVCache:
         """A cache with the same rows, quantized. Raises CacheError for unknown bits or group sizes."""
         quantized = QuantizedKVCache(group_size, bits)
@@ -177,8 +192,7 @@ class QuantizedKVCache(KVCache):
     @property
     def state(self) -> tuple[Any, ...]:
         """(keys, values, offset, group size, bits): as of KVCache, rows as (packed, scales, biases)."""
-        keys, values = (None, None) if self.empty() else self._used_rows()
-        return keys, values, self.offset, self.group_size, self.bits
+        return *self.keys_and_values(), self.offset, self.group_size, self.bits
 
     @state.setter
     def state(self, value: tuple[Any, ...]) -> None:

@@ -146,12 +146,12 @@ class _Embedding(_Matrix):
 class _Experts(_Matrix):
     """Multiplies expert by expert where each has many input rows, otherwise as the base class does."""
 
-    def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:
+    def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool = False) -> mx.array:
         """x (M, 1, in), experts (M,) -> (M, 1, out)."""
         x = fp32(x)
         runs = self._runs(experts)
         if not runs:
-            return super().__call__(x, experts, is_sorted)
+            return super().__call__(x, experts, sorted_indices)
         return mx.concatenate([product(x[start:stop], self._rows(expert)) for expert, start, stop in runs])
 
     def _runs(self, experts: mx.array) -> list[tuple[int, int, int]]:

@@ -13,6 +13,7 @@ import mlx.nn as nn
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.cache.mlx_lm_batches import requested_window
 from mlx_qwen3.cache.prompt_cache import make_layer_cache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
 from mlx_qwen3.model.attention import Attention, CacheMask
@@ -48,10 +49,15 @@ class Qwen3Model(nn.Module):
         self.layers = [TransformerBlock(config, index) for index in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def __call__(self, inputs: mx.array, cache: Sequence[Cache] | None = None) -> mx.array:
-        """Token ids (B, L) -> hidden states (B, L, hidden)."""
-        x = self.embed_tokens(inputs)  # (B, L, hidden)
-        mask = causal_mask(inputs.shape[1], cache)
+    def __call__(
+        self,
+        inputs: mx.array,
+        cache: Sequence[Cache] | None = None,
+        input_embeddings: mx.array | None = None,
+    ) -> mx.array:
+        """Token ids (B, L), or embeddings in their place, -> hidden states (B, L, hidden)."""
+        x = self.embed_tokens(inputs) if input_embeddings is None else input_embeddings  # (B, L, hidden)
+        mask = causal_mask(x.shape[1], cache)
         caches: Sequence[Cache | None] = cache or [None] * len(self.layers)
         for layer, layer_cache in zip(self.layers, caches, strict=True):
             x = layer(x, mask, layer_cache)
@@ -104,10 +110,13 @@ class Model(nn.Module):
             inputs: Token ids (B, L).
             cache: One entry per layer, from `make_prompt_cache`. It holds the S tokens before `inputs`
                 and is extended by `inputs`.
+            input_embeddings: (B, L, hidden), read in place of the embeddings of `inputs`.
 
         Returns:
             Logits (B, L, V).
         """
+        if input_embeddings is not None:
+            return self.output_head(self.model(inputs, cache, input_embeddings))
         if self._step is not None and cache and inputs.size <= self._step.max_tokens:
             if self._step.is_of(self):
                 return self._step(inputs, causal_mask(inputs.shape[1], cache), cache)
@@ -139,6 +148,8 @@ class Model(nn.Module):
         self, max_size: int | None = None, keep: int = 4, bits: int | None = None, group_size: int = 64
     ) -> list[KVCache | RotatingKVCache]:
         """An empty cache, one entry per layer; see `make_prompt_cache`."""
+        if max_size is None:
+            max_size = requested_window()
         config = CacheConfig(max_size, keep, bits, group_size)
         return [make_layer_cache(config, layer.self_attn.rope) for layer in self.layers]
 

@@ -5,12 +5,14 @@ Positions are lowered together before they outgrow the precision of RoPE's angle
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.buffers import make_buffer
-from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.kv import NO_QUANTIZED_BATCH, KVCache, QuantizedKVCache
+from mlx_qwen3.cache.mlx_lm_batches import merge_windows
 from mlx_qwen3.cache.rows import Layout, Rows
 from mlx_qwen3.cache.window.attention_sinks import Rotation
 from mlx_qwen3.cache.window.window import Window
@@ -89,7 +91,7 @@ class RotatingKVCache(Window):
         Quantized rows are (packed, scales, biases). The rotation is not part of it.
         """
         slots = self.offset, self.keep, self.max_size, self._ring.next_slot(self.offset)
-        return (*self._used_rows(), *slots, *(self._layout or ()))
+        return (*self.keys_and_values(), *slots, *(self._layout or ()))
 
     @state.setter
     def state(self, value: tuple[Any, ...]) -> None:
@@ -99,7 +101,8 @@ class RotatingKVCache(Window):
         self._start(max_size, keep, None, Layout(*layout) if layout else None)
         self._restore(keys, values, offset, slot)
 
-    def _used_rows(self) -> tuple[Rows | None, Rows | None]:
+    def keys_and_values(self) -> tuple[Rows | None, Rows | None]:
+        """The rows held, in the order of slots, the first keys unshifted; None before the first token."""
         if self.empty():
             return None, None
         keys, values = self._keys.read(0, self.size()), self._values.read(0, self.size())
@@ -132,10 +135,17 @@ class RotatingKVCache(Window):
         other.rotation, other.tokens = self.rotation, self.tokens
         return other
 
+    @classmethod
+    def merge(cls, caches: Sequence[RotatingKVCache]) -> Any:
+        """`caches`, one a sequence, joined for a batch of mlx-lm."""
+        if any(isinstance(cache, QuantizedRotatingKVCache) for cache in caches):
+            raise CacheError(NO_QUANTIZED_BATCH)
+        return merge_windows(caches)
+
     def to_quantized(self, group_size: int = 64, bits: int = 4) -> QuantizedRotatingKVCache:
         """The same window, quantized. Raises CacheError for unknown bits or group sizes."""
         other = QuantizedRotatingKVCache(self.max_size, self.keep, self.rotation, group_size, bits)
-        keys, values = self._used_rows()
+        keys, values = self.keys_and_values()
         if keys is not None and values is not None:
             keys = other._keys.encode(self._keys.decode(keys))
             values = other._values.encode(self._values.decode(values))

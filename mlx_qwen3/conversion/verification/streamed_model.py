@@ -99,7 +99,7 @@ class StreamedEmbedding(_Streamed):
 class StreamedSwitchLinear(_Streamed):
     """SwitchLinear: a matrix for each expert. Only those of the chosen experts are read."""
 
-    def __call__(self, x: mx.array, experts: mx.array, is_sorted: bool = False) -> mx.array:  # noqa: ARG002
+    def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool = False) -> mx.array:  # noqa: ARG002
         """x (M, 1, in), experts (M,) -> (M, 1, out)."""
         chosen = np.array(experts)
         rows = self._tensor.shape[1]
