@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.backend.device import keep_resident
+from mlx_qwen3.backend.memory import keep_resident, limit_memory
 from mlx_qwen3.backend.safetensors_io import DTYPES
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.context_length import config_for_context
 from mlx_qwen3.checkpoint.locate import resolve
 from mlx_qwen3.checkpoint.memory_plan import MemoryPlan, MemoryRequest, plan_memory
+from mlx_qwen3.checkpoint.packed.open import (
+    PackedCheckpoint,
+    as_mlx_stores_it,
+    find_packed,
+    mlx_quantization,
+    mlx_weights,
+)
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_weights
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
 from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.model.prepare import compute_dtype, dense_copies_wanted, prepare
+from mlx_qwen3.model.prepare import AUTO_DTYPE, cast_for_gpu, compute_dtype, dense_copies_wanted, prepare
 from mlx_qwen3.model.qwen3 import Model
 
 
@@ -65,6 +72,8 @@ def load(
     name: str | None = None,
     beside: MemoryPlan | None = None,
     needs_head: bool = False,
+    dtype: str = AUTO_DTYPE,
+    wired: bool | None = None,
 ) -> LoadedModel:
     """Load a model as `load_model` does, together with its memory plan.
 
@@ -75,10 +84,17 @@ def load(
         name: What the user calls the model, for messages.
         beside: The plan of another model that has the same conversations; this one gets its headroom.
         needs_head: Refuse an embedding model that has no output head.
+        dtype: Of a GPU's numbers: `float16`, `bfloat16`, or `auto`.
+        wired: Whether macOS keeps the model in memory; None does as `MLX_QWEN3_WIRED` says.
     """
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
+    packed: PackedCheckpoint | None = None
+    if config.packing is not None:
+        packed = find_packed(folder, config, stored)
+        config = replace(config, packing=None, quantization=mlx_quantization(packed, name or str(folder)))
+        stored = as_mlx_stores_it(packed, config)
     own = config_with_own_head(config, stored)
     config = config if needs_head and not own.has_output_head else own
     model = build_model(config, stored)
@@ -86,12 +102,14 @@ def load(
     request = _request(name or folder.name, model, stored, context, cache_config or CacheConfig())
     if beside is None:
         plan = plan_memory(request)
+        limit_memory(plan.available, plan.estimate.workspace)
     else:
         plan = plan_memory(request, beside.headroom, beside.context)
-    _load_weights(model, sorted({tensor.file for tensor in stored.values()}))
+    _load_weights(model, sorted({tensor.file for tensor in stored.values()}), packed)
     model.eval()
+    cast_for_gpu(model, dtype)
     prepare(model, plan.dense_copies)
-    keep_resident(plan.estimate.total)
+    keep_resident(model, plan.estimate.total, wired)
     return LoadedModel(model, plan, folder)
 
 
@@ -115,13 +133,17 @@ def _request(
     )
 
 
-def _load_weights(model: Model, files: list[Path]) -> None:
+def _load_weights(model: Model, files: list[Path], packed: PackedCheckpoint | None) -> None:
     """Load the tensors of `files`, at most one layer at a time beyond what is already loaded."""
     weights: dict[str, mx.array] = {}
     try:
         for file in files:
             weights.update(mx.load(str(file)))  # type: ignore[arg-type]
-        model.load_weights(list(model.sanitize(published_weights(weights)).items()))
+        weights = published_weights(weights)
+        if packed is not None:
+            weights = {name: weights[name] for name in packed.plain}
+            weights.update(mlx_weights(packed, model.args))
+        model.load_weights(list(model.sanitize(weights).items()))
         weights.clear()  # frees the experts of a layer once they are stacked
         for layer in model.layers:
             mx.eval(layer.parameters())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.generation.prefill import FIRST_CHUNK, LARGEST_CHUNK
-from mlx_qwen3.model.attention_kernels import TILE_KEYS, TILE_QUERIES, TILE_SCORES
+from mlx_qwen3.model.attention_kernels import TILE_KEYS, TILE_QUERIES, TILE_SCORES, WAIT_FROM_ROWS
 from mlx_qwen3.model.config import ModelConfig
 
 # Prefill starts with the first chunk size. A GPU is fast enough for the largest, a CPU stays at the first.
@@ -25,6 +25,12 @@ SCORE_TILES = 3.0
 UNPACKED_TILES = 3
 # fp32 rows of logits that a sampler works on.
 LOGIT_ROWS = 6
+# A GPU frees what a kernel read when the command buffer it is part of is done, and MLX has up to ten of those
+# under way, each over 50 million elements at most (docs/metal.md, 9). So old buffers of a growing cache, and
+# the activations of some layers, are held for a while. Half of the most is planned for: MLX waits for the GPU
+# where it would take more memory than it was given (`limit_memory`).
+IN_FLIGHT_ELEMENTS = 10 * 50 * 10**6 // 2
+IN_FLIGHT_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,15 @@ def _workspace(
     width = max(config.intermediate_size, config.num_experts_per_tok * config.moe_intermediate_size)
     mlp = MLP_ARRAYS * width
     per_token = hidden + max(attention, mlp) if is_cpu() else hidden + attention + mlp
-    # While a full cache grows, one layer's old buffers exist beside the new ones.
+    # While a full cache grows, one layer's old buffers exist beside the new ones; on a GPU those of several.
     growth = cache // config.num_hidden_layers if cache_config.max_size is None else 0
+    if not is_cpu():
+        growth = min(growth * config.num_hidden_layers, max(growth, IN_FLIGHT_ELEMENTS * itemsize))
     logits = 4 * LOGIT_ROWS * config.vocab_size
     scores = _attention_bytes(config, tokens, cache_config, itemsize, chunk)
-    return int(chunk * itemsize * per_token + max(scores, growth, logits))
+    activations = chunk * itemsize * per_token
+    in_flight = 0 if is_cpu() else (IN_FLIGHT_LAYERS - 1) * activations
+    return int(activations + max(scores, growth, logits, in_flight))
 
 
 def _attention_bytes(
@@ -94,9 +104,23 @@ def _attention_bytes(
 ) -> float:
     """Bytes of attention's scores on the CPU, and of the rows that it dequantizes."""
     if not is_cpu():
-        return 0 if cache_config.bits is None else 4 * tokens * config.head_dim * itemsize
+        return 0 if cache_config.bits is None else _unpacked_bytes(config, tokens, itemsize)
     across = config.num_attention_heads * min(chunk, TILE_QUERIES)
     rows = min(tokens, max(TILE_KEYS, TILE_SCORES // across))
     scores = SCORE_TILES * 4 * across * rows
     unpacked = UNPACKED_TILES * 4 * rows * config.num_key_value_heads * config.head_dim
     return scores + (0 if cache_config.bits is None else unpacked)
+
+
+def _unpacked_bytes(config: ModelConfig, tokens: int, itemsize: int) -> float:
+    """Bytes of the rows that a GPU dequantizes for a prompt, one key head at a time, before it frees them.
+
+    From `WAIT_FROM_ROWS` on each layer is waited for. Before, the command buffers under way hold them.
+    """
+
+    def layer(tokens: int) -> int:
+        return 2 * tokens * config.head_dim * itemsize * (config.num_key_value_heads + 1)
+
+    unwaited = layer(min(tokens, WAIT_FROM_ROWS))
+    held = min(unwaited * config.num_hidden_layers, max(unwaited, IN_FLIGHT_ELEMENTS * itemsize))
+    return max(layer(tokens), held)

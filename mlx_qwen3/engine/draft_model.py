@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.backend.device import keep_resident
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
 from mlx_qwen3.checkpoint.load import LoadedModel, load, load_config
@@ -48,7 +47,7 @@ def load_draft_model(
             "same family, or `text`"
         )
     try:
-        draft = load(folder, context, cache_config, setting, beside=target.plan)
+        return load(folder, context, cache_config, setting, beside=target.plan)
     except InsufficientMemoryError as error:
         fewer_bits = [{"kv_bits": 8}] if cache_config.bits is None else []
         raise InsufficientMemoryError(
@@ -56,8 +55,6 @@ def load_draft_model(
             f"{target.plan.context:,} tokens leaves it {target.plan.headroom / 1e9:.1f} GB of memory",
             [{"draft_model": TEXT}, *fewer_bits, {"context": ...}],
         ) from error
-    keep_resident(target.plan.estimate.total + draft.plan.estimate.total)
-    return draft
 
 
 def _load_automatically(

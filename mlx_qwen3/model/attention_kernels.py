@@ -5,10 +5,13 @@ There are four ways, chosen by how the rows are stored, how many queries read th
 1. Few scores: plain rows go to MLX's `scaled_dot_product_attention`. Few queries (decoding) multiply
    quantized rows as they are stored; nothing is unpacked. On the CPU few queries multiply many plain
    rows in small products, for which BLAS does not rearrange the rows.
-2. A GPU, plain rows: the same kernel for any size. It stores no scores.
-3. A GPU, quantized rows, many queries: the same kernel, one key head at a time. The rows of one head
+2. A GPU, plain rows: MLX's fused kernels. On Metal they store no scores for head sizes of 64, 80 and
+   128, except where 3 to 8 queries of models with more than 4 query heads a key head follow one
+   another. On CUDA scores are stored in fp32, and where a mask is an array.
+3. A GPU, quantized rows, many queries: the same kernels, one key head at a time. The rows of one head
    are unpacked at a time: 512 bytes per token of context in bf16, 1/320 of a bf16 cache of the 14B
-   model. Merging tiles would need the normaliser of each tile, which the kernel does not return;
+   model. A GPU frees them only when its command buffer is done, so for long contexts each layer is
+   waited for. Merging tiles would need the normaliser of each tile, which the kernel does not return;
    computing tiles of scores outside of it would move them through memory six times.
 4. The CPU has no such kernel: MLX would store all scores. Instead tiles of scores are computed one by
    one with a running softmax (https://arxiv.org/abs/1805.02867), and quantized rows are unpacked one
@@ -23,7 +26,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlx_qwen3.backend.device import eval_unless_traced, is_cpu
+from mlx_qwen3.backend.device import eval_unless_traced, is_cpu, is_cuda, is_metal
 from mlx_qwen3.backend.exp import exp
 from mlx_qwen3.backend.matmul import multiply
 from mlx_qwen3.cache.rows import QuantizedRows, Rows, dequantize, layout_of, length_of, take
@@ -37,8 +40,15 @@ TILE_SCORES = 2**20
 FEW_SCORES = 2**14
 # Queries of a tile, and the fewest keys of a tile.
 TILE_QUERIES, TILE_KEYS = 256, 256
-# Up to this many queries per key head, multiplying rows as stored beats unpacking them.
-FEW_QUERIES = 16
+# Up to this many queries per key head, multiplying rows as stored beats unpacking them. On a GPU unpacking
+# starts 25 kernels a layer and moves each row three times, so a draft is better off without.
+FEW_QUERIES, FEW_QUERIES_GPU = 16, 64
+# Metal's product with values as stored splits many rows among threadgroups for up to this many queries; for
+# more, 32 threadgroups go through all rows (docs/metal.md, 5).
+QUERIES_OF_SPLIT_PRODUCT = 3
+# From this many rows on, a GPU's prompt over quantized rows waits for each layer, or the unpacked rows of
+# several layers are held at once.
+WAIT_FROM_ROWS = 16384
 # On the CPU, few queries multiply this many rows at a time.
 SMALL_KEYS = 1024
 # Head sizes that the GPU kernel for many queries supports; for others it stores all scores.
@@ -68,7 +78,9 @@ def attend(queries: mx.array, keys: Rows, values: Rows, scale: float, mask: Mask
             return _kernel(queries, keys, values, scale, mask)
     else:
         keys, values = QuantizedRows(*keys), QuantizedRows(*values)
-        if H // keys.packed.shape[1] * L <= FEW_QUERIES:
+        # CUDA's products want packed rows without gaps, and a buffer of several heads has spare rows.
+        few_queries = FEW_QUERIES if on_cpu else 0 if is_cuda() else FEW_QUERIES_GPU
+        if H // keys.packed.shape[1] * L <= few_queries:
             return _as_stored(queries, keys, values, scale, mask)
         if on_gpu:
             return _head_by_head(queries, keys, values, scale, mask)
@@ -91,7 +103,12 @@ def _as_stored(
     flat = (queries * scale).reshape(B, keys.packed.shape[1], -1, D)  # (B, H_kv, G * L, D)
     scores = mx.quantized_matmul(flat, *keys, transpose=True, group_size=group_size, bits=bits)
     weights = _softmax(scores, mask, L)  # (B, H_kv, G * L, S)
-    output = mx.quantized_matmul(weights, *values, transpose=False, group_size=group_size, bits=bits)
+    step = QUERIES_OF_SPLIT_PRODUCT if is_metal() else weights.shape[2]
+    outputs = [
+        mx.quantized_matmul(part, *values, transpose=False, group_size=group_size, bits=bits)
+        for part in (weights[:, :, i : i + step] for i in range(0, weights.shape[2], step))
+    ]
+    output = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
     return output.reshape(queries.shape)
 
 
@@ -131,7 +148,10 @@ def _head_by_head(
         head_keys, head_values = (dequantize(arrays, layout).astype(queries.dtype) for arrays in rows)
         head_queries = queries[:, head * group : (head + 1) * group]  # (B, G, L, D)
         outputs.append(_kernel(head_queries, head_keys, head_values, scale, mask))
-    return mx.concatenate(outputs, axis=1)
+    output = mx.concatenate(outputs, axis=1)
+    if length_of(keys) >= WAIT_FROM_ROWS:
+        eval_unless_traced(output)
+    return output
 
 
 class Span(NamedTuple):

@@ -12,14 +12,18 @@ so saving, LoRA and `isinstance` checks work as before.
 
 from __future__ import annotations
 
+import re
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.backend.blas import is_plain
 from mlx_qwen3.backend.device import available_memory, is_cpu
 from mlx_qwen3.backend.matmul import HALF
+from mlx_qwen3.errors import ConfigError
 from mlx_qwen3.model.activation import compiled_swiglu
 from mlx_qwen3.model.compiled_step import CompiledStep
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.cpu_layers import CPU_LAYERS
 from mlx_qwen3.model.fused_projections import FusedProjections
 from mlx_qwen3.model.mlp import MLP, QuantizedSwitchLinear, SwitchLinear, SwitchMLP
@@ -28,11 +32,44 @@ from mlx_qwen3.model.qwen3 import Model
 # The share of the memory that is free after loading that fp32 copies may take. The rest is for the KV
 # cache, activations, and other programs.
 DENSE_SHARE = 0.5
+AUTO_DTYPE = "auto"
+DTYPES = ("float16", "bfloat16", AUTO_DTYPE)
+# Apple's M1 and M2 have no bfloat16 in hardware. MLX names their GPUs applegpu_g13 and g14.
+EMULATES_BFLOAT16 = re.compile(r"applegpu_g1[34]")
+WIDE = 4096  # the hidden size of the dense 8B
 
 
 def compute_dtype(stored: mx.Dtype) -> mx.Dtype:
     """The dtype in which this device computes with weights stored as `stored`."""
     return mx.float32 if is_cpu() and not is_plain() and stored in HALF else stored
+
+
+def cast_for_gpu(model: Model, setting: str = AUTO_DTYPE) -> None:
+    """Store the 16-bit numbers of `model` in the dtype that a GPU is to compute in. Does nothing on a CPU.
+
+    `auto` keeps them as the checkpoint has them, except on chips that emulate bfloat16: there it takes
+    float16, unless the model is known to overflow it.
+
+    Raises ConfigError if there is no such setting.
+    """
+    if setting not in DTYPES:
+        raise ConfigError(f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not {setting!r}")
+    if is_cpu():  # which computes in fp32
+        return
+    emulates = bool(EMULATES_BFLOAT16.search(str(mx.device_info().get("architecture", ""))))
+    if setting == AUTO_DTYPE and (not emulates or _overflows_float16(model.args)):
+        return
+    dtype = mx.bfloat16 if setting == "bfloat16" else mx.float16
+    for module in _leaves(model):
+        for name, value in module.items():
+            if isinstance(value, mx.array) and value.dtype in HALF:
+                module[name] = value.astype(dtype)
+        mx.eval(module.state)
+
+
+def _overflows_float16(config: ModelConfig) -> bool:
+    """Whether hidden states go beyond 65,504, as reported of the dense 8B and 32B."""
+    return not config.num_experts and config.hidden_size >= WIDE
 
 
 def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:

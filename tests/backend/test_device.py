@@ -45,36 +45,33 @@ def test_a_limit_that_is_not_a_size_is_refused(monkeypatch: pytest.MonkeyPatch) 
         device.available_memory()
 
 
-@pytest.fixture
-def mac(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A stand-in for a Mac of 16 GB; the wired limits that were set."""
-    limits: list[int] = []
-    monkeypatch.setattr(device, "is_cpu", lambda: False)
-    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+def test_files_that_were_read_are_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container counts cached files as used; a checkpoint just read would leave no memory for its model."""
+    limits = {"memory.max": 5 << 20, "memory.current": 5 << 20}
+    monkeypatch.setattr(device, "_cgroup_bytes", limits.get)
+    monkeypatch.setattr(device, "_reclaimable", lambda: 4 << 20)
+    assert device.available_memory() == 4 << 20
+
+
+def test_a_mac_uses_what_metal_recommends_less_what_others_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = 14_000_000_000
+    monkeypatch.setattr(mx, "get_cache_memory", lambda: 0)
+    monkeypatch.setattr(device, "is_metal", lambda: True)
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 11_800_000_000})
     monkeypatch.setattr(mx, "get_active_memory", lambda: 800_000_000)
-    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
-    return limits
-
-
-def test_a_mac_uses_what_metal_recommends_and_keeps_the_model_resident(mac: list[int]) -> None:
+    monkeypatch.setattr(device, "free_memory", lambda: free)
     assert device.available_memory() == 11_000_000_000
-    device.keep_resident(9_000_000_000)
-    device.keep_resident(20_000_000_000)
-    assert mac == [9_000_000_000, 11_800_000_000]
+    free -= 4_000_000_000  # another program takes 4 GB
+    assert device.available_memory() == 10_000_000_000
 
 
-def test_a_mac_too_old_to_keep_memory_resident_still_runs(
-    monkeypatch: pytest.MonkeyPatch, mac: list[int]
-) -> None:
-    def refuse(limit: int) -> int:
-        raise ValueError("only on macOS 15 and later")
-
-    monkeypatch.setattr(mx, "set_wired_limit", refuse)
-    device.keep_resident(9_000_000_000)
-    assert mac == []
-
-
-def test_nothing_is_wired_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx, "set_wired_limit", lambda limit: pytest.fail("a CPU has nothing to wire"))
-    device.keep_resident(1)
+def test_another_gpu_counts_what_is_free_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = {"total_memory": 80_000_000_000, "free_memory": 30_000_000_000}
+    monkeypatch.setattr(device, "is_cpu", lambda: False)
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(mx, "get_cache_memory", lambda: 0)
+    assert device.available_memory() == 30_000_000_000
+    del info["free_memory"]
+    assert device.available_memory() == 80_000_000_000 - mx.get_active_memory()
