@@ -33,6 +33,12 @@ class DecoderModel(Protocol):
         """Rotate positions by `scaling` from now on."""
 
 
+Compute = Callable[
+    [DecoderModel, Sequence[mx.array], Sequence[Sequence[Cache]], Sequence[int]], mx.array | None
+]
+"""What computes the logits of a pass: `logits_at`, or the same on several machines."""
+
+
 class _Group:
     """The parts of a pass whose positions are scaled alike: one call of the model."""
 
@@ -119,6 +125,7 @@ def run_pass(
     parts: list[Part],
     inputs: list[mx.array],
     on_error: Callable[[Part, Exception], None],
+    compute: Compute | None = None,
 ) -> Pass:
     """Begin a pass: nothing is waited for.
 
@@ -127,6 +134,7 @@ def run_pass(
         parts: The share of each sequence.
         inputs: For each part the ids (count,) it feeds; they may still be in the making.
         on_error: Told of a sequence whose sampling cannot go on.
+        compute: What computes the logits; None is `logits_at`.
     """
     groups: dict[RopeScaling | None, tuple[list[Part], list[mx.array]]] = {}
     for part, ids in zip(parts, inputs, strict=True):
@@ -136,7 +144,7 @@ def run_pass(
     launched = []
     for scaling, (members, fed) in groups.items():
         model.scale_positions(scaling)
-        launched.append(_launch(model, members, fed, on_error))
+        launched.append(_launch(model, members, fed, on_error, compute or logits_at))
     return Pass(launched)
 
 
@@ -145,14 +153,21 @@ def _launch(
     parts: list[Part],
     inputs: list[mx.array],
     on_error: Callable[[Part, Exception], None],
+    compute: Compute,
 ) -> _Group:
     group = _Group(parts)
     fed = [
         mx.concatenate([ids, part.draft]) if part.draft.size else ids
         for part, ids in zip(parts, inputs, strict=True)
     ]
-    lengths = [part.count + part.draft.size for part in parts]
-    logits = _logits(model, parts, fed, lengths)
+    caches = [part.sequence.cache.layers for part in parts if part.sequence.cache is not None]
+    rows: list[int] = []
+    start = 0
+    for part, ids in zip(parts, fed, strict=True):
+        if part.has_choice:
+            rows += range(start + part.count - 1, start + ids.size)
+        start += ids.size
+    logits = compute(model, fed, caches, rows)
     arrays: list[mx.array] = []
     if group.choosing and logits is not None:
         samplers: list[Any] = [part.sequence.sampler for part in group.choosing]
@@ -173,27 +188,30 @@ def _launch(
     return group
 
 
-def _logits(
-    model: DecoderModel, parts: list[Part], fed: list[mx.array], lengths: list[int]
+def logits_at(
+    model: DecoderModel,
+    fed: Sequence[mx.array],
+    caches: Sequence[Sequence[Cache]],
+    rows: Sequence[int],
 ) -> mx.array | None:
-    """Logits (R, V) where tokens are chosen: after each part's last id, and along its draft."""
-    caches: list[Sequence[Cache]] = [
-        part.sequence.cache.layers for part in parts if part.sequence.cache is not None
-    ]
-    if len(parts) == 1:
+    """Logits (R, V) after some of the ids fed, which are all added to the caches.
+
+    Args:
+        model: What computes them.
+        fed: The ids (count,) of each sequence.
+        caches: The layers' caches of each sequence.
+        rows: Numbers of the ids, counted through all of `fed`, after which logits are wanted; without any
+            None is returned.
+    """
+    if len(fed) == 1:
         inputs, layers = fed[0][None], caches[0]  # (1, L)
     else:
-        inputs, layers = mx.concatenate(fed)[:, None], batched_layers(caches, lengths)  # (T, 1)
-    rows: list[int] = []
-    start = 0
-    for part, length in zip(parts, lengths, strict=True):
-        if part.has_choice:
-            rows += range(start + part.count - 1, start + length)
-        start += length
-    if len(rows) == start:
-        return model(inputs, layers).reshape(start, -1)
+        lengths = [ids.size for ids in fed]
+        inputs, layers = mx.concatenate(list(fed))[:, None], batched_layers(caches, lengths)  # (T, 1)
+    if len(rows) == inputs.size:
+        return model(inputs, layers).reshape(inputs.size, -1)
     hidden = model.hidden_states(inputs, layers)
     if not rows:
         return None
-    hidden = hidden.reshape(start, -1)
+    hidden = hidden.reshape(inputs.size, -1)
     return model.output_head(hidden[mx.array(rows)][None])[0]

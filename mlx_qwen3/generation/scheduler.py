@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from mlx_qwen3.errors import EngineError, Qwen3Error
 from mlx_qwen3.generation.admission import Admission
-from mlx_qwen3.generation.forward import DecoderModel, Pass, run_pass
+from mlx_qwen3.generation.forward import Compute, DecoderModel, Pass, run_pass
 from mlx_qwen3.generation.prefill import CLEAR_MEMORY_EVERY, AdaptiveChunkSize
 from mlx_qwen3.generation.sampling import NOTHING
 from mlx_qwen3.generation.sequence import Part, Priority, Sequence
@@ -58,7 +58,12 @@ class Scheduler:
     """Runs sequences on one model. For one thread alone."""
 
     def __init__(
-        self, model: DecoderModel, size: int = 16, room: int = 2**62, nbytes: Callable[[int], int] = int
+        self,
+        model: DecoderModel,
+        size: int = 16,
+        room: int = 2**62,
+        nbytes: Callable[[int], int] = int,
+        compute: Compute | None = None,
     ):
         """Start with nothing to do.
 
@@ -67,8 +72,9 @@ class Scheduler:
             size: Sequences that run at once.
             room: Bytes that the KV caches of running sequences may take together. One always runs.
             nbytes: Bytes of the KV cache of so many tokens.
+            compute: As of `run_pass`.
         """
-        self._model, self._pass = model, cast(Pass | None, None)
+        self._model, self._compute, self._pass = model, compute, cast(Pass | None, None)
         self._chunk_size = AdaptiveChunkSize()
         self._speculation = Speculation()
         self._queue = Admission(size, room, nbytes, on_park=self._speculation.leave)
@@ -91,9 +97,8 @@ class Scheduler:
     def stats(self) -> SchedulerStats:
         """What is going on. From any thread."""
         running = [sequence for sequence in list(self._queue.running) if not sequence.is_background]
-        caches = [cache for sequence in list(self._queue) if (cache := sequence.cache) is not None]
         rate = self._rate.value if running else 0.0
-        kv_bytes = sum(cache.nbytes for cache in caches)
+        kv_bytes = sum(cache.nbytes for each in list(self._queue) if (cache := each.cache) is not None)
         return SchedulerStats(len(running), len(self._queue.waiting), rate, kv_bytes, self._generated)
 
     def step(self) -> bool:
@@ -146,6 +151,9 @@ class Scheduler:
         self._speculation.forget(sequence)
         self._queue.remove(sequence)
         sequence.close(error)
+
+    def _fail_part(self, part: Part, error: Exception) -> None:
+        self._fail(part.sequence, error)
 
     def _guarded(self, sequence: Sequence, call: Callable[..., Any], *arguments: Any) -> bool:
         """Call a method of one sequence; an exception ends that one alone. Returns whether it went well."""
@@ -239,30 +247,25 @@ class Scheduler:
             return False
         if len(parts) == 1 and self._speculation.will_draft(parts[0].sequence):
             return False
-        if self._queue.could_admit():
-            return False
-        if any(part.sequence.is_cancelled() for part in parts):
+        if self._queue.could_admit() or any(part.sequence.is_cancelled() for part in parts):
             return False
         return self._queue.can_grow(2)
 
     def _run(self, parts: list[Part], inputs: list[mx.array]) -> Pass | None:
         """Have the model look at `inputs`, for each part what it feeds."""
         try:
-            under_way = run_pass(self._model, parts, inputs, self._fail_sampling)
+            under_way = run_pass(self._model, parts, inputs, self._fail_part, self._compute)
         except Exception as error:  # noqa: BLE001  # the engine outlives a failed pass
             for part in parts:
                 self._fail(part.sequence, error)
             return None
-        for part in parts:
-            part.sequence.decode_passes += not part.sequence.is_prefilling
-            part.sequence.largest_batch = max(part.sequence.largest_batch, len(parts))
+        for sequence in (part.sequence for part in parts):
+            sequence.decode_passes += not sequence.is_prefilling
+            sequence.largest_batch = max(sequence.largest_batch, len(parts))
         self._passes += 1
         if self._passes % CLEAR_MEMORY_EVERY == 0:
             mx.clear_cache()
         return under_way
-
-    def _fail_sampling(self, part: Part, error: Exception) -> None:
-        self._fail(part.sequence, error)
 
     def _finish(self, finished: Pass, following: Pass | None) -> None:
         """Wait for a pass, and hand its tokens out."""
