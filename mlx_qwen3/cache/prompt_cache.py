@@ -12,6 +12,7 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.layers import CacheLayers, as_layers
+from mlx_qwen3.cache.saved_state import LayerShape, State, check_for_model
 from mlx_qwen3.cache.serialization import load_prompt_cache, read_metadata, save_prompt_cache
 from mlx_qwen3.cache.snapshots import Snapshot, SnapshotBudget
 from mlx_qwen3.cache.window.attention_sinks import Rotation
@@ -204,14 +205,22 @@ class PromptCache:
                 raise CacheError(
                     f"{path} was saved with another {name}; the conversation has to be prefilled again"
                 )
-        layers, metadata = load_prompt_cache(path)
-        if [type(layer) for layer in layers] != [type(layer) for layer in cache.layers]:
-            raise CacheError(f"{path} holds other layers than this model has")
+        ids, skipped, tokens = _saved_ids(path, metadata)
+        like = cache.config.window_and_layout
+        shape = _layer_shape(model)
+
+        def check(names: list[str], states: list[State]) -> None:
+            if names != [type(layer).__name__ for layer in cache.layers]:
+                raise ValueError("it holds other layers than this model has")
+            for state in states:
+                check_for_model(state, shape, tokens, like)
+
+        layers, _ = load_prompt_cache(path, check)
         for layer, empty in zip(layers, cache.layers, strict=True):
             if isinstance(layer, RotatingKVCache) and isinstance(empty, RotatingKVCache):
-                layer.rotation, layer.tokens = empty.rotation, int(metadata["tokens"])
+                layer.rotation, layer.tokens = empty.rotation, tokens
         cache.layers = CacheLayers(layers)
-        cache.ids, cache._skipped = json.loads(metadata["ids"]), json.loads(metadata["skipped"])
+        cache.ids, cache._skipped = ids, skipped
         return cache
 
     def _common_prefix(self, ids: Sequence[int]) -> int:
@@ -255,6 +264,25 @@ class PromptCache:
     def snapshot_nbytes(self) -> int:
         """Bytes of the snapshot; 0 without one."""
         return 0 if self._snapshot is None else sum(layer.nbytes for layer in self._snapshot.layers)
+
+
+def _saved_ids(path: str | Path, metadata: Mapping[str, str]) -> tuple[list[int], list[int], int]:
+    """The ids fed, those skipped, and the number of tokens held. Raises CacheError where they cannot be."""
+    try:
+        ids, skipped, tokens = (json.loads(metadata[name]) for name in ("ids", "skipped", "tokens"))
+        is_sound = all(type(item) is int and item >= 0 for item in [*ids, *skipped, tokens])
+    except (KeyError, ValueError, TypeError, RecursionError):
+        is_sound = False
+    if not is_sound or len(ids) != tokens:
+        raise CacheError(f"{path} does not say which tokens it holds; the conversation has to be prefilled again")
+    return ids, skipped, tokens
+
+
+def _layer_shape(model: Any) -> LayerShape | None:
+    """The shape of the rows of `model`; None for a model that does not say it."""
+    args = getattr(model, "args", None)
+    heads, head_dim = getattr(args, "num_key_value_heads", None), getattr(args, "head_dim", None)
+    return LayerShape(heads, head_dim) if isinstance(heads, int) and isinstance(head_dim, int) else None
 
 
 def _copies(layers: CacheLayers) -> CacheLayers:

@@ -1,4 +1,4 @@
-"""An API of the server: its routes and the form of its errors; and the endpoint that runs a generation."""
+"""ApiProtocol: an API of the server, its routes and the form of its errors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ class ApiProtocol:
         paths: Beginnings of the paths whose errors take this form.
         error_body: The JSON body of an error.
         routes: Makes its routes.
+        open_paths: Paths that need no API key.
     """
 
     name: str
     paths: tuple[str, ...]
     error_body: Callable[[RequestError], Mapping[str, Any]]
     routes: Callable[[Service], Sequence[BaseRoute]]
+    open_paths: tuple[str, ...] = ()
