@@ -20,6 +20,7 @@ from mlx_qwen3.cli.models import models
 from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_line
 from mlx_qwen3.cli.retrieval.embed import embed
 from mlx_qwen3.cli.retrieval.rerank import rerank
+from mlx_qwen3.cli.serving.serve import serve
 from mlx_qwen3.cli.verify import verify
 from mlx_qwen3.errors import Qwen3Error
 
@@ -66,6 +67,7 @@ app.command("embed")(embed)
 app.command("generate")(generate)
 app.command("models")(models)
 app.command("rerank")(rerank)
+app.command("serve")(serve)
 app.command("verify")(verify)
 
 

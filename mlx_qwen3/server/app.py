@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlx_qwen3.errors import Qwen3Error
 from mlx_qwen3.server.auth import Gate, cors_headers
 from mlx_qwen3.server.config import ServerConfig
 from mlx_qwen3.server.errors import RequestError, as_request_error
@@ -45,7 +46,7 @@ def load_protocols() -> list[ApiProtocol]:
 
 def create_app(
     config: ServerConfig, models: ModelPool | None = None, on_failure: OnFailure | None = None
-) -> ASGIApp:
+) -> Entrance:
     """The server's ASGI application.
 
     Args:
@@ -64,13 +65,8 @@ def create_app(
             error = RequestError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
         return error_response(protocol_of(request.url.path, protocols), as_request_error(error))
 
-    app = Starlette(
-        routes=routes,
-        lifespan=lambda _: _lifespan(service, on_failure),
-        exception_handlers={HTTPException: respond, Exception: respond},
-    )
-    app.state.service = service
-    return Entrance(app, config, service, protocols)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: respond, Exception: respond})
+    return Entrance(app, config, service, protocols, on_failure)
 
 
 def protocol_of(path: str, protocols: list[ApiProtocol]) -> ApiProtocol:
@@ -80,18 +76,6 @@ def protocol_of(path: str, protocols: list[ApiProtocol]) -> ApiProtocol:
         for protocol in protocols
     }
     return max(protocols, key=lambda protocol: lengths[protocol.name])
-
-
-@asynccontextmanager
-async def _lifespan(service: Service, on_failure: OnFailure | None) -> AsyncIterator[None]:
-    await service.models.preload()
-    tasks = [asyncio.create_task(_look_after(service)), asyncio.create_task(_watch(service, on_failure))]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await service.stop()
 
 
 async def _look_after(service: Service) -> None:
@@ -111,16 +95,42 @@ async def _watch(service: Service, on_failure: OnFailure | None) -> None:
 
 
 class Entrance:
-    """Every request passes here: gate, request id, log line."""
+    """The application: every request passes here. Gate, request id, log line.
 
-    def __init__(self, app: Starlette, config: ServerConfig, service: Service, protocols: list[ApiProtocol]):
-        self.state = app.state
-        self._app, self._gate, self._service, self._protocols = app, Gate(config), service, protocols
+    Attributes:
+        service: Runs the requests.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServerConfig,
+        service: Service,
+        protocols: list[ApiProtocol],
+        on_failure: OnFailure | None = None,
+    ):
+        self.service = service
+        self._app, self._gate, self._protocols = app, Gate(config), protocols
+        self._on_failure = on_failure
         self._open = {*OPEN_PATHS, *(path for protocol in protocols for path in protocol.open_paths)}
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Loads the models and what runs beside requests; at the end saves caches and unloads."""
+        service = self.service
+        await service.models.preload()
+        watch = _watch(service, self._on_failure)
+        tasks = [asyncio.create_task(_look_after(service)), asyncio.create_task(watch)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await service.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._run_lifespan(receive, send)
             return
         if scope["type"] != "http":  # there are no web sockets
             await send({"type": "websocket.close", "code": 1000})
@@ -139,11 +149,22 @@ class Entrance:
             await self._app(scope, receive, answer)
         except RequestError as error:
             protocol = protocol_of(scope["path"], self._protocols)
-            self._service.metrics.request(protocol.name, error.status)
+            self.service.metrics.request(protocol.name, error.status)
             await error_response(protocol, error)(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - answer.began
             log.info("%s %s %s %s %.3f s", answer.id, scope["method"], _path(scope), answer.status, seconds)
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        """The protocol of ASGI, for other servers than ours."""
+        await receive()
+        try:
+            async with self.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        except Qwen3Error as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
 
     def _set_key(self, scope: Scope, headers: Headers) -> None:
         if scope["path"] in self._open:
@@ -180,4 +201,4 @@ def _path(scope: Scope) -> str:
     return "".join(char if char.isprintable() else "?" for char in scope["path"])[:200]
 
 
-__all__ = ["create_app", "load_protocols", "protocol_of", "suppress"]
+__all__ = ["create_app", "load_protocols", "protocol_of"]

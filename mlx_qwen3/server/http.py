@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlx_qwen3.engine.streams import collect
-from mlx_qwen3.events import Event
+from mlx_qwen3.events import Done, Event
 from mlx_qwen3.server.config import Limits
 from mlx_qwen3.server.errors import RequestError, as_request_error, bad_request
 from mlx_qwen3.server.protocol import ApiProtocol
@@ -232,6 +232,8 @@ class GenerationResponse(Response):
             async for batch in self._generation.batches():
                 for number, event in batch:
                     events.setdefault(number, []).append(event)
+            if not all(isinstance(events[number][-1], Done) for number in events) or not events:
+                raise RequestError(503, "the server stopped before the answer", code="stopping")
             replies = [collect(iter(events[number])) for number in sorted(events)]
             response = JsonResponse(self._writer.whole(replies))
         except RequestError as error:

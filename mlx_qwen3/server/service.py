@@ -27,6 +27,8 @@ from mlx_qwen3.server.reuse.sequences import AheadSequence, RequestCache, Reques
 
 # Seconds without a request after which a next one is prepared for, and after which caches are saved.
 PREPARE_AFTER, SAVE_AFTER = 0.05, 20.0
+# How long requests that were cut off may take to end: a pass of the model.
+CUT_OFF_SECONDS = 5.0
 
 Item = tuple[int, Event | BaseException | None]
 """An event of a choice, the error that ended it, or None for its end."""
@@ -112,16 +114,20 @@ class Service:
             raise RequestError(503, "the server is stopping", code="stopping", retry_after=5)
 
     async def stop(self) -> None:
-        """Take no new requests, let those that run end for a while, cut off the rest, save caches, unload."""
+        """`end_requests`, then save caches and unload all models."""
+        await self.end_requests()
+        await self.models.close()
+
+    async def end_requests(self) -> None:
+        """Take no new requests, let those that run end for a while, and cut off the rest."""
         self.is_stopping = True
         deadline = time.monotonic() + self.config.stop_seconds
         while self.running and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for generation in list(self.running.values()):
             generation.cancel()
-        while self.running and time.monotonic() < deadline + 5:
+        while self.running and time.monotonic() < deadline + CUT_OFF_SECONDS:
             await asyncio.sleep(0.02)
-        await self.models.close()
 
     async def look_after(self) -> None:
         """What is done now and then: unload models, save caches while nothing runs."""
@@ -261,9 +267,9 @@ class Generation:
         for job in self._jobs.values():
             job.cancel()
         for number, ticket in list(self._tickets.items()):
-            if number not in self._jobs:
-                self._on_item((number, None))
+            if number not in self._jobs and not ticket.is_over:
                 ticket.release()
+                self._inbox.put((number, None))
 
     async def aclose(self) -> None:
         """`cancel`, for those who iterate."""
@@ -314,8 +320,8 @@ class Generation:
     def _end(self, number: int) -> None:
         self._open -= 1
         ticket = self._tickets[number]
-        if number in self._began:
-            ticket.release(time.perf_counter() - self._began[number])
+        began = self._began.get(number)
+        ticket.release(None if began is None else time.perf_counter() - began)
         if self._open:
             return
         self._service.running.pop(self.started.id, None)

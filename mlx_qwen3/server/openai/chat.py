@@ -218,12 +218,13 @@ class _Choice:
     def _call_deltas(self, index: int, text: str) -> list[tuple[dict[str, Any], str | None, Any]]:
         if not text:
             return []
-        call = self._calls[index]
-        if call.place is not None:
-            return [({"tool_calls": [{"index": call.place, "function": {"arguments": text}}]}, None, None)]
-        call.place, self._sent = self._sent, self._sent + 1
-        start = call_entry(f"call_{self._started.call_key(self.number, index)}", call.name, text)
-        return [({"tool_calls": [{"index": call.place, **start}]}, None, None)]
+        call, starts = self._calls[index], []
+        if call.place is None:
+            call.place, self._sent = self._sent, self._sent + 1
+            start = call_entry(f"call_{self._started.call_key(self.number, index)}", call.name, "")
+            starts.append({"index": call.place, **start})
+        more = {"index": call.place, "function": {"arguments": text}}
+        return [({"tool_calls": [entry]}, None, None) for entry in (*starts, more)]
 
     def _finish_call(self, event: ToolCall) -> list[tuple[dict[str, Any], str | None, Any]]:
         call = self._calls.setdefault(event.index, _Call(event.name))

@@ -1,0 +1,1 @@
+"""`mlx-qwen3 serve`: the command, and what to give to clients."""
