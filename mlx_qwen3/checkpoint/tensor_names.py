@@ -19,7 +19,7 @@ from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config_fields import MAX_EXPERTS
 
 BARE = re.compile(r"(?:embed_tokens|norm|layers\.\d+)\.")
-FUSED = re.compile(r"(.*\.mlp)\.experts\.(gate_up|down)_proj")
+FUSED = re.compile(r"(.*\.mlp)\.experts\.(gate_up|down)_proj((?:_scale_inv)?)")  # the scales are of FP8
 MAX_TENSORS = 2**18  # the largest published checkpoint has 37,000, its experts one by one
 
 
@@ -72,14 +72,15 @@ def _is_fused(tensor: StoredTensor) -> bool:
 def _experts(tensor: StoredTensor) -> Iterator[StoredTensor]:
     """The matrices in a fused tensor; each is one run of bytes."""
     count, rows, width = tensor.shape
-    prefix, _, part = tensor.name.removesuffix("_proj").rpartition(".")
-    names = part.split("_")  # gate, up; or down
+    match = FUSED.fullmatch(tensor.name)
+    assert match is not None
+    names = match[2].split("_")  # gate, up; or down
     shape = (rows // len(names), width)
     size = tensor.num_bytes // (count * len(names))
     for index in range(count):
         for place, name in enumerate(names):
             yield StoredTensor(
-                f"{prefix}.{index}.{name}_proj.weight",
+                f"{match[1]}.experts.{index}.{name}_proj.weight{match[3]}",
                 tensor.file,
                 shape,
                 tensor.dtype,
@@ -91,7 +92,7 @@ def _experts(tensor: StoredTensor) -> Iterator[StoredTensor]:
 def first_expert(name: str) -> str:
     """The first matrix in a fused tensor; another name unchanged."""
     match = FUSED.fullmatch(name)
-    return f"{match[1]}.experts.0.{match[2].split('_')[0]}_proj.weight" if match else name
+    return f"{match[1]}.experts.0.{match[2].split('_')[0]}_proj.weight{match[3]}" if match else name
 
 
 def published_weights(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:

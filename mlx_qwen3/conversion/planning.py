@@ -11,6 +11,7 @@ from mlx_qwen3.checkpoint.validation import build_model, parameter_shapes
 from mlx_qwen3.conversion.calibration import Calibration
 from mlx_qwen3.conversion.recipes import Choice, Recipe, choice_of
 from mlx_qwen3.conversion.source.original import SourceCheckpoint
+from mlx_qwen3.conversion.source.packed import PackedTensor
 from mlx_qwen3.conversion.source.tensors import SourceTensor, parameter_tensors
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import ModelConfig, Quantization
@@ -39,6 +40,7 @@ class ConversionStep:
     quantization: Quantization | None
     outputs: tuple[OutputTensor, ...]  # one tensor, or weight, scales and (affine) biases
     searched: bool = False  # whether scales and biases are searched for
+    repacked: bool = False  # whether the source's own numbers and scales are kept, in MLX's order
 
     @property
     def num_parameters(self) -> int:
@@ -125,7 +127,7 @@ def make_plan(
     ]
     if quantization is not None:
         quantization = replace(quantization, overrides=_overrides(steps, quantization))
-    config = replace(source.config, quantization=quantization)
+    config = replace(source.config, quantization=quantization, packing=None)
     if calibration is not None:  # a tied embedding is the output head too, whose inputs are known last
         steps.sort(key=lambda step: step.name == "model.embed_tokens.weight")
     return ConversionPlan(source, config, recipe, _shards(steps, max_shard_bytes), calibration)
@@ -139,7 +141,7 @@ def _check_source(source: SourceCheckpoint, dequantize: bool) -> None:
             "dequantize it",
             [{"dequantize": True, "bits": None}],
         )
-    if quantization is None and dequantize:
+    if quantization is None and source.config.packing is None and dequantize:
         raise ConversionError(f"{source.path} is not quantized; there is nothing to dequantize")
 
 
@@ -157,7 +159,9 @@ def _step(
     if quantization is None:
         return ConversionStep(name, sources, dtype, None, (OutputTensor(name, shape, dtype),))
     outputs = _quantized_outputs(path, shape, dtype, quantization)
-    return ConversionStep(name, sources, dtype, quantization, outputs, searched)
+    # Rounding the numbers of AWQ or GPTQ anew, to the same bits, would only lose.
+    repacked = all(isinstance(source, PackedTensor) and source.can_be(quantization) for source in sources)
+    return ConversionStep(name, sources, dtype, quantization, outputs, searched and not repacked, repacked)
 
 
 def _module_path(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from mlx_qwen3.model.config_fields import (
     MAX_VOCABULARY,
     boolean,
     integer,
-    integer_among,
     layer_numbers,
     mapping,
     number,
@@ -32,19 +31,14 @@ from mlx_qwen3.model.config_fields import (
     shown,
     with_default,
 )
+from mlx_qwen3.model.quantization import MODE_DEFAULTS as MODE_DEFAULTS
+from mlx_qwen3.model.quantization import QUANTIZATION_MODES as QUANTIZATION_MODES
+from mlx_qwen3.model.quantization import Packing as Packing
+from mlx_qwen3.model.quantization import Quantization as Quantization
 
 MODEL_TYPES = ("qwen3", "qwen3_moe")
 MAX_JSON_BYTES = 2**25  # the index of the largest published model has 4 MB
 MAX_JSON_DEPTH = 32
-QUANTIZATION_MODES = {
-    # mode: (bits, group sizes) that MLX supports
-    "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),
-    "mxfp4": ((4,), (32,)),
-    "mxfp8": ((8,), (32,)),
-    "nvfp4": ((4,), (16,)),
-}
-MODE_DEFAULTS = {"affine": (4, 64), "mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
-"""Bits and group size that MLX takes where a mode is given without them."""
 
 
 @dataclass(frozen=True)
@@ -110,57 +104,6 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
-class Quantization:
-    """How MLX stores quantized weights: `bits` per value, one scale per `group_size` values.
-
-    overrides: for layers that differ, by module path; None is a layer that is not quantized.
-    """
-
-    bits: int = 4
-    group_size: int = 64
-    mode: str = "affine"
-    overrides: Mapping[str, Quantization | None] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Quantization:
-        """Parse the `quantization` entry of an MLX config.json, with its overrides for layers."""
-        if method := raw.get("quant_method"):
-            raise ConfigError(
-                f"config.json: the weights are quantized with {shown(method)}, which MLX cannot run; "
-                "use the unquantized repository, or one converted to MLX"
-            )
-        mode = with_default(raw, "mode", "affine")
-        if not isinstance(mode, str) or mode not in QUANTIZATION_MODES:
-            modes = ", ".join(QUANTIZATION_MODES)
-            raise ConfigError(f"config.json: quantization mode {shown(mode)} is unknown; known: {modes}")
-        supported_bits, group_sizes = QUANTIZATION_MODES[mode]
-        bits, group_size = MODE_DEFAULTS[mode]
-        return cls(
-            bits=integer_among(raw, "bits", supported_bits, bits),
-            group_size=integer_among(raw, "group_size", group_sizes, group_size),
-            mode=mode,
-            overrides={
-                key: None if value is False else cls.from_dict(value)
-                for key, value in raw.items()
-                if isinstance(value, Mapping) or value is False
-            },
-        )
-
-    def for_layer(self, path: str) -> Quantization | None:
-        """The quantization of the module at `path`; None if it is not quantized."""
-        return self.overrides.get(path, self)
-
-    def mlx_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `mx.quantize` and its relatives."""
-        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
-
-    def to_dict(self) -> dict[str, Any]:
-        """The `quantization` entry of config.json."""
-        layers = {path: layer.mlx_arguments() if layer else False for path, layer in self.overrides.items()}
-        return {**self.mlx_arguments(), **layers}
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """The shape of one Qwen3 model, dense or mixture of experts. Sizes count elements."""
 
@@ -186,6 +129,7 @@ class ModelConfig:
     decoder_sparse_step: int = 1
     mlp_only_layers: tuple[int, ...] = ()
     quantization: Quantization | None = None
+    packing: Packing | None = None  # by another program; MLX runs some of these, and conversion reads all
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelConfig:
@@ -203,6 +147,7 @@ class ModelConfig:
         is_moe = model_type == "qwen3_moe"
         positions = integer(raw, "max_position_embeddings", 32768, most=MAX_POSITIONS)
         quantization = mapping(raw, "quantization") or mapping(raw, "quantization_config")
+        is_packed = quantization.get("quant_method") is not None
         hidden = integer(raw, "hidden_size")
         heads = integer(raw, "num_attention_heads", most=MAX_HEADS)
         rope_theta, rope_scaling = _positions(raw, positions)
@@ -221,7 +166,8 @@ class ModelConfig:
             rope_theta=rope_theta,
             rope_scaling=rope_scaling,
             tie_word_embeddings=boolean(raw, "tie_word_embeddings", False),
-            quantization=Quantization.from_dict(quantization) if quantization else None,
+            quantization=None if is_packed or not quantization else Quantization.from_dict(quantization),
+            packing=Packing.from_dict(quantization) if is_packed else None,
             **(_experts(raw) if is_moe else {}),
         )
         config._check()

@@ -9,13 +9,17 @@ from pathlib import Path
 
 from mlx_qwen3.checkpoint.hub import OnDownload, download, download_gguf
 from mlx_qwen3.checkpoint.locate import HUB_ID, locate, with_folder_hint
+from mlx_qwen3.checkpoint.packed.matrix import PartReader
+from mlx_qwen3.checkpoint.packed.open import find_packed
+from mlx_qwen3.checkpoint.packed.stored_rows import read_stored_rows
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
 from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.conversion.source.gguf_model import open_gguf
 from mlx_qwen3.conversion.source.hub import Downloads, HubTensor, remote_tensors
 from mlx_qwen3.conversion.source.original import SourceCheckpoint
-from mlx_qwen3.conversion.source.tensors import source_tensors
+from mlx_qwen3.conversion.source.packed import PackedTensor
+from mlx_qwen3.conversion.source.tensors import SourceTensor, source_tensors
 from mlx_qwen3.errors import ConversionError, ModelNotFoundError
 from mlx_qwen3.model.config import ModelConfig, read_json
 
@@ -72,12 +76,19 @@ def open_repository(
         return open_folder(download(repository, on_download))
     config = config_with_own_head(config, stored)
     check_counts(Path(repository), config, stored)
+    packed: dict[str, SourceTensor] = {}
+    if config.packing is not None:
+        found = find_packed(Path(repository), config, stored)
+        reader, commit = PartReader(downloads.read), f"{repository} {folder.name}"
+        packed = {name: PackedTensor(matrix, reader, commit) for name, matrix in found.matrices.items()}
+        stored = found.unpacked
     validate(Path(repository), build_model(config, stored), stored)
+    plain = {name: HubTensor(tensor, downloads) for name, tensor in stored.items()}
     return SourceCheckpoint(
         path=folder,
         raw_config=read_json(folder / CONFIG),
         config=config,
-        tensors={name: HubTensor(tensor, downloads) for name, tensor in stored.items()},
+        tensors={**plain, **packed},
         write_files=partial(_copy_files, _copied_files(folder)),
         downloads=downloads,
     )
@@ -88,13 +99,18 @@ def open_folder(folder: Path) -> SourceCheckpoint:
     config = ModelConfig.from_file(folder / CONFIG)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
+    packed: dict[str, SourceTensor] = {}
+    if config.packing is not None:
+        found, reader = find_packed(folder, config, stored), PartReader(read_stored_rows)
+        packed = {name: PackedTensor(matrix, reader) for name, matrix in found.matrices.items()}
+        stored = found.unpacked
     config = config_with_own_head(config, stored)
     validate(folder, build_model(config, stored), stored)
     return SourceCheckpoint(
         path=folder,
         raw_config=read_json(folder / CONFIG),
         config=config,
-        tensors=source_tensors(stored, config.quantization),
+        tensors={**source_tensors(stored, config.quantization), **packed},
         write_files=partial(_copy_files, _copied_files(folder)),
     )
 

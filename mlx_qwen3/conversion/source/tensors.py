@@ -11,16 +11,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.backend.matmul import dequantize_fp32
 from mlx_qwen3.backend.safetensors_io import DTYPES
+from mlx_qwen3.checkpoint.packed.stored_rows import BIT_PATTERNS as BIT_PATTERNS
+from mlx_qwen3.checkpoint.packed.stored_rows import read_stored_rows as read_stored_rows
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor
 from mlx_qwen3.checkpoint.validation import stacked_name
-from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import Quantization
-
-# Unsigned integers by size in bytes. numpy has no bfloat16, so numbers are passed on as bit patterns.
-BIT_PATTERNS = {1: (np.uint8, mx.uint8), 2: (np.uint16, mx.uint16), 4: (np.uint32, mx.uint32)}
 
 
 class SourceTensor(ABC):
@@ -48,6 +45,11 @@ class SourceTensor(ABC):
     @abstractmethod
     def identity(self) -> list[Any]:
         """Name, place and format in its file, as JSON: equal for equal bytes of one version of the file."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is in."""
+        return (self.file,)
 
     @property
     def size(self) -> int:
@@ -155,34 +157,6 @@ def _source_tensor(
     if scales is None or layer is None:
         return PlainTensor(stored[name])
     return QuantizedMatrix(QuantizedParts(stored[name], scales, stored.get(f"{path}.biases")), layer)
-
-
-def read_stored_rows(tensor: StoredTensor, first: int, count: int) -> mx.array:
-    """Rows `first` to `first + count` as stored, (count, width). Raises CheckpointError."""
-    width = tensor.shape[-1]
-    dtype = DTYPES[tensor.dtype]
-    numpy_pattern, pattern = BIT_PATTERNS[dtype.size]
-    if is_cpu():  # straight into MLX's memory: no copy, and no lock held while reading
-        rows = mx.zeros((count, width), pattern)
-        mx.eval(rows)
-        _read_into(np.asarray(rows), tensor, first * width * dtype.size)
-    else:
-        values = np.empty((count, width), numpy_pattern)
-        _read_into(values, tensor, first * width * dtype.size)
-        rows = mx.array(values)
-    return rows.view(dtype)
-
-
-def _read_into(values: np.ndarray[Any, Any], tensor: StoredTensor, start: int) -> None:
-    """Fill `values` with the bytes of `tensor` from `start` on."""
-    try:
-        with tensor.file.open("rb") as file:
-            file.seek(tensor.offset + start)
-            num_bytes = file.readinto(memoryview(values).cast("B"))  # type: ignore[arg-type]
-    except OSError as error:
-        raise CheckpointError(f"{tensor.file} could not be read: {error.strerror or error}") from error
-    if num_bytes < values.nbytes:
-        raise CheckpointError(f"{tensor.file} ends within {tensor.name}; download it again")
 
 
 class StackedTensor(SourceTensor):

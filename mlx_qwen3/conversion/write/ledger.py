@@ -105,4 +105,4 @@ def _step_identity(step: ConversionStep) -> list[object]:
     sources = [source.identity for source in step.sources]
     outputs = [(output.name, output.shape, str(output.dtype)) for output in step.outputs]
     settings = step.quantization.mlx_arguments() if step.quantization else None
-    return [step.name, sources, str(step.dtype), settings, step.searched, outputs]
+    return [step.name, sources, str(step.dtype), settings, step.searched, step.repacked, outputs]

@@ -40,7 +40,11 @@ def write_shards(
         if plan.source.downloads is not None:
             remaining = (plan.shards[i] for i in range(index, plan.num_files) if not is_done(i))
             plan.source.downloads.expect(
-                source.file.name for steps in remaining for step in steps for source in step.sources
+                file.name
+                for steps in remaining
+                for step in steps
+                for source in step.sources
+                for file in source.files
             )
         if name in ledger:
             converting.advance(shard[-1].name, sum(step.source_bytes for step in shard))

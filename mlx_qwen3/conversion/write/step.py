@@ -10,6 +10,7 @@ from mlx_qwen3.conversion.planning import ConversionStep
 from mlx_qwen3.conversion.quantize.gptq import Moments, quantize_gptq
 from mlx_qwen3.conversion.quantize.search import quantize_searched
 from mlx_qwen3.conversion.source.chunks import refuse_not_finite, row_chunks, to_bytes
+from mlx_qwen3.conversion.source.packed import PackedTensor
 from mlx_qwen3.conversion.source.tensors import SourceTensor
 from mlx_qwen3.conversion.workers import in_order
 
@@ -32,6 +33,8 @@ def run_step(
         def convert_chunk(
             chunk: tuple[int, int], source: SourceTensor = source
         ) -> tuple[int, list[memoryview]]:
+            if step.repacked:
+                return chunk[1], [to_bytes(array) for array in _repack(source, chunk, step)]
             rows = source.read(*chunk)
             refuse_not_finite(rows, source, step.dtype)
             return chunk[1], [to_bytes(array) for array in convert_rows(rows, step, factors)]
@@ -55,3 +58,13 @@ def convert_rows(rows: mx.array, step: ConversionStep, factors: Moments | None =
     if step.searched:
         return list(quantize_searched(rows, step.quantization))
     return list(mx.quantize(rows, **step.quantization.mlx_arguments()))
+
+
+def _repack(source: SourceTensor, chunk: tuple[int, int], step: ConversionStep) -> list[mx.array]:
+    """Rows of a parameter whose numbers and scales MLX can hold as they are."""
+    assert isinstance(source, PackedTensor)
+    assert step.quantization is not None
+    words, *scales = source.read_repacked(*chunk, step.quantization)
+    for part in scales:
+        refuse_not_finite(part, source, step.dtype)
+    return [words, *(part.astype(step.dtype) for part in scales)]
