@@ -16,6 +16,7 @@
     |- BenchmarkError           a measurement cannot be made
     |- SchemaError              a JSON schema cannot be used, or an answer failed its model's checks
     `- EngineError              the engine was closed, or its thread died
+       `- DistributedError      a model cannot be split, or one of its machines failed
 
 An error that knows a way out carries it as data in `suggestions`. `str(error)` words them as Python
 arguments; another interface words them its own way with `error.line(...)`.
@@ -30,6 +31,8 @@ from functools import lru_cache
 Suggestion = Mapping[str, object]
 """Parameters of the call that failed, with values that would work. `...` is a value the user chooses."""
 
+MAX_MESSAGE_CHARACTERS = 300
+
 
 class Qwen3Error(Exception):
     """Base of everything this package raises on purpose. `str(error)` is one line for a person.
@@ -40,8 +43,9 @@ class Qwen3Error(Exception):
     """
 
     def __init__(self, problem: str = "", suggestions: Iterable[Suggestion] = ()):
-        super().__init__(problem)
-        self.problem = problem
+        # Problems quote files and servers, which may hold control characters or be of any length.
+        self.problem = shortened(one_line(problem))
+        super().__init__(self.problem)
         self.suggestions = tuple(suggestions)
 
     def line(self, words: Callable[[Suggestion], str]) -> str:
@@ -65,6 +69,14 @@ def one_line(error: object, limit: int | None = None) -> str:
         text = "".join(" " if is_hidden(char) else char for char in text)
     line = " ".join(text.split())[:limit]
     return line or (type(error).__name__ if isinstance(error, BaseException) else "")
+
+
+def shortened(line: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
+    """`line`, or its beginning and its end if it has more than `limit` characters."""
+    if len(line) <= limit:
+        return line
+    end = limit // 2
+    return f"{line[: limit - end - 5]} ... {line[-end:]}"
 
 
 @lru_cache(maxsize=4096)
@@ -150,3 +162,7 @@ class SchemaError(Qwen3Error):
 
 class EngineError(Qwen3Error):
     """The engine is closed, or its thread stopped."""
+
+
+class DistributedError(EngineError):
+    """A model cannot be split over these machines, or one of them failed, stalled or differs."""

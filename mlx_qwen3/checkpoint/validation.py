@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import mlx.core as mx
@@ -119,8 +119,16 @@ def check_counts(folder: Path, config: ModelConfig, stored: Mapping[str, StoredT
         )
 
 
-def validate(folder: Path, model: Model, stored: Mapping[str, StoredTensor]) -> None:
-    """Raise CheckpointError unless `stored` is exactly what `model` needs. Experts may be stacked or not."""
+def validate(
+    folder: Path,
+    model: Model,
+    stored: Mapping[str, StoredTensor],
+    is_needed: Callable[[str], bool] | None = None,
+) -> None:
+    """Raise CheckpointError unless `stored` is exactly what `model` needs. Experts may be stacked or not.
+
+    is_needed: Of a part of the model, tells which tensors it has; None is all.
+    """
     config = model.args
     if config.tie_word_embeddings:  # a stored output head is a copy of the embedding: see tied_head.py
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith("lm_head.")}
@@ -129,7 +137,10 @@ def validate(folder: Path, model: Model, stored: Mapping[str, StoredTensor]) -> 
             f"{folder}: {min(layers)} is quantized, but config.json has no `quantization` that says how; "
             "download config.json again"
         )
-    expected = _split_stacks(parameter_shapes(model, mx.float32), stored, config.num_experts)
+    shapes = parameter_shapes(model, mx.float32)
+    if is_needed is not None:
+        shapes = {name: shape for name, shape in shapes.items() if is_needed(name)}
+    expected = _split_stacks(shapes, stored, config.num_experts)
     _check_names(folder, expected, stored)
     for name, (shape, dtype) in expected.items():
         _validate_tensor(stored[name], shape, dtype, config)
