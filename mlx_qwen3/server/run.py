@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import uvicorn
@@ -16,6 +19,7 @@ from mlx_qwen3.server.config import ServerConfig
 from mlx_qwen3.server.models import ModelPool, OpenEngine
 from mlx_qwen3.server.service import Service
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 1024
 # Beyond the time that running requests have to end: for what they still send.
 GRACE_SECONDS = 5.0
@@ -88,6 +92,19 @@ class Server(uvicorn.Server):
         )
         self.entrance = entrance
         self._config, self._on_ready = config, on_ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on a signal, and not raise it again afterwards: that is how a server is meant to end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
