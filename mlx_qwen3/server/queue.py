@@ -10,6 +10,7 @@ from mlx_qwen3.server.errors import RequestError
 
 USUAL_SECONDS = 2.0  # of a request, before any was measured
 SMOOTHING = 0.1
+MOST_KEYS = 4096  # whose last turn is known
 
 
 class Ticket:
@@ -38,7 +39,9 @@ class FairQueue:
 
     def __init__(self, slots: int, waiting: int, waiting_of_one: int):
         self.slots, self._most, self._most_of_one = slots, waiting, waiting_of_one
-        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # keys served longest ago first
+        self._waiting: dict[str, deque[Ticket]] = {}
+        self._served: OrderedDict[str, int] = OrderedDict()  # key -> number of the turn it had last
+        self._turns = 0
         self._running: Counter[str] = Counter()
         self._seconds = USUAL_SECONDS
 
@@ -88,11 +91,21 @@ class FairQueue:
 
     def _call_next(self) -> None:
         while self._waiting and self.running < self.slots:
-            key = min(self._waiting, key=lambda key: self._running[key])  # the first of those that run least
-            own = self._waiting.pop(key)
+            # Of the keys that run least, the one served longest ago.
+            key = min(self._waiting, key=lambda key: (self._running[key], self._served.get(key, 0)))
+            own = self._waiting[key]
             ticket = own.popleft()
-            if own:
-                self._waiting[key] = own  # behind the others
+            if not own:
+                del self._waiting[key]
             self._running[key] += 1
+            self._remember(key)
             ticket.is_running = True
             ticket.on_turn()
+
+    def _remember(self, key: str) -> None:
+        """A key has its turn."""
+        self._turns += 1
+        self._served[key] = self._turns
+        self._served.move_to_end(key)
+        if len(self._served) > MOST_KEYS:
+            self._served.popitem(last=False)

@@ -87,12 +87,14 @@ class Started:
         model: The name of the model that answers, as `/v1/models` lists it.
         created: Unix time in seconds.
         prompt_tokens: Tokens of the prompts.
+        streams_calls: Whether calls are sure to be valid, so that their arguments can be sent as they come.
     """
 
     id: str
     model: str
     created: int
     prompt_tokens: int
+    streams_calls: bool = True
 
     def call_key(self, choice: int, index: int) -> str:
         """What identifies call number `index` of a choice. The id of the call is a prefix of the protocol's,

@@ -14,6 +14,7 @@ from mlx_qwen3.engine.request import Job, PrefillRequest, TurnRequest, ignore
 from mlx_qwen3.engine.tool_loop import assistant_message
 from mlx_qwen3.errors import Qwen3Error
 from mlx_qwen3.events import Done, Event, PromptProgress, ToolCall, ToolCallDelta
+from mlx_qwen3.grammar import is_installed
 from mlx_qwen3.parsing import CollectedOutput
 from mlx_qwen3.server.config import ServerConfig
 from mlx_qwen3.server.errors import RequestError, as_request_error
@@ -190,7 +191,9 @@ class Generation:
     def __init__(
         self, service: Service, model: ServedModel, request: ServerRequest, prompted: Prompted, arrived: float
     ):
-        self.started = Started(uuid4().hex, model.name, int(time.time()), prompted.prompt_tokens)
+        self.started = Started(
+            uuid4().hex, model.name, int(time.time()), prompted.prompt_tokens, streams_calls=is_installed()
+        )
         self.request, self.model, self.arrived = request, model, arrived
         self.prefilled: dict[int, PromptProgress] = {}
         """How far the prompt of each choice is."""

@@ -195,7 +195,8 @@ class _Choice:
             case ToolCallStart(index, name):
                 self._calls[index] = _Call(name)
             case ToolCallDelta(index, text):
-                return self._call_deltas(index, self._calls[index].text.feed(text))
+                if self._started.streams_calls:
+                    return self._call_deltas(index, self._calls[index].text.feed(text))
             case ToolCall():
                 self._logprobs.clear()
                 self._is_after_call = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mlx_qwen3.generation.params import MAX_STOPS, MAX_TOP_LOGPROBS, RANGES
-from mlx_qwen3.server.errors import bad_request
 from mlx_qwen3.server.fields import Fields
 from mlx_qwen3.server.request import thinking_of_effort
 
@@ -65,9 +64,12 @@ def _bias(fields: Fields, bias: dict[str, Any]) -> tuple[tuple[int, float], ...]
 
 def read_max_tokens(fields: Fields, *names: str) -> dict[str, int]:
     """The limit of tokens: the first of `names` that is given. -1 is no limit."""
-    given = [number for name in names if (number := fields.integer(name, None, -1, 10**9)) is not None]
-    if 0 in given:
-        raise bad_request(f"{fields.where(names[0])} must be at least 1, not 0", fields.where(names[0]))
+    given = []
+    for name in names:
+        if (number := fields.integer(name, None, -1, 10**9)) is not None:
+            given.append(number)
+        if number == 0:
+            raise fields.error(name, "must be at least 1, not 0")
     return {"max_tokens": given[0]} if given and given[0] > 0 else {}
 
 
