@@ -5,16 +5,13 @@
     with Engine("14b") as engine:
         print(engine.session().ask("What is 47 + 85?").answer)
 
-Importing this package is light: a name below brings its module in when it is first used. Import it
-before `mlx.core`: on Linux it first gives MLX's CPU backend a fast BLAS, if the machine has one.
+Importing this package is light: a name below brings its module in when it is first used.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from mlx_qwen3.backend.blas import load_blas
 
 if TYPE_CHECKING:
     from mlx_qwen3.cache.prompt_cache import make_prompt_cache as make_prompt_cache
@@ -32,6 +29,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.events import Done as Done
     from mlx_qwen3.events import Event as Event
     from mlx_qwen3.events import Logprobs as Logprobs
+    from mlx_qwen3.events import MemoryLow as MemoryLow
     from mlx_qwen3.events import PromptProgress as PromptProgress
     from mlx_qwen3.events import Stats as Stats
     from mlx_qwen3.events import ThinkingDelta as ThinkingDelta
@@ -46,9 +44,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-BLAS = load_blas()
-"""The BLAS library loaded for MLX's CPU backend, or None."""
-
 _MODULES = {
     "AnswerDelta": "events",
     "BatchRequest": "engine.batch",
@@ -58,6 +53,7 @@ _MODULES = {
     "Engine": "engine.engine",
     "Event": "events",
     "Logprobs": "events",
+    "MemoryLow": "events",
     "PromptProgress": "events",
     "Qwen3Error": "errors",
     "Reply": "engine.streams",
@@ -78,7 +74,7 @@ _MODULES = {
     "tool": "tools",
 }
 
-__all__ = ["BLAS", "__version__", *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,15 @@ class ContextGrown:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryLow:
+    """The machine's memory is scarce. `parked`: KV caches of idle conversations, `nbytes` of them, were moved
+    to disk; `waiting`: texts that wait are not begun until there is memory again. This turn goes on."""
+
+    action: Literal["parked", "waiting"]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ThinkingDelta:
     """More of the thinking; never contains a think tag."""
 
@@ -173,6 +182,7 @@ class Done:
 Event = (
     PromptProgress
     | ContextGrown
+    | MemoryLow
     | ThinkingDelta
     | ThinkingDone
     | AnswerDelta

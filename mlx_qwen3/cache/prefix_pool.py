@@ -30,6 +30,10 @@ class PrefixPool:
         while self._kept and sum(kept.nbytes for kept in self._kept) > self.limit:
             self._kept.pop(0)
 
+    def release(self) -> None:
+        """Drop the caches of conversations that have ended, to free their memory."""
+        self._kept = []
+
     def find(self, ids: Sequence[int], key: object, better_than: int = 0) -> PromptCache | None:
         """A new cache with the longest known prefix of the prompt `ids`; None if it saves too little.
 

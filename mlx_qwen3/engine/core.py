@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -28,19 +29,21 @@ from mlx_qwen3.checkpoint.load import LoadedModel, load
 from mlx_qwen3.checkpoint.memory import cache_nbytes
 from mlx_qwen3.checkpoint.memory_plan import MemoryPlan
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
-from mlx_qwen3.engine.draft_model import AUTO, TEXT, draft_cache_config, load_draft_model
+from mlx_qwen3.engine.loading.draft_model import AUTO, TEXT, TwoModels, draft_cache_config, load_draft_model
+from mlx_qwen3.engine.loading.options import check_options
+from mlx_qwen3.engine.memory.guard import IDLE_INTERVAL, MemoryGuard
+from mlx_qwen3.engine.memory.parking import ParkingLot
 from mlx_qwen3.engine.request import mark_engine_thread
-from mlx_qwen3.errors import CacheError, EngineError
+from mlx_qwen3.errors import EngineError, Qwen3Error
 from mlx_qwen3.generation.scheduler import Scheduler, SchedulerStats
 from mlx_qwen3.generation.sequence import Sequence
 from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, NGramDrafter
-from mlx_qwen3.model.config import ModelConfig, RopeScaling
+from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
 ENDLESS = 2**31  # tokens
-SMALLEST_WINDOW = 64
 # Sequences that run at once, if memory holds them: more of them gain little.
 CPU_BATCH, GPU_BATCH = 16, 32
 # Of the memory that is free after loading, what KV caches of running sequences may take.
@@ -61,18 +64,27 @@ class EngineCore:
         kv_bits: int | None,
         draft_model: str | None,
         on_download: OnDownload | None,
+        dtype: str | None = None,
+        wired: bool | None = None,
+        unload_after: float | None = None,
     ):
-        _check_options(model, context, max_kv_size, kv_bits, draft_model)
+        check_options(model, context, max_kv_size, kv_bits, draft_model, unload_after)
         self.name = str(model)
         self.options: dict[str, Any] = {
             "context": context,
             "max_kv_size": max_kv_size,
             "kv_bits": kv_bits,
             "draft_model": draft_model,
+            "dtype": dtype,
+            "wired": wired,
+            "unload_after": unload_after,
         }
         """The arguments it was made with, to make another like it."""
         self.cache_config = CacheConfig(max_size=max_kv_size, bits=kv_bits)
         self._draft_setting = draft_model
+        self.sessions = ParkingLot()
+        """The KV caches of sessions, which can be parked on disk."""
+        self._last_work = time.monotonic()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._is_closed = False
         self._death: BaseException | None = None
@@ -80,7 +92,7 @@ class EngineCore:
         ready: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run,
-            args=(self.name, context, on_download, ready),
+            args=(on_download, ready),
             name="mlx_qwen3 engine",
             daemon=True,
         )
@@ -98,23 +110,32 @@ class EngineCore:
 
     def _adopt(self, loaded: LoadedModel, tokenizer: Tokenizer, draft: LoadedModel | None) -> None:
         """Set up what runs on the loaded model. On the engine's thread."""
-        self.model, self.plan, self.folder = loaded.model, loaded.plan, loaded.folder
-        self.tokenizer = tokenizer
-        self.config: ModelConfig = self.model.args
+        self._models = TwoModels(None, None)
+        self._use(loaded, draft)
+        self.folder, self.tokenizer = loaded.folder, tokenizer
+        self.config: ModelConfig = loaded.model.args
         """The config as loaded. A long conversation has positions scaled further."""
-        self.draft_model = draft.model if draft else None
-        self._draft_plan = draft.plan if draft else None
         headroom = (self._draft_plan or self.plan).headroom  # the draft's is of what the model's leaves
         self.prefixes = PrefixPool(headroom // 2)
         """Prefixes that sessions share. For the engine's thread."""
         self.snapshots = SnapshotBudget(headroom // 2)
         """The memory for snapshots of windows. For the engine's thread."""
         self.scheduler = Scheduler(
-            _Models(self.model, self.draft_model),
+            self._models,
             size=CPU_BATCH if is_cpu() else GPU_BATCH,
             room=self._cache_room(),
             nbytes=self.cache_nbytes,
         )
+        self.guard = MemoryGuard(self)
+        """Gives memory back where the machine has little left."""
+
+    def _use(self, loaded: LoadedModel, draft: LoadedModel | None) -> None:
+        self.model: Any = loaded.model
+        """The model; None while it is unloaded. For the engine's thread."""
+        self.plan = loaded.plan
+        self.draft_model: Any = draft.model if draft else None
+        self._draft_plan = draft.plan if draft else None
+        self._models.use(self.model, self.draft_model)
 
     @property
     def context(self) -> int:
@@ -185,7 +206,7 @@ class EngineCore:
             raise EngineError(
                 f"{self.name} has no output head, as embedding models do, so it writes no text; it can embed"
             )
-        self._inbox.put(lambda: self.scheduler.add(sequence))
+        self._inbox.put(lambda: self._add(sequence))
         if self._death is not None:  # it died meanwhile, and nothing looks into the inbox any more
             self._fail_inbox()
 
@@ -199,6 +220,7 @@ class EngineCore:
                 future.set_exception(self._unusable())
                 return
             try:
+                self._reload()
                 future.set_result(function())
             except Exception as error:  # noqa: BLE001  # the caller gets it
                 future.set_exception(error)
@@ -232,20 +254,43 @@ class EngineCore:
 
     # On the engine's thread
 
-    def _run(
-        self,
-        name: str,
-        context: int | None,
-        on_download: OnDownload | None,
-        ready: Future[None],
-    ) -> None:
+    def _load(self, folder: Path, on_download: OnDownload | None) -> tuple[LoadedModel, LoadedModel | None]:
+        """The model and its draft model."""
+        context, config = self.options["context"], self.cache_config
+        given = {name: self.options[name] for name in ("dtype", "wired") if self.options[name] is not None}
+        loaded = load(folder, context, config, self.name, **given)
+        return loaded, load_draft_model(self._draft_setting, loaded, config, context, on_download)
+
+    def unload(self) -> None:
+        """Give the model's memory back until the next request; caches are parked. For the engine's thread."""
+        if self.model is None or not self.scheduler.is_idle:
+            return
+        self.guard.park_idle()
+        self.sessions.let_go()
+        self.prefixes, self.snapshots = PrefixPool(self.prefixes.limit), SnapshotBudget(self.snapshots.limit)
+        self.model = self.draft_model = None
+        self._models.use(None, None)
+        mx.clear_cache()
+
+    def _reload(self) -> None:
+        if self.model is None:
+            self._use(*self._load(self.folder, None))
+
+    def _add(self, sequence: Sequence) -> None:
+        try:
+            self._reload()
+        except Qwen3Error as error:
+            sequence.close(error)
+        else:
+            self.scheduler.add(sequence)
+
+    def _run(self, on_download: OnDownload | None, ready: Future[None]) -> None:
         mark_engine_thread()
         try:
-            folder = resolve(name, on_download)
-            loaded = load(folder, context, self.cache_config, name)
-            tokenizer = load_tokenizer(folder)
-            draft = load_draft_model(self._draft_setting, loaded, self.cache_config, context, on_download)
-            self._adopt(loaded, tokenizer, draft)
+            folder = resolve(self.name, on_download)
+            loaded, draft = self._load(folder, on_download)
+            self._adopt(loaded, load_tokenizer(folder), draft)
+            del loaded, draft  # or this frame would keep a model that is unloaded
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             ready.set_exception(error)
         else:
@@ -264,14 +309,25 @@ class EngineCore:
         while True:
             try:
                 while True:
-                    call = self._inbox.get(block=self.scheduler.is_idle)
+                    is_idle = self.scheduler.is_idle
+                    call = self._inbox.get(is_idle, IDLE_INTERVAL if self.model is not None else None)
                     if call is None:
                         self._fail_inbox()
                         self.scheduler.abandon(EngineError("the engine was closed"))
                         return
                     call()
+                    self._last_work = time.monotonic()
             except queue.Empty:
-                self.scheduler.step()
+                self._work()
+
+    def _work(self) -> None:
+        """A pass, or where there is nothing to run, a look at what could be given back."""
+        if not self.scheduler.is_idle:
+            self.scheduler.step()
+            self._last_work = time.monotonic()
+        elif (after := self.options["unload_after"]) and time.monotonic() - self._last_work > after:
+            self.unload()
+        self.guard.watch()
 
     def _fail_inbox(self) -> None:
         """Take what was submitted too late; a call finds that the engine is gone, a sequence is abandoned."""
@@ -284,43 +340,6 @@ class EngineCore:
                 call()
         if self._death is not None:
             self.scheduler.abandon(self._unusable())
-
-
-class _Models:
-    """The model and its draft model, whose positions are scaled alike."""
-
-    def __init__(self, model: Any, draft_model: Any):
-        self._model, self._all = model, [each for each in (model, draft_model) if each is not None]
-        self.hidden_states = model.hidden_states
-
-    def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
-        logits: mx.array = self._model(inputs, cache)
-        return logits
-
-    @property
-    def output_head(self) -> Callable[[mx.array], mx.array]:
-        head: Callable[[mx.array], mx.array] = self._model.output_head
-        return head
-
-    def scale_positions(self, scaling: RopeScaling | None) -> None:
-        for model in self._all:
-            model.scale_positions(scaling)
-
-
-def _check_options(
-    model: object, context: object, max_kv_size: object, kv_bits: object, draft_model: object
-) -> None:
-    if not isinstance(model, str | Path):
-        raise EngineError(f"model must be a name or a folder, not {model!r}")
-    for name, value in (("context", context), ("max_kv_size", max_kv_size)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise CacheError(f"{name} must be a number of tokens, not {value!r}")
-    if isinstance(max_kv_size, int) and max_kv_size < SMALLEST_WINDOW:
-        raise CacheError(f"max_kv_size must be {SMALLEST_WINDOW} or more, not {max_kv_size}")
-    if kv_bits not in (None, 4, 8) or isinstance(kv_bits, bool):
-        raise CacheError(f"kv_bits must be 4 or 8, not {kv_bits!r}")
-    if draft_model is not None and not isinstance(draft_model, str | Path):
-        raise EngineError(f"draft_model must be a name, a folder or None, not {draft_model!r}")
 
 
 def _stop(

@@ -11,7 +11,7 @@ from mlx_qwen3.checkpoint import OnDownload
 from mlx_qwen3.engine.batch import BatchOptions, BatchRun, Prompt
 from mlx_qwen3.engine.completion import Completion
 from mlx_qwen3.engine.core import EngineCore
-from mlx_qwen3.engine.draft_model import AUTO
+from mlx_qwen3.engine.loading.draft_model import AUTO
 from mlx_qwen3.engine.request import params_for
 from mlx_qwen3.engine.session import Session
 from mlx_qwen3.engine.tool_loop import allow_own
@@ -41,6 +41,9 @@ class Engine(EngineCore):
         kv_bits: int | None = None,
         draft_model: str | None = AUTO,
         on_download: OnDownload | None = None,
+        dtype: str | None = None,
+        wired: bool | None = None,
+        unload_after: float | None = None,
     ):
         """Load a model; this returns once it can be used.
 
@@ -55,6 +58,12 @@ class Engine(EngineCore):
                 text itself; `auto` takes the family's smallest where that pays and it is downloaded, else
                 the text; None drafts nothing. The text generated is the same with any.
             on_download: Called with the bytes downloaded and the bytes there are, on the engine's thread.
+            dtype: Of a GPU's numbers: `float16` or `bfloat16`; None (or `auto`) is as the checkpoint stores
+                them, except on M1 and M2, which emulate bfloat16.
+            wired: Whether macOS keeps the model in memory whatever other programs need, within what Metal
+                recommends; None does as `MLX_QWEN3_WIRED` says, which by default is not to.
+            unload_after: Seconds without work after which the model's memory is given back; the next request
+                loads it again. None keeps it.
 
         Raises:
             ModelNotFoundError: No such folder, name or repository.
@@ -69,6 +78,9 @@ class Engine(EngineCore):
             kv_bits=kv_bits,
             draft_model=draft_model,
             on_download=on_download,
+            dtype=dtype,
+            wired=wired,
+            unload_after=unload_after,
         )
 
     def session(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_qwen3.cache.prompt_cache import PromptCache
@@ -15,6 +18,14 @@ from mlx_qwen3.generation.speculative.drafters import Drafter
 from mlx_qwen3.model.config import ModelConfig
 
 
+@dataclass(frozen=True)
+class ParkedFile:
+    """Where a cache was parked, and how many tokens it holds."""
+
+    path: Path
+    tokens: int
+
+
 class SessionCache:
     """A prompt cache, the drafter that knows its text, and how positions are scaled for it."""
 
@@ -23,7 +34,10 @@ class SessionCache:
         self.drafter: Drafter | None = None
         self.config: ModelConfig = core.config
         """The model's config with the rope scaling that the cache was filled with."""
+        self.last_used = 0.0
+        """When it was opened last, by `time.monotonic()`."""
         self._core = core
+        self._parked: ParkedFile | None = None
 
     def fit(self, prompt_tokens: int, max_tokens: int) -> ContextGrown | None:
         """Scale positions so that the conversation fits its context.
@@ -55,6 +69,8 @@ class SessionCache:
     def open(self, ids: Sequence[int]) -> PromptCache:
         """The session's cache, or a copy of another session's that shares more with the prompt `ids`."""
         core, scaling = self._core, self.config.rope_scaling
+        self.last_used = time.monotonic()
+        self._bring_back()
         cache = self.cache or core.new_cache()
         self.cache = core.prefixes.find(ids, scaling, better_than=cache.reusable(ids)) or cache
         self.drafter = self.drafter or core.new_drafter()
@@ -68,9 +84,40 @@ class SessionCache:
     def drop(self) -> None:
         """Forget the cache; the next turn prefills its whole prompt."""
         self.cache = self.drafter = None
+        self._remove_file()
+
+    def is_used_by(self, caches: Collection[int]) -> bool:
+        """Whether one of the caches with these ids (of Python's `id`) is its own."""
+        return id(self.cache) in caches
+
+    def park(self, path: Path) -> None:
+        """Move the cache to `path`; the next turn brings it back. One that cannot be written is dropped."""
+        if self.cache is None:
+            return
+        parked: ParkedFile | None = None
+        with suppress(CacheError):
+            self.cache.save(path, self._fingerprint(self.config))
+            parked = ParkedFile(path, len(self.cache.ids))
+        self.cache = self.drafter = None
+        self._parked = parked
+
+    def _bring_back(self) -> None:
+        """Read the cache again that was parked. Where that fails the next turn prefills its whole prompt."""
+        if self._parked is None or self.cache is not None:
+            return
+        self._core.model.scale_positions(self.config.rope_scaling)
+        with suppress(CacheError):
+            self.cache = self._core.load_cache(self._parked.path, self._fingerprint(self.config))
+        self._remove_file()
+
+    def _remove_file(self) -> None:
+        if self._parked is not None:
+            self._parked.path.unlink(missing_ok=True)
+            self._parked = None
 
     def save(self, path: Path) -> None:
         """Write the cache to `path`. Raises CacheError if there is none or it cannot be written."""
+        self._bring_back()
         if self.cache is None:
             raise CacheError("the conversation has no cache yet")
         self.cache.save(path, self._fingerprint(self.config))
@@ -78,7 +125,7 @@ class SessionCache:
     def load(self, path: Path) -> None:
         """Load the cache saved at `path`, with the scaling it was filled with. Raises CacheError."""
         core = self._core
-        config, context = core.config, int(read_metadata(path).get("context", 0))
+        config, context = core.config, _saved_context(path)
         if context > config.context_length:
             if context > core.longest:
                 raise CacheError(
@@ -89,6 +136,7 @@ class SessionCache:
         self.cache = core.load_cache(path, self._fingerprint(config))
         self.config = config
         self.drafter = None
+        self._remove_file()
 
     def _fingerprint(self, config: ModelConfig) -> dict[str, str]:
         return {**self._core.fingerprint(config), "context": str(config.context_length)}
@@ -96,6 +144,8 @@ class SessionCache:
     @property
     def tokens(self) -> int:
         """Tokens the cache holds."""
+        if self._parked is not None:
+            return self._parked.tokens
         return len(self.cache.ids) if self.cache else 0
 
     @property
@@ -107,3 +157,11 @@ class SessionCache:
     def saved_nbytes(self) -> int:
         """Bytes that `save` writes."""
         return self.cache.nbytes if self.cache else 0
+
+
+def _saved_context(path: Path) -> int:
+    """The context that a cache was saved with. Raises CacheError if the file does not say it."""
+    text = read_metadata(path).get("context", "0")
+    if not (text.isdecimal() and len(text) < 12):
+        raise CacheError(f"{path} does not say for which context it was saved")
+    return int(text)

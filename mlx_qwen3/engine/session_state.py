@@ -137,6 +137,7 @@ class SessionState:
         self._tool_loop = ToolLoopOptions(toolbox, approve, max_steps)
         self._engine = engine
         self._cache = SessionCache(engine)
+        engine.sessions.add(self._cache)
         self._jobs = SessionJobs(engine, self._cache)
 
     def __repr__(self) -> str:

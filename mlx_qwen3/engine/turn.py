@@ -117,6 +117,9 @@ class TurnSequence(Sequence):
     def is_cancelled(self) -> bool:
         return self._job.is_cancelled()
 
+    def notice(self, event: object) -> None:
+        self._job.tell([event])
+
     def cancel(self) -> None:
         if self._output is not None:
             self._job.tell(self._output.cancel())

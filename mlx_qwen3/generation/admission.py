@@ -20,6 +20,8 @@ class Admission:
         waiting: In order of arrival.
         running: In order of admission.
         size: The most sequences that run at once.
+        room: Bytes that their KV caches may take together; one always runs.
+        is_paused: Whether none is admitted beside those that run.
     """
 
     def __init__(
@@ -29,12 +31,12 @@ class Admission:
         nbytes: Callable[[int], int],
         on_park: Callable[[Sequence], None],
     ):
-        """room: bytes that the KV caches of sequences may take together; one always runs. nbytes: bytes of
-        the cache of so many tokens. on_park: called before a running sequence has to wait."""
+        """nbytes: bytes of the cache of so many tokens. on_park: called before a running one has to wait."""
         self.size = size
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self._room, self._nbytes, self._on_park = room, nbytes, on_park
+        self.room, self.is_paused = room, False
+        self._nbytes, self._on_park = nbytes, on_park
 
     def __iter__(self) -> Iterator[Sequence]:
         yield from [*self.running, *self.waiting]
@@ -49,6 +51,11 @@ class Admission:
         """Whether anything but background work waits."""
         return any(not sequence.is_background for sequence in self.waiting)
 
+    @property
+    def held(self) -> int:
+        """Bytes of the KV caches of all sequences."""
+        return sum(self._nbytes(sequence.length) for sequence in self._holding())
+
     def remove(self, sequence: Sequence) -> None:
         """Forget `sequence`."""
         for group in (self.running, self.waiting):
@@ -62,6 +69,8 @@ class Admission:
         for sequence in self.running:
             sequence.record()  # so that others can copy what it holds
         for sequence in sorted(self.waiting, key=lambda sequence: sequence.priority):
+            if self.is_paused and self.running:
+                return
             if sequence.is_background and any(not other.is_background for other in self):
                 return
             if not self._find_place(sequence) or not self._fits(sequence):
@@ -73,6 +82,8 @@ class Admission:
 
     def could_admit(self) -> bool:
         """Whether a waiting sequence could run now."""
+        if self.is_paused and self.running:
+            return False
         for sequence in self.waiting:
             has_place = len(self.running) < self.size or any(
                 other.priority > sequence.priority for other in self.running
@@ -84,12 +95,12 @@ class Admission:
     def can_grow(self, tokens: int) -> bool:
         """Whether every running sequence can grow by `tokens`."""
         held = sum(self._nbytes(sequence.length + tokens) for sequence in self.running)
-        return held <= self._room or len(self.running) == 1
+        return held <= self.room or len(self.running) == 1
 
     def make_room(self) -> None:
         """Evict KV caches while they outgrow the room: of those that wait first, then of the latest."""
         while len(holding := self._holding()) > 1:
-            if sum(self._nbytes(sequence.length + 1) for sequence in holding) <= self._room:
+            if sum(self._nbytes(sequence.length + 1) for sequence in holding) <= self.room:
                 return
             # A window cannot be prefilled again as it was, and does not grow.
             evictable = [sequence for sequence in holding if not sequence.is_window]
@@ -114,7 +125,7 @@ class Admission:
         if not self.running or sequence.cache is not None:
             return True
         held = sum(self._nbytes(other.length + MARGIN) for other in self._holding())
-        return held + self._nbytes(sequence.length + MARGIN) <= self._room
+        return held + self._nbytes(sequence.length + MARGIN) <= self.room
 
     def _holding(self) -> list[Sequence]:
         """The sequences that have a KV cache."""

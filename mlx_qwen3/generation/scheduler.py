@@ -77,7 +77,7 @@ class Scheduler:
         self._model, self._compute, self._pass = model, compute, cast(Pass | None, None)
         self._chunk_size = AdaptiveChunkSize()
         self._speculation = Speculation()
-        self._queue = Admission(size, room, nbytes, on_park=self._speculation.leave)
+        self._queue = self.queue = Admission(size, room, nbytes, on_park=self._speculation.leave)
         self._passes = self._generated = 0
         self._rate = _Rate()
 
@@ -239,6 +239,8 @@ class Scheduler:
 
     def _may_run_ahead(self, under_way: Pass) -> bool:
         parts = under_way.parts
+        if getattr(self._model, "computes_now", False):  # a pass ahead would hold these tokens back
+            return False
         if not parts or not all(
             part.has_choice and part.count == 1 and not part.draft.size for part in parts
         ):

@@ -94,6 +94,9 @@ class Sequence:
     def evicted(self) -> None:
         """Its cache was dropped to make room; `open` is called again later."""
 
+    def notice(self, event: object) -> None:
+        """Something happened on the machine that its reader should know."""
+
     def cancel(self) -> None:
         """Called where `is_cancelled` was noticed before another token came."""
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import mlx.core as mx
 
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
 from mlx_qwen3.checkpoint.load import LoadedModel, load, load_config
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, Qwen3Error
-from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
 AUTO, TEXT = "auto", "text"
@@ -99,3 +102,31 @@ def _ids(tokenizer_json: bytes) -> dict[str, int]:
     added = {token["content"]: token["id"] for token in raw["added_tokens"]}
     ids: dict[str, int] = raw["model"]["vocab"] | added
     return ids
+
+
+class TwoModels:
+    """A model and its draft model, whose positions are scaled alike."""
+
+    def __init__(self, model: Any, draft_model: Any):
+        self.use(model, draft_model)
+
+    def use(self, model: Any, draft_model: Any) -> None:
+        """Run these from now on; None for both while the model is unloaded."""
+        self._model, self._all = model, [each for each in (model, draft_model) if each is not None]
+
+    def hidden_states(self, inputs: mx.array, cache: Any) -> mx.array:
+        hidden: mx.array = self._model.hidden_states(inputs, cache)
+        return hidden
+
+    def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
+        logits: mx.array = self._model(inputs, cache)
+        return logits
+
+    @property
+    def output_head(self) -> Callable[[mx.array], mx.array]:
+        head: Callable[[mx.array], mx.array] = self._model.output_head
+        return head
+
+    def scale_positions(self, scaling: RopeScaling | None) -> None:
+        for model in self._all:
+            model.scale_positions(scaling)
