@@ -43,7 +43,7 @@ def read_json_object(
         data = read_bytes(path, limit)
         if len(data) > limit:
             raise error(f"{path} is larger than {limit // 2**20} MiB{advice}")
-        content = json.loads(data.decode("utf-8"))
+        content = json.loads(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise error(f"{path} is missing{advice}") from None
     except OSError as problem:
@@ -53,6 +53,23 @@ def read_json_object(
     if not isinstance(content, dict):
         raise error(f"{path} does not hold a JSON object{advice}")
     return content
+
+
+def file_version(path: Path) -> object:
+    """A value that differs after every change of a file that is replaced as a whole; None without a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def text_lines(text: str) -> list[str]:
+    """The lines of `text`, which end at a line feed alone, and without a byte order mark.
+
+    `str.splitlines` also splits at characters that JSON strings may contain.
+    """
+    return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:

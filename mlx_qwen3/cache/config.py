@@ -29,6 +29,12 @@ class CacheConfig:
         defaults = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in values.items() if value != defaults[name]}
 
+    @property
+    def window_and_layout(self) -> tuple[int, ...]:
+        """(keep, max_size) of a window, then (group_size, bits) of packed rows."""
+        window = () if self.max_size is None else (self.keep, self.max_size)
+        return window + (() if self.bits is None else (self.group_size, self.bits))
+
     def capacity(self, tokens: int) -> int:
         """The capacity of a layer's buffers once they hold `tokens`, in tokens."""
         return capacity_for(tokens) if self.max_size is None else self.max_size

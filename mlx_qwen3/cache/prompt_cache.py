@@ -274,7 +274,9 @@ def _saved_ids(path: str | Path, metadata: Mapping[str, str]) -> tuple[list[int]
     except (KeyError, ValueError, TypeError, RecursionError):
         is_sound = False
     if not is_sound or len(ids) != tokens:
-        raise CacheError(f"{path} does not say which tokens it holds; the conversation has to be prefilled again")
+        raise CacheError(
+            f"{path} does not say which tokens it holds; the conversation has to be prefilled again"
+        )
     return ids, skipped, tokens
 
 

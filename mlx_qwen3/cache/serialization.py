@@ -5,7 +5,7 @@ Arrays are written one after the other, so a save needs extra memory for the row
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_qwen3.backend.safetensors_io import TensorSpec, encode_header, read_header
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
+from mlx_qwen3.cache.saved_state import State, check_state
 from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.files import replacing
@@ -22,6 +23,9 @@ from mlx_qwen3.files import replacing
 CLASSES: dict[str, type[KVCache | RotatingKVCache]] = {
     cls.__name__: cls for cls in (KVCache, QuantizedKVCache, RotatingKVCache, QuantizedRotatingKVCache)
 }
+
+UNREADABLE = (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError)
+"""What reading a file of another form raises. RecursionError is a RuntimeError."""
 
 
 def save_prompt_cache(
@@ -51,11 +55,20 @@ def save_prompt_cache(
         raise CacheError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def load_prompt_cache(path: str | Path) -> tuple[list[KVCache | RotatingKVCache], dict[str, str]]:
+def load_prompt_cache(
+    path: str | Path, check: Callable[[list[str], list[State]], object] | None = None
+) -> tuple[list[KVCache | RotatingKVCache], dict[str, str]]:
     """The KV cache saved at `path`, one entry per layer, and the metadata saved with it.
 
     A rotating cache has no `rotation` yet: set it to its layer's `self_attn.rope`, as PromptCache does.
-    Raises CacheError for a file that is missing, cut off or no saved cache.
+
+    Args:
+        path: A file that `save_prompt_cache` or mlx-lm wrote.
+        check: Called with the layers' classes and states before caches are made of them; raises ValueError
+            or KeyError to refuse them.
+
+    Raises:
+        CacheError: The file is missing, cut off or no saved cache.
     """
     try:
         header = _read_file_metadata(path)
@@ -64,18 +77,33 @@ def load_prompt_cache(path: str | Path) -> tuple[list[KVCache | RotatingKVCache]
         values: dict[str, Any] = dict(arrays)
         for key, kind in scalars[1:]:
             values[key] = None if kind == "none" else arrays[key].item()
-        states = tree_unflatten(list(values.items()))
-        cache = [CLASSES[name].from_state(state) for name, state in zip(names, states, strict=True)]
+        raw = tree_unflatten(list(values.items()))
+        states = [check_state(name, state) for name, state in zip(names, raw, strict=True) if CLASSES[name]]
+        if check is not None:
+            check(names, states)
+        cache = [CLASSES[name].from_state(tuple(state)) for name, state in zip(names, raw, strict=True)]
         mx.eval([layer.state for layer in cache])
-    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError) as error:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        IndexError,
+        RuntimeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CacheError(f"{path} holds no cache of this model ({error})") from None
     return cache, dict(metadata or {})
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The metadata saved with a KV cache. Raises CacheError for a file that is missing or cut off."""
-    metadata = tree_unflatten(list(_read_file_metadata(path).items()) or [("0", "")])
-    return dict(metadata[0] or {})
+    header = _read_file_metadata(path)
+    try:
+        metadata = tree_unflatten(list(header.items()) or [("0", "")])
+        return {str(name): str(value) for name, value in (metadata[0] or {}).items()}
+    except UNREADABLE as error:
+        raise CacheError(f"{path} is no saved cache ({error})") from None
 
 
 def _read_file_metadata(path: str | Path) -> dict[str, str]:
@@ -84,7 +112,7 @@ def _read_file_metadata(path: str | Path) -> dict[str, str]:
         return read_header(path).metadata
     except FileNotFoundError:
         raise CacheError(f"there is no saved cache {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CacheError(f"{path} is damaged or cut off ({error})") from None
 
 

@@ -11,9 +11,7 @@ import sys
 import unicodedata
 from typing import IO, Any
 
-from mlx_qwen3.errors import is_hidden, one_line
-
-MAX_ERROR_CHARACTERS = 300
+from mlx_qwen3.errors import is_hidden, one_line, shortened
 
 # Characters that look like nothing, but join the letters of Persian and the parts of an emoji. They stay
 # between two such characters.
@@ -120,15 +118,7 @@ def write_error(text: str) -> None:
 
 def error_text(text: str) -> str:
     """An error as it is shown: one printable line of limited length."""
-    return _with_ends(printable(one_line(text)))
-
-
-def _with_ends(line: str) -> str:
-    """`line` with its middle left out if it is too long: the start says what is wrong, the end what helps."""
-    if len(line) <= MAX_ERROR_CHARACTERS:
-        return line
-    end = MAX_ERROR_CHARACTERS // 2
-    return f"{line[: MAX_ERROR_CHARACTERS - end - 5]} ... {line[-end:]}"
+    return shortened(printable(one_line(text)))
 
 
 def write_codes(codes: str, file: IO[str] | None = None) -> None:

@@ -6,12 +6,16 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.errors import MessageError
-from mlx_qwen3.files import write_atomically
+from mlx_qwen3.files import read_json_object, write_atomically
 from mlx_qwen3.tokenizer.messages import Message, check_messages, without_surrogates
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 FORMAT = "mlx_qwen3 conversation"
 VERSION = 1
@@ -22,6 +26,7 @@ SUMMARISE = (
 SUMMARY = "A summary of our conversation so far:\n\n{}"
 GO_ON = "Thank you. Let us go on from there."
 TITLE_WORDS, TITLE_LENGTH = 8, 60
+MAX_FILE_BYTES = 2**26
 
 
 @dataclass
@@ -109,22 +114,54 @@ class Conversation:
 
         Raises MessageError naming the file if it is missing, broken or something else.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise MessageError(f"{path} cannot be read: {error.strerror or error}") from None
-        except ValueError:
-            content = None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = read_json_object(path, MessageError, limit=MAX_FILE_BYTES)
+        if content.get("format") != FORMAT:
             raise MessageError(f"{path} is not a saved conversation")
         if content.get("version") != VERSION:
             raise MessageError(f"{path} was saved by another version of mlx_qwen3; it cannot be read")
-        messages: list[Message] = content.get("messages") or []
+        saved = _checked(content, path)
+        messages: list[Message] = saved["messages"]
         check_messages(messages)
         conversation = cls([dict(message) for message in messages])
-        if content.get("title") != conversation.title:
-            conversation.given_title = str(content.get("title") or "")
-        return conversation, dict(content.get("settings") or {})
+        if saved["title"] != conversation.title:
+            conversation.given_title = saved["title"]
+        return conversation, saved["settings"]
+
+
+def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A saved conversation whose values are all of the kinds that `save` writes. Raises MessageError."""
+    from pydantic import ValidationError
+
+    try:
+        return dict(_schema().validate_python(content, strict=True))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise MessageError(f"{path} is not a saved conversation: {place}: {first['msg']}") from None
+
+
+@cache
+def _schema() -> TypeAdapter[Any]:
+    """What a file must hold. Made when first needed, as pydantic takes a while to import."""
+    from typing import NotRequired
+
+    from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, with_config
+    from typing_extensions import TypedDict  # which pydantic needs before Python 3.12
+
+    @with_config(ConfigDict(extra="allow"))
+    class Settings(TypedDict):
+        thinking: NotRequired[bool]
+        thinking_budget: NotRequired[NonNegativeInt | None]
+        sampling: NotRequired[dict[str, Any] | None]
+        model: NotRequired[str | None]
+
+    @with_config(ConfigDict(extra="ignore"))
+    class Saved(TypedDict):
+        title: str
+        settings: Settings
+        messages: list[dict[str, Any]]
+
+    return TypeAdapter(Saved)
 
 
 def _title(text: str) -> str:

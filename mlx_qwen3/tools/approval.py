@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.files import file_lock, read_bytes, write_atomically
+from mlx_qwen3.files import file_lock, file_version, read_bytes, write_atomically
 from mlx_qwen3.tools.approval_text import describe as describe
 from mlx_qwen3.tools.approval_text import visible as visible
 from mlx_qwen3.tools.base import Tool, ToolError
@@ -185,7 +185,7 @@ class Approvals:
 
     def _reload(self) -> None:
         """Read the file again if another chat has changed it."""
-        if self.file is not None and (version := _version(self.file)) != self._version:
+        if self.file is not None and (version := file_version(self.file)) != self._version:
             self._scopes, self._version = _load(self.file), version
 
 
@@ -205,19 +205,10 @@ def _fingerprint(tool: Tool) -> str:
     return hashlib.sha256(json.dumps(shown, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _version(file: Path) -> object:
-    """A value that differs after every change of the file, which is replaced as a whole."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
 def _load(file: Path) -> _Scopes:
     """The permissions in the file; none without a file."""
     try:
-        scopes = json.loads(read_bytes(file, MAX_FILE_BYTES).decode("utf-8"))
+        scopes = json.loads(read_bytes(file, MAX_FILE_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from mlx_qwen3.cli import app, output
 from mlx_qwen3.cli.console import SafeConsole
-from mlx_qwen3.cli.output import MAX_ERROR_CHARACTERS, error_text, printable, write_json
-from mlx_qwen3.errors import is_hidden
+from mlx_qwen3.cli.output import error_text, printable, write_json
+from mlx_qwen3.errors import MAX_MESSAGE_CHARACTERS, is_hidden
 
 CLI = Path(app.__file__).parent
 WRITERS = {"output.py", "console.py"}
@@ -124,7 +124,7 @@ def test_an_error_is_one_short_line_with_both_ends() -> None:
     line = error_text("cannot read \x1b[2J\n" + "x" * 10_000_000 + " try --force")
     assert line.startswith("cannot read [2J xxx")
     assert line.endswith(" try --force")
-    assert len(line) <= MAX_ERROR_CHARACTERS
+    assert len(line) <= MAX_MESSAGE_CHARACTERS
     assert not [char for char in RAW if char in error_text(HOSTILE)]
 
 

@@ -67,12 +67,13 @@ def test_a_branch_goes_its_own_way() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "cannot be read"),
-        ("{", "not a saved conversation"),
-        ("[]", "not a saved conversation"),
+        (None, "is missing"),
+        ("{", "not valid JSON"),
+        ("[]", "JSON object"),
         ('{"format": "mlx_qwen3 conversation", "version": 99}', "another version"),
         (
-            '{"format": "mlx_qwen3 conversation", "version": 1, "messages": [{"role": "king"}]}',
+            '{"format": "mlx_qwen3 conversation", "version": 1, "title": "", "settings": {}, '
+            '"messages": [{"role": "king"}]}',
             "unknown role",
         ),
     ],

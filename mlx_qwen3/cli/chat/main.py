@@ -15,6 +15,7 @@ from mlx_qwen3.cli.output import write_note
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
+    from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
     from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.engine import Engine
     from mlx_qwen3.engine.conversation import Conversation
@@ -74,7 +75,10 @@ def chat(
 
     message = _message(prompt)
     answer_schema = _read_schema(schema, message)
-    saved = ConversationStore().latest() if resume else None
+    store = ConversationStore()
+    saved = store.latest() if resume else None
+    if saved:
+        store.mark_read(saved)
     conversation, defaults = _load(saved)
     remembered = None if model else defaults.get("model")
     chosen = None if model or remembered else _first_model(can_ask=message is None)
@@ -101,16 +105,26 @@ def chat(
             session.conversation.system = system
         if message is not None:
             _wait_for_servers(chat_tools)
-            _answer_once(session, message, as_json, answer_schema, saved)
+            try:
+                _answer_once(session, message, as_json, answer_schema)
+            finally:
+                if saved:
+                    _save_turn(session, store, saved.stem)
             return
         from mlx_qwen3.cli.chat.repl import ChatREPL
 
-        repl = ChatREPL(engine, session, name, chat_tools, saved.stem if saved else "")
+        repl = ChatREPL(engine, session, name, chat_tools, store, saved.stem if saved else "")
         try:
             repl.run()
             repl.state.save_cache()
         finally:
             repl.state.engine.close()
+
+
+def _save_turn(session: Session, store: ConversationStore, name: str) -> None:
+    saved_as = store.save(name, session.save)
+    if saved_as != name:
+        write_note(f"another chat has saved {name}; this turn is in {saved_as}")
 
 
 def _wait_for_servers(tools: ChatTools) -> None:
@@ -199,10 +213,8 @@ def _read_schema(schema: Path | None, message: str | None) -> AnswerSchema | Non
     return AnswerSchema.read(schema)
 
 
-def _answer_once(
-    session: Session, message: str, as_json: bool, schema: AnswerSchema | None, saved: Path | None
-) -> None:
-    """Run one turn and print it. With `saved`, the turn is added to that conversation."""
+def _answer_once(session: Session, message: str, as_json: bool, schema: AnswerSchema | None) -> None:
+    """Run one turn and print it."""
     from mlx_qwen3.cli.chat.terminal.printers import make_printer
     from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt
     from mlx_qwen3.parsing import CollectedOutput
@@ -212,8 +224,6 @@ def _answer_once(
         for event in session.send(message, schema):
             printer.show(event)
             output.add(event)
-    if saved:
-        session.save(saved)
     if printer.finish_reason == "cancelled":
         raise KeyboardInterrupt
     if schema is not None and schema.parse(output.answer) is None:

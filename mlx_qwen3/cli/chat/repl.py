@@ -42,10 +42,19 @@ class ChatREPL:
     """One chat at the terminal.
 
     /model replaces `state.engine`, so the engine to close at the end may not be the one passed here.
+    store: where the conversation is saved.
     saved_as: the name of the saved conversation that this chat continues.
     """
 
-    def __init__(self, engine: Engine, session: Session, name: str, tools: ChatTools, saved_as: str = ""):
+    def __init__(
+        self,
+        engine: Engine,
+        session: Session,
+        name: str,
+        tools: ChatTools,
+        store: ConversationStore,
+        saved_as: str = "",
+    ):
         console = SafeConsole(theme=console_theme())
         self.state = state = ChatState(
             engine=engine,
@@ -53,7 +62,7 @@ class ChatREPL:
             model=name,
             console=console,
             printer=make_terminal_printer(console),
-            store=ConversationStore(),
+            store=store,
             tools=tools,
             show_turn=self._show_turn,
             name=saved_as,

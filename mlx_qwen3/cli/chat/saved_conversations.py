@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 
 from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, is_hidden
-from mlx_qwen3.files import read_bytes, remove_unfinished
+from mlx_qwen3.files import file_lock, file_version, read_bytes, remove_unfinished
 
 MAX_AUTOMATIC = 200  # conversations with automatic names; older ones are deleted
 MAX_CACHE_BYTES = 8 * 10**9  # of all saved caches together
@@ -76,12 +77,50 @@ class ConversationStore:
 
     def __init__(self, folder: Path | None = None):
         self._folder = folder or data_folder() / "conversations"
+        self._seen: dict[str, object] = {}  # name -> its file's version when this chat last read or wrote it
         self.caches = CacheFolder(self._folder.parent / "caches", MAX_CACHE_BYTES)
 
     def path(self, name: str) -> Path:
         """The file of the conversation `name`. Raises MessageError for an invalid name."""
         _check_name(name, MessageError)
         return self._folder / f"{name}.json"
+
+    def mark_read(self, path: Path) -> None:
+        """Note that this chat is about to read the conversation at `path`, to continue it."""
+        if path.parent == self._folder:
+            self._seen[path.stem] = file_version(path)
+
+    def save(self, name: str, write: Callable[[Path], object]) -> str:
+        """Have `write` write the conversation to its file, and return the name it has now.
+
+        Without a name it gets an automatic one, and so does one whose file another chat has changed: neither
+        is lost. Raises MessageError if it cannot be written.
+        """
+        try:
+            with self._lock():
+                if not name or self._is_of_another(name):
+                    name = self.new_name()
+                write(self.path(name))
+                self._seen[name] = file_version(self.path(name))
+        except OSError as error:
+            raise MessageError(f"{self._folder} cannot be written: {error.strerror or error}") from None
+        return name
+
+    def save_as(self, name: str, write: Callable[[Path], object]) -> None:
+        """As `save`, under this name alone. Raises MessageError if another conversation has it."""
+        self.path(name)
+        if self._is_of_another(name):
+            raise MessageError(f"there is a conversation {name} already; take another name")
+        if self.save(name, write) != name:
+            raise MessageError(f"another chat has just saved a conversation {name}; take another name")
+
+    def _is_of_another(self, name: str) -> bool:
+        """Whether there is a file of this name that is not what this chat last read or wrote."""
+        version = file_version(self.path(name))
+        return version is not None and version != self._seen.get(name)
+
+    def _lock(self) -> AbstractContextManager[bool]:
+        return file_lock(self._folder / ".lock")
 
     def find(self, text: str) -> Path:
         """The conversation that `text` names: by name, number in the list, start of its title, or file.
@@ -161,7 +200,7 @@ def _read(path: Path) -> SavedConversation | None:
     if not _is_valid_name(path.stem):
         return None
     try:
-        content = json.loads(read_bytes(path, MAX_CONVERSATION_BYTES).decode("utf-8"))
+        content = json.loads(read_bytes(path, MAX_CONVERSATION_BYTES).decode("utf-8-sig"))
         title = str(content["title"])
         changed = datetime.fromtimestamp(path.stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -92,8 +92,9 @@ class ChatState:
 
     def save(self) -> None:
         """Save the conversation. Raises MessageError if that fails."""
-        self.name = self.name or self.store.new_name()
-        self.session.save(self.store.path(self.name))
+        before, self.name = self.name, self.store.save(self.name, self.session.save)
+        if before not in ("", self.name):
+            self.print_line(f"another chat has saved {before}; this one goes on as {self.name}")
         self.store.delete_oldest()
 
     def save_cache(self) -> None:

@@ -80,7 +80,7 @@ def save(state: ChatState, argument: str) -> None:
     """NAME: keep the conversation under a name"""
     if not argument:
         raise MessageError("/save takes a name, such as /save holiday plans")
-    state.session.save(state.store.path(argument))
+    state.store.save_as(argument, state.session.save)
     if state.name != argument:
         state.store.delete_automatic(state.name)
     state.name = argument
@@ -91,6 +91,7 @@ def load(state: ChatState, argument: str) -> None:
     """NAME, or its number in /sessions: continue a saved conversation; alone: the latest"""
     path = state.store.find(argument) if argument else state.store.latest()
     state.save_cache()
+    state.store.mark_read(path)
     state.session = type(state.session).load(
         state.engine, path, tools=state.tools.toolbox, approve=state.tools.approvals
     )
@@ -141,4 +142,4 @@ def _read_text(path: Path) -> str:
         raise MessageError(f"{path} cannot be read: {error.strerror}") from None
     if b"\0" in data:
         raise MessageError(f"{path} is not a text file")
-    return data.decode("utf-8", errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
