@@ -21,6 +21,7 @@ from mlx_qwen3.checkpoint.packed.open import (
     mlx_quantization,
     mlx_weights,
 )
+from mlx_qwen3.checkpoint.packed.told_by_shapes import config_told_by_shapes
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_weights
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
@@ -90,6 +91,7 @@ def load(
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
+    config = config_told_by_shapes(config, stored)
     packed: PackedCheckpoint | None = None
     if config.packing is not None:
         packed = find_packed(folder, config, stored)

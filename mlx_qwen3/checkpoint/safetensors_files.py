@@ -8,6 +8,7 @@ from pathlib import Path
 from mlx_qwen3.backend.safetensors_io import read_header
 from mlx_qwen3.checkpoint.tensor_names import (
     MAX_TENSORS,
+    SURPLUS,
     StoredTensor,
     first_expert,
     published_name,
@@ -120,7 +121,9 @@ def _check_index(folder: Path, index: dict[str, str] | None, tensors: dict[str, 
 
 
 def is_placed(name: str, file: str, tensors: Mapping[str, StoredTensor]) -> bool:
-    """Whether the tensor that the index calls `name` is in `file`."""
+    """Whether the tensor that the index calls `name` is in `file`, or is not part of the model."""
+    if SURPLUS.fullmatch(name):
+        return True
     tensor = tensors.get(published_name(name)) or tensors.get(first_expert(published_name(name)))
     return tensor is not None and tensor.file.name == file
 

@@ -9,17 +9,20 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.errors import CheckpointError
+from mlx_qwen3.errors import CheckpointError, one_line
 from mlx_qwen3.model.config_fields import MAX_EXPERTS
 
 BARE = re.compile(r"(?:embed_tokens|norm|layers\.\d+)\.")
 FUSED = re.compile(r"(.*\.mlp)\.experts\.(gate_up|down)_proj((?:_scale_inv)?)")  # the scales are of FP8
+# Not part of the model: rotary frequencies, which are computed, and the value head of a trained policy.
+SURPLUS = re.compile(r"(?:.*\.)?rotary_emb\.inv_freq|(?:v_head|value_head)\..*")
 MAX_TENSORS = 2**18  # the largest published checkpoint has 37,000, its experts one by one
 
 
@@ -52,13 +55,21 @@ def published_tensors(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
     Raises CheckpointError for more tensors than any model has.
     """
     result: list[StoredTensor] = []
+    surplus: list[str] = []
     for tensor in tensors:
+        if SURPLUS.fullmatch(tensor.name):
+            surplus.append(tensor.name)
+            continue
         tensor = replace(tensor, name=published_name(tensor.name))
         if len(result) + (tensor.shape[0] if _is_fused(tensor) else 1) > MAX_TENSORS:
             raise CheckpointError(
                 f"{tensor.file} holds more than {MAX_TENSORS:,} tensors; no Qwen3 model does"
             )
         result += _experts(tensor) if _is_fused(tensor) else [tensor]
+    if surplus:
+        names = ", ".join(one_line(name, 80) for name in surplus[:3])
+        more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
+        warnings.warn(f"{names}{more} left out: not part of the model", stacklevel=2)
     return result
 
 
@@ -99,6 +110,8 @@ def published_weights(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """The same for loaded tensors, with the experts of a matrix stacked: `mlp.switch_mlp.up_proj.weight`."""
     result: dict[str, mx.array] = {}
     for name, value in weights.items():
+        if SURPLUS.fullmatch(name):
+            continue
         name = published_name(name)
         match = FUSED.fullmatch(name)
         if match is None:

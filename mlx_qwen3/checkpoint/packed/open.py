@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def find_packed(folder: Path, config: ModelConfig, stored: Mapping[str, StoredTe
     """
     packing = config.packing
     assert packing is not None
-    shapes = _matrix_shapes(config)
+    shapes = matrix_shapes(config)
     parts: dict[str, dict[str, StoredTensor]] = {}
     plain: dict[str, StoredTensor] = {}
     leaves = {"weight", *SCALES, *(leaf for names in LEAVES.values() for leaf in names if leaf)}
@@ -88,7 +88,7 @@ def find_packed(folder: Path, config: ModelConfig, stored: Mapping[str, StoredTe
     return PackedCheckpoint(matrices, plain)
 
 
-def _matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+def matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
     """The shapes (out, in) of all matrices of the model by name, experts one by one."""
     model = build_model(replace(config, quantization=None))
     result: dict[str, tuple[int, int]] = {}
@@ -115,19 +115,25 @@ def _matrix(
                 f"{parts['weight'].file}: {name} has scales, but is stored as {parts['weight'].dtype}, not "
                 f"as {STORED[0]}; config.json and weights do not belong together"
             )
+        _refuse_others(parts, ("weight", next(leaf for leaf in SCALES if leaf in parts)), packing.method)
         return ScaledMatrix.of(name, shape, parts, packing.block)
     if packing.method not in LEAVES:
         raise CheckpointError(
             f"{next(iter(parts.values())).file}: {name} is stored as {few(parts)}, which is not how "
             f"{packing.method} stores it; config.json and weights do not belong together"
         )
-    wrong = [leaf for leaf in parts if leaf not in LEAVES[packing.method]]
-    if wrong:
-        raise CheckpointError(
-            f"{parts[wrong[0]].file} holds unexpected {few([parts[wrong[0]].name])} beside the parts of "
-            f"{packing.method}; config.json and weights do not belong together"
-        )
+    _refuse_others(parts, LEAVES[packing.method], packing.method)
     return IntegerMatrix.of(name, shape, parts, packing)
+
+
+def _refuse_others(parts: Mapping[str, StoredTensor], leaves: Collection[str], method: str) -> None:
+    """Raise CheckpointError for a part that does not belong to those of `method`."""
+    for leaf, part in parts.items():
+        if leaf not in leaves:
+            raise CheckpointError(
+                f"{part.file} holds unexpected {few([part.name])} beside the parts of {method}; "
+                "config.json and weights do not belong together"
+            )
 
 
 def mlx_quantization(packed: PackedCheckpoint, name: str) -> Quantization:

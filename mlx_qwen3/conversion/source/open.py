@@ -12,6 +12,7 @@ from mlx_qwen3.checkpoint.locate import HUB_ID, locate, with_folder_hint
 from mlx_qwen3.checkpoint.packed.matrix import PartReader
 from mlx_qwen3.checkpoint.packed.open import find_packed
 from mlx_qwen3.checkpoint.packed.stored_rows import read_stored_rows
+from mlx_qwen3.checkpoint.packed.told_by_shapes import config_told_by_shapes
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
 from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
@@ -71,7 +72,8 @@ def open_repository(
         return open_folder(download(repository, on_download))
     downloads = Downloads(repository, folder.name, download_folder, on_download)
     stored = remote_tensors(downloads, folder)
-    if config.tie_word_embeddings and "lm_head.weight" in stored:  # the two are compared on the disk
+    is_quantized = config.packing is None and any(name.endswith(".scales") for name in stored)
+    if is_quantized or (config.tie_word_embeddings and "lm_head.weight" in stored):  # compared on the disk
         downloads.close()
         return open_folder(download(repository, on_download))
     config = config_with_own_head(config, stored)
@@ -99,6 +101,7 @@ def open_folder(folder: Path) -> SourceCheckpoint:
     config = ModelConfig.from_file(folder / CONFIG)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
+    config = config_told_by_shapes(config, stored)
     packed: dict[str, SourceTensor] = {}
     if config.packing is not None:
         found, reader = find_packed(folder, config, stored), PartReader(read_stored_rows)
