@@ -16,9 +16,10 @@ from mlx_qwen3.engine.streams import collect
 from mlx_qwen3.events import Done, Event
 from mlx_qwen3.server.config import Limits
 from mlx_qwen3.server.errors import RequestError, as_request_error, bad_request
+from mlx_qwen3.server.generation.running import Generation
 from mlx_qwen3.server.protocol import ApiProtocol
 from mlx_qwen3.server.request import Chunk, ServerRequest, Started, Writer
-from mlx_qwen3.server.service import Generation, Service
+from mlx_qwen3.server.service import Service
 from mlx_qwen3.tokenizer.messages import without_surrogates
 
 Read = Callable[[dict[str, Any]], ServerRequest]

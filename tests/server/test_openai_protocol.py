@@ -307,6 +307,16 @@ def test_finish_reasons(reason: Any, expected: str) -> None:
     assert joined(streamed([AnswerDelta("x"), Done(stats(reason))]))["reasons"] == [expected]
 
 
+def test_json_that_was_led_to_its_end_has_stopped() -> None:
+    """The client raises for `length`, and the answer is whole."""
+    for answer, expected in (('{"a": 1}', "stop"), ('{"a": 1', "length")):
+        request = chat(stream=True, response_format={"type": "json_object"})
+        events = [AnswerDelta(answer), Done(stats("length"))]
+        assert joined(streamed(events, request))["reasons"] == [expected]
+        whole = ChatWriter(request, STARTED).whole([collect(iter(events))])
+        assert whole["choices"][0]["finish_reason"] == expected
+
+
 def test_an_error_in_a_stream_ends_it() -> None:
     chunks = ChatWriter(chat(stream=True), STARTED).fail(RequestError(503, "gone", code="engine_unavailable"))
     assert chunks[0].data["error"]["message"] == "gone"  # type: ignore[index]

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mlx_qwen3.server.generation.running import Generation
 from mlx_qwen3.server.http import JsonResponse
 from mlx_qwen3.server.models import ServedModel
 from mlx_qwen3.server.monitoring.metrics import Labels
-from mlx_qwen3.server.service import Generation, Service
+from mlx_qwen3.server.service import Service
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

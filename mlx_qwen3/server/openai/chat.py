@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -177,7 +178,7 @@ class _Choice:
         self._started = started
         self._calls: dict[int, _Call] = {}
         self._logprobs: list[dict[str, Any]] = []  # of tokens whose text did not come yet
-        self._sent = 0
+        self._sent, self._json, self._has_schema = 0, "", request.schema is not None
         self._is_after_call = self._has_answer = False
 
     def push(self, event: Event) -> list[tuple[dict[str, Any], str | None, Any]]:
@@ -191,6 +192,7 @@ class _Choice:
             case ThinkingDone():
                 self._logprobs.clear()
             case AnswerDelta(text):
+                self._json += text if self._has_schema else ""
                 return [({"content": self._paragraph() + text}, None, self._take_logprobs())]
             case ToolCallStart(index, name):
                 self._calls[index] = _Call(name)
@@ -203,7 +205,7 @@ class _Choice:
                 return self._finish_call(event)
             case Done(stats):
                 self.stats = stats
-                return [({}, finish_reason(stats, self._sent), None)]
+                return [({}, finish_reason(stats, self._sent, self._json), None)]
         return []
 
     def _paragraph(self) -> str:
@@ -262,7 +264,9 @@ def _whole_choice(number: int, reply: Reply[Any], request: ServerRequest, starte
         "index": number,
         "message": {**message, "refusal": None, "annotations": []},
         "logprobs": _answer_logprobs(reply),
-        "finish_reason": finish_reason(reply.stats, len(calls)),
+        "finish_reason": finish_reason(
+            reply.stats, len(calls), reply.answer if request.schema is not None else ""
+        ),
     }
 
 
@@ -292,12 +296,26 @@ def logprob_entry(event: Logprobs) -> dict[str, Any]:
     return {**named[0], "top_logprobs": named[1:]}
 
 
-def finish_reason(stats: Stats, calls: int) -> str:
-    """`tool_calls` only if calls were sent."""
+def finish_reason(stats: Stats, calls: int, answer: str = "") -> str:
+    """Why a choice ended: `tool_calls` only if `calls` were sent.
+
+    answer: that of a request with a schema. It is led to its end before a limit cuts it off; clients take
+    `length` for an answer that is broken, so one that is whole has stopped.
+    """
     reason = FINISH[stats.finish_reason]
     if calls and reason == "stop":
         return "tool_calls"
-    return "stop" if reason == "tool_calls" and not calls else reason
+    if reason == "tool_calls" and not calls:
+        return "stop"
+    return "stop" if reason == "length" and answer and _is_json(answer) else reason
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def usage_of(stats: Sequence[Stats]) -> dict[str, Any]:
