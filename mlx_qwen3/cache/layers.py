@@ -14,6 +14,9 @@ from mlx_qwen3.cache.window.rotating import RotatingKVCache
 class CacheLayers(list[Cache]):
     """One cache a layer. What changes them all is a method, so that it can be repeated on other machines."""
 
+    is_whole = True
+    """Whether this process has all of it; another has parts of its layers or heads otherwise."""
+
     @property
     def is_trimmable(self) -> bool:
         """Whether `trim` can remove any number of tokens."""

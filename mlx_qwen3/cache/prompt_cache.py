@@ -180,6 +180,7 @@ class PromptCache:
             "tokens": str(self.layers[0].tokens),
             "cache": json.dumps(self.config.changes(), sort_keys=True),
         }
+        self._refuse_part()
         save_prompt_cache(path, self.layers, {**fingerprint, **own})
 
     @classmethod
@@ -197,6 +198,7 @@ class PromptCache:
         Raises CacheError if the file cannot be used, or was saved with another fingerprint or config.
         """
         cache, metadata = cls(model, config, snapshots=snapshots), read_metadata(path)
+        cache._refuse_part()
         if metadata.get("format") != FORMAT:
             raise CacheError(f"{path} is not the saved KV cache of a conversation")
         required = {**fingerprint, "cache": json.dumps(cache.config.changes(), sort_keys=True)}
@@ -222,6 +224,10 @@ class PromptCache:
         cache.layers = CacheLayers(layers)
         cache.ids, cache._skipped = ids, skipped
         return cache
+
+    def _refuse_part(self) -> None:
+        if not self.layers.is_whole:
+            raise CacheError("each machine has only its part of the KV cache, so it is not kept in files")
 
     def _common_prefix(self, ids: Sequence[int]) -> int:
         """How many of the ids fed are also the prompt's. Leaves at least one of the prompt's to feed."""

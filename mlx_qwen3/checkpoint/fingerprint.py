@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
+from mlx_qwen3.checkpoint.safetensors_files import stored_tensors, tensors_in
+from mlx_qwen3.checkpoint.tensor_names import StoredTensor
 from mlx_qwen3.model.config import ModelConfig
 
 SAMPLE_BYTES = 4096  # read of each tensor: reading all would take as long as loading
@@ -28,10 +30,18 @@ def model_fingerprint(folder: Path, config: ModelConfig, template: str) -> dict[
     }
 
 
+def file_digests(files: Iterable[Path]) -> dict[str, str]:
+    """Name -> digest of each weight file, of the same kind. Raises CheckpointError."""
+    return {file.name: _digest_of(tensors_in(file)).hex() for file in sorted(set(files))}
+
+
 def _weights(folder: Path) -> bytes:
+    return _digest_of(stored_tensors(folder).values())
+
+
+def _digest_of(tensors: Iterable[StoredTensor]) -> bytes:
     digest = blake2b(digest_size=16)
-    tensors = sorted(stored_tensors(folder).values(), key=lambda tensor: (tensor.file, tensor.offset))
-    for tensor in tensors:
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.file, tensor.offset)):
         digest.update(f"{tensor.name} {tensor.dtype} {tensor.shape}".encode())
         with tensor.file.open("rb") as file:
             file.seek(tensor.offset + max(0, tensor.num_bytes - SAMPLE_BYTES) // 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,12 @@ CHECKPOINT_FILES = [*TEXT_FILES, "*.safetensors"]
 SUBFOLDERS = ["*/*"]
 
 
-def download(repository: str, on_download: OnDownload | None = None, weights: bool = True) -> Path:
+def download(
+    repository: str,
+    on_download: OnDownload | None = None,
+    weights: bool = True,
+    files: Iterable[str] | None = None,
+) -> Path:
     """The local folder of hub repository `repository` (`org/name`), downloaded where it is not cached.
 
     A broken download resumes. Without network (or with HF_HUB_OFFLINE=1) a complete cache is enough.
@@ -36,16 +41,20 @@ def download(repository: str, on_download: OnDownload | None = None, weights: bo
         repository: The repository's id.
         on_download: Told how many bytes have arrived.
         weights: Whether to download the weights too.
+        files: Of the weights only these files; None is all.
 
     Raises:
         ModelNotFoundError: There is no such repository, it is GGUF only, or the hub cannot be reached.
     """
+    wanted = CHECKPOINT_FILES if weights else TEXT_FILES
+    if files is not None:
+        wanted = [*TEXT_FILES, *files]
     with _hub_errors(repository):
         from huggingface_hub import snapshot_download
 
         folder = snapshot_download(
             repository,
-            allow_patterns=CHECKPOINT_FILES if weights else TEXT_FILES,
+            allow_patterns=wanted,
             ignore_patterns=SUBFOLDERS,
             tqdm_class=_progress_class(on_download),
         )

@@ -89,7 +89,7 @@ class Share:
 SPANS = ("layers", "heads", "kv_heads", "columns", "expert_columns", "vocabulary")
 
 
-def check_mode(mode: object, size: int) -> None:
+def check_mode(mode: object, size: int = 1) -> None:
     """Raise DistributedError unless `mode` is one of MODES and there are ranks to split over."""
     if mode not in MODES:
         raise DistributedError(f"distributed must be {' or '.join(MODES)}, not {mode!r}")

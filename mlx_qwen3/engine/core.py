@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
-from mlx_qwen3.backend.device import available_memory, is_cpu
+from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
@@ -26,15 +26,17 @@ from mlx_qwen3.cache.snapshots import SnapshotBudget
 from mlx_qwen3.checkpoint import OnDownload, resolve
 from mlx_qwen3.checkpoint.fingerprint import model_fingerprint
 from mlx_qwen3.checkpoint.load import LoadedModel, load
-from mlx_qwen3.checkpoint.memory import cache_nbytes
-from mlx_qwen3.checkpoint.memory_plan import MemoryPlan
+from mlx_qwen3.checkpoint.shares.fetch_share import fetch_config
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
+from mlx_qwen3.distributed.group import rank_of_process
 from mlx_qwen3.engine.loading.draft_model import AUTO, TEXT, TwoModels, draft_cache_config, load_draft_model
 from mlx_qwen3.engine.loading.options import check_options
+from mlx_qwen3.engine.loading.planned_model import PlannedModel
+from mlx_qwen3.engine.loading.ranks import Ranks, Request, follow, lead, leave_at_exit
 from mlx_qwen3.engine.memory.guard import IDLE_INTERVAL, MemoryGuard
 from mlx_qwen3.engine.memory.parking import ParkingLot
 from mlx_qwen3.engine.request import mark_engine_thread
-from mlx_qwen3.errors import EngineError, Qwen3Error
+from mlx_qwen3.errors import DistributedError, EngineError, Qwen3Error
 from mlx_qwen3.generation.scheduler import Scheduler, SchedulerStats
 from mlx_qwen3.generation.sequence import Sequence
 from mlx_qwen3.generation.speculative.drafters import Drafter, ModelDrafter, NGramDrafter
@@ -43,16 +45,11 @@ from mlx_qwen3.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
-ENDLESS = 2**31  # tokens
 # Sequences that run at once, if memory holds them: more of them gain little.
 CPU_BATCH, GPU_BATCH = 16, 32
-# Of the memory that is free after loading, what KV caches of running sequences may take.
-CACHE_SHARE = 0.5
-# A cache that grows takes a quarter more than it needs for a moment.
-GROWTH_SHARE = 0.8
 
 
-class EngineCore:
+class EngineCore(PlannedModel):
     """The model, its tokenizer, and the thread they run on. `Engine` is its public face."""
 
     def __init__(
@@ -67,8 +64,11 @@ class EngineCore:
         dtype: str | None = None,
         wired: bool | None = None,
         unload_after: float | None = None,
+        distributed: str | None = None,
     ):
-        check_options(model, context, max_kv_size, kv_bits, draft_model, unload_after)
+        check_options(model, context, max_kv_size, kv_bits, draft_model, unload_after, distributed)
+        if distributed is not None and rank_of_process():
+            follow()  # rank 0's engine, until that ends; then this process ends too
         self.name = str(model)
         self.options: dict[str, Any] = {
             "context": context,
@@ -78,6 +78,7 @@ class EngineCore:
             "dtype": dtype,
             "wired": wired,
             "unload_after": unload_after,
+            "distributed": distributed,
         }
         """The arguments it was made with, to make another like it."""
         self.cache_config = CacheConfig(max_size=max_kv_size, bits=kv_bits)
@@ -89,24 +90,26 @@ class EngineCore:
         self._is_closed = False
         self._death: BaseException | None = None
         self._process = os.getpid()
-        ready: Future[None] = Future()
+        self._ranks: Ranks | None = None
+        self.on_lost: Callable[[str], object] | None = None
+        """Called on a thread of its own when another machine is lost, with a line that names it."""
+        self._ready: Future[None] = Future()
         self._thread = threading.Thread(
-            target=self._run,
-            args=(on_download, ready),
-            name="mlx_qwen3 engine",
-            daemon=True,
+            target=self._run, args=(on_download,), name="mlx_qwen3 engine", daemon=True
         )
         self._thread.start()
+        # Left open at exit, the thread would be cut off while it computes, and the process aborted.
+        self._stop = weakref.finalize(self, _stop, self._inbox, self._thread, self._process)
         try:
-            ready.result()
+            self._ready.result()
         except Exception:
-            self._thread.join()  # it must not be cut off at exit while MLX cleans up
+            if self._death is None:
+                self._thread.join()  # it must not be cut off at exit while MLX cleans up
             raise
         except KeyboardInterrupt:
+            self._stop.detach()
             self._inbox.put(None)  # loading cannot be stopped, but the result will not be used
             raise
-        # Left open at exit, the thread would be cut off while it computes, and the process aborted.
-        weakref.finalize(self, _stop, self._inbox, self._thread, self._process)
 
     def _adopt(self, loaded: LoadedModel, tokenizer: Tokenizer, draft: LoadedModel | None) -> None:
         """Set up what runs on the loaded model. On the engine's thread."""
@@ -125,6 +128,7 @@ class EngineCore:
             size=CPU_BATCH if is_cpu() else GPU_BATCH,
             room=self._cache_room(),
             nbytes=self.cache_nbytes,
+            compute=self._ranks.compute if self._ranks is not None else None,
         )
         self.guard = MemoryGuard(self)
         """Gives memory back where the machine has little left."""
@@ -138,25 +142,6 @@ class EngineCore:
         self._models.use(self.model, self.draft_model)
 
     @property
-    def context(self) -> int:
-        """The most tokens a conversation may have as the model was loaded; with a window there is no end."""
-        return ENDLESS if self.is_endless else self.plan.context
-
-    @property
-    def longest(self) -> int:
-        """The most tokens it may have once positions are scaled as far as possible and memory allows."""
-        return ENDLESS if self.is_endless else min(plan.longest_context for plan in self._plans)
-
-    @property
-    def _plans(self) -> list[MemoryPlan]:
-        return [self.plan] if self._draft_plan is None else [self.plan, self._draft_plan]
-
-    @property
-    def is_endless(self) -> bool:
-        """Whether caches are sliding windows."""
-        return self.cache_config.max_size is not None
-
-    @property
     def failure(self) -> str | None:
         """Why nothing more can run, in one line; None while the engine works."""
         return str(self._unusable()) if self._is_closed or self._death is not None else None
@@ -168,21 +153,6 @@ class EngineCore:
     def fingerprint(self, config: ModelConfig) -> dict[str, str]:
         """What saved caches depend on, filled with positions scaled as in `config`."""
         return model_fingerprint(self.folder, config, self.tokenizer.template.source)
-
-    def cache_nbytes(self, tokens: int) -> int:
-        """Bytes of the KV cache of so many tokens."""
-        return cache_nbytes(self.config, self.cache_config, tokens, self._itemsize)
-
-    @property
-    def _itemsize(self) -> int:
-        norm = getattr(getattr(self.model, "model", None), "norm", None)
-        return norm.weight.dtype.size if norm is not None else 4
-
-    def _cache_room(self) -> int:
-        """Bytes that the caches of running sequences may take together: a whole context at least."""
-        free = available_memory() - self.plan.estimate.workspace
-        tokens = self.cache_config.max_size or self.plan.context
-        return max(self.cache_nbytes(tokens), int(free * CACHE_SHARE * GROWTH_SHARE))
 
     def new_cache(self) -> PromptCache:
         """An empty cache for one conversation. For the engine's thread."""
@@ -238,7 +208,24 @@ class EngineCore:
         """Stop the thread; running requests end with an EngineError. Closing twice is fine."""
         if not self._is_closed:
             self._is_closed = True
-            _stop(self._inbox, self._thread, self._process)
+            self._stop()
+
+    def explain(self, error: Exception | None) -> Exception | None:
+        """`error` of a sequence, or what is behind it where machines work together."""
+        return self._ranks.explain(error) if self._ranks is not None and error is not None else error
+
+    def _lose(self, line: str) -> None:
+        """A machine is lost: end what runs. The engine's thread may wait for it without end."""
+        self._death = DistributedError(line)
+        leave_at_exit()
+        self._stop.detach()
+        if not self._ready.done():
+            self._ready.set_exception(self._death)
+            return
+        self.scheduler.abandon(self._death)
+        self._fail_inbox()
+        if self.on_lost is not None:
+            self.on_lost(line)
 
     def _refuse_if_unusable(self) -> None:
         if os.getpid() != self._process:
@@ -247,6 +234,8 @@ class EngineCore:
             raise self._unusable()
 
     def _unusable(self) -> EngineError:
+        if isinstance(self._death, DistributedError):
+            return self._death
         if self._death is not None:
             reason = f"{type(self._death).__name__}: {self._death}"
             return EngineError(f"the engine's thread died ({reason}); make a new Engine")
@@ -258,7 +247,12 @@ class EngineCore:
         """The model and its draft model."""
         context, config = self.options["context"], self.cache_config
         given = {name: self.options[name] for name in ("dtype", "wired") if self.options[name] is not None}
-        loaded = load(folder, context, config, self.name, **given)
+        if (mode := self.options["distributed"]) is not None:
+            request = Request(self.name, mode, context, config, self.options["dtype"])
+            self._ranks = lead(request, self._lose, on_download)
+            loaded = self._ranks.loaded
+        else:
+            loaded = load(folder, context, config, self.name, **given)
         return loaded, load_draft_model(self._draft_setting, loaded, config, context, on_download)
 
     def unload(self) -> None:
@@ -284,17 +278,19 @@ class EngineCore:
         else:
             self.scheduler.add(sequence)
 
-    def _run(self, on_download: OnDownload | None, ready: Future[None]) -> None:
+    def _run(self, on_download: OnDownload | None) -> None:
         mark_engine_thread()
         try:
-            folder = resolve(self.name, on_download)
+            is_alone = self.options["distributed"] is None
+            folder = resolve(self.name, on_download) if is_alone else fetch_config(self.name)
             loaded, draft = self._load(folder, on_download)
-            self._adopt(loaded, load_tokenizer(folder), draft)
+            self._adopt(loaded, load_tokenizer(loaded.folder), draft)
             del loaded, draft  # or this frame would keep a model that is unloaded
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
-            ready.set_exception(error)
+            if not self._ready.done():
+                self._ready.set_exception(error)
         else:
-            ready.set_result(None)
+            self._ready.set_result(None)
             try:
                 self._serve()
             except BaseException as error:  # noqa: BLE001  # a library's panic; callers must not wait for ever
@@ -313,6 +309,8 @@ class EngineCore:
                     call = self._inbox.get(is_idle, IDLE_INTERVAL if self.model is not None else None)
                     if call is None:
                         self._fail_inbox()
+                        if self._ranks is not None:
+                            self._ranks.end()
                         self.scheduler.abandon(EngineError("the engine was closed"))
                         return
                     call()

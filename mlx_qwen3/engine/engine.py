@@ -44,6 +44,7 @@ class Engine(EngineCore):
         dtype: str | None = None,
         wired: bool | None = None,
         unload_after: float | None = None,
+        distributed: str | None = None,
     ):
         """Load a model; this returns once it can be used.
 
@@ -64,12 +65,16 @@ class Engine(EngineCore):
                 recommends; None does as `MLX_QWEN3_WIRED` says, which by default is not to.
             unload_after: Seconds without work after which the model's memory is given back; the next request
                 loads it again. None keeps it.
+            distributed: `tensor` or `pipeline` splits the model over the ranks that a launcher started, such
+                as `mlx.launch`. Every rank makes this call; on rank 0 it returns, and the others follow it
+                until its engine is closed, then exit.
 
         Raises:
             ModelNotFoundError: No such folder, name or repository.
             ConfigError, CheckpointError, TokenizerError: The checkpoint cannot be used.
             InsufficientMemoryError: Model and context do not fit this machine.
             CacheError: `max_kv_size` or `kv_bits` cannot be used.
+            DistributedError: The model cannot be split like that, or a rank is missing, differs or fails.
         """
         super().__init__(
             str(model) if isinstance(model, Path) else model,
@@ -81,6 +86,7 @@ class Engine(EngineCore):
             dtype=dtype,
             wired=wired,
             unload_after=unload_after,
+            distributed=distributed,
         )
 
     def session(

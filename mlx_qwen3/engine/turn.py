@@ -133,7 +133,7 @@ class TurnSequence(Sequence):
         else:
             self._session_cache.share()
             self._job.tell([Done(self._stats())])
-        self._job.finish(error)
+        self._job.finish(self._core.explain(error))
 
     def _stats(self) -> Stats:
         now, times, output = time.perf_counter(), self.times, self._output

@@ -16,13 +16,14 @@ from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.layers import CacheLayers, as_layers
 from mlx_qwen3.cache.prompt_cache import make_layer_caches
 from mlx_qwen3.checkpoint.load import load_config
-from mlx_qwen3.checkpoint.load_share import load_share, plan_shares
+from mlx_qwen3.checkpoint.shares.load_share import load_share, plan_shares
 from mlx_qwen3.distributed.group import Group
 
 
-def passes(run: Any, model: Any, config: CacheConfig, prompts: list[list[int]], tokens: int) -> np.ndarray:
-    """Logits of: a chunk of each prompt, the rests together, then greedy tokens of all, one by one."""
-    caches = [as_layers(make_layer_caches(model, config)) for _ in prompts]
+def passes(run: Any, model: Any, sequences: list[tuple[list[int], CacheConfig]], tokens: int) -> np.ndarray:
+    """Logits of: a chunk of the first prompt, the rests together, then greedy tokens of all, one by one."""
+    caches = [as_layers(make_layer_caches(model, config)) for _, config in sequences]
+    prompts = [prompt for prompt, _ in sequences]
     run([mx.array(prompts[0][:3], mx.uint32)], [3], caches[:1], [])
     rests = [prompts[0][3:], *prompts[1:]]
     fed, lengths = [mx.array(ids, mx.uint32) for ids in rests], [len(ids) for ids in rests]
@@ -33,6 +34,11 @@ def passes(run: Any, model: Any, config: CacheConfig, prompts: list[list[int]], 
         fed = [mx.array([int(token)], mx.uint32) for token in chosen]
         results.append(np.array(run(fed, [1] * len(fed), caches, list(range(len(fed))))))
     return np.stack(results)
+
+
+def sequences_of(case: dict[str, Any]) -> list[tuple[list[int], CacheConfig]]:
+    """Each prompt of a case with its cache."""
+    return [(prompt, CacheConfig(**options)) for prompt, options in case["sequences"]]
 
 
 def main(folder: str, mode: str, plan: str) -> None:
@@ -53,11 +59,7 @@ def main(folder: str, mode: str, plan: str) -> None:
             known = logits if group.rank == 0 else mx.zeros((max(1, len(rows)), config.vocab_size))
             return group.all_sum(mx.zeros((1, 1)) if known is None else known.astype(mx.float32))
 
-        for name, options in case["caches"].items():
-            cache_config = CacheConfig(**options)
-            saved[f"{case['name']}/{name}"] = passes(
-                run, loaded.model, cache_config, case["prompts"], case["tokens"]
-            )
+        saved[case["name"]] = passes(run, loaded.model, sequences_of(case), case["tokens"])
     if group.rank == 0:
         np.savez(folder, **saved)
 

@@ -25,7 +25,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_ranks(size: int, folder: Path, arguments: Sequence[str], **options: str) -> list[subprocess.Popen[str]]:
+def start_ranks(
+    size: int, folder: Path, arguments: Sequence[str], **options: str
+) -> list[subprocess.Popen[str]]:
     """Start `size` processes of this Python with `arguments`, rank 0 first. options: environment."""
     hosts = folder / f"ring{os.getpid()}-{size}.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(size)]))

@@ -46,6 +46,9 @@ class StageCore:
     def new_drafter(self) -> None:
         return None
 
+    def explain(self, error: Exception | None) -> Exception | None:
+        return error
+
 
 class Played:
     """A turn that is over."""

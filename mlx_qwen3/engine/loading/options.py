@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlx_qwen3.distributed.plan import check_mode
 from mlx_qwen3.errors import CacheError, EngineError
 
 SMALLEST_WINDOW = 64
@@ -16,6 +17,7 @@ def check_options(
     kv_bits: object,
     draft_model: object,
     unload_after: object,
+    distributed: object = None,
 ) -> None:
     """Raise EngineError or CacheError for an argument that cannot be."""
     if not isinstance(model, str | Path):
@@ -30,5 +32,9 @@ def check_options(
     is_number = isinstance(unload_after, int | float) and not isinstance(unload_after, bool)
     if unload_after is not None and not (is_number and unload_after > 0):  # type: ignore[operator]
         raise EngineError(f"unload_after must be a number of seconds, not {unload_after!r}")
+    if distributed is not None:
+        check_mode(distributed)
+        if unload_after is not None:
+            raise EngineError("unload_after cannot be used over several machines; leave it out")
     if draft_model is not None and not isinstance(draft_model, str | Path):
         raise EngineError(f"draft_model must be a name, a folder or None, not {draft_model!r}")

@@ -176,7 +176,7 @@ class _Part:
         """Read it from the files, and nothing around it."""
         values = np.empty(self.shape(), NUMPY[self.dtype])
         for number, tensor in enumerate(self.tensors):
-            stored = np.memmap(tensor.file, NUMPY[self.dtype], "r", tensor.offset, tensor.shape)
+            stored: Any = np.memmap(tensor.file, NUMPY[self.dtype], "r", tensor.offset, tensor.shape)
             if self.cut is not None:
                 span = self.cut.of(tensor.shape[self.cut.axis])
                 stored = (

@@ -1,0 +1,35 @@
+"""What the tests do with an engine, on one machine and on several: the results must be equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlx_qwen3 import Engine
+from mlx_qwen3.engine.batch import BatchRequest
+
+GREEDY = {"temperature": 0}
+LONG = "The cat sat on the mat. " * 12
+
+
+def everything(engine: Engine) -> dict[str, Any]:
+    """Completions, batches, sessions with shared prefixes, cancels, seeds, budgets: all features meet."""
+    results: dict[str, Any] = {}
+    results["greedy"] = engine.complete(LONG, sampling={**GREEDY, "max_tokens": 100}).text
+    seeded = {"temperature": 0.9, "seed": 7, "max_tokens": 20}
+    results["seeded"] = engine.complete("hello", sampling=seeded).text
+    prompts = [BatchRequest(prompt=text, sampling={"seed": 3}, n=2) for text in ("a b c", LONG, "xyz " * 9)]
+    batch = engine.generate_batch(prompts, sampling={"temperature": 0.7, "max_tokens": 12})
+    results["batch"] = sorted((each.index, each.choice, each.text) for each in batch)
+    session = engine.session(thinking=False, sampling={**GREEDY, "max_tokens": 10})
+    turns = [session.ask(LONG).answer]
+    for number, _ in enumerate(session.send(LONG * 2)):
+        if number == 2:
+            session.cancel()
+    turns.append(session.ask("go on").answer)
+    thoughtful = engine.session(thinking=True, thinking_budget=5, sampling={**GREEDY, "max_tokens": 40})
+    reply = thoughtful.ask(LONG)
+    turns += [reply.answer, reply.thinking, engine.session(thinking=False).branch().ask("x", None).answer[:0]]
+    results["turns"] = turns
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    results["schema"] = thoughtful.ask("a number", schema).answer
+    return results
