@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlx_qwen3.generation.params import RANGES
 from mlx_qwen3.server.errors import RequestError
 from mlx_qwen3.server.fields import Fields
 from mlx_qwen3.server.request import ServerRequest, thinking_of_effort
@@ -171,7 +172,7 @@ def _sampling(fields: Fields, included: list[str]) -> dict[str, Any]:
         "max_tokens": fields.integer("max_output_tokens", low=1),
         "top_k": fields.integer("top_k", low=0),
         "seed": fields.integer("seed"),
-        **{name: fields.number(name) for name in _MORE_SAMPLING},
+        **{name: fields.number(name, None, *RANGES[name]) for name in _MORE_SAMPLING},
     }
     if "message.output_text.logprobs" in included or top:
         sampling |= {"logprobs": True, "top_logprobs": top or 0}

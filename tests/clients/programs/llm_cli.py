@@ -1,0 +1,30 @@
+"""Simon Willison's llm, on its command line, with the config that the server prints for it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from task import QUESTION, RESULT, SUM, TIME, check
+
+CONFIG = sys.argv[2]
+TOOL = f'def get_time(city: str) -> str:\n    "Get the current time in a city"\n    return "{TIME}"\n'
+
+with tempfile.TemporaryDirectory() as folder:
+    Path(folder, "extra-openai-models.yaml").write_text(CONFIG, encoding="utf-8")
+    environment = os.environ | {"LLM_USER_PATH": folder}
+
+    def llm(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "llm", *arguments], env=environment, capture_output=True, text=True, timeout=120
+        )
+        return done.stdout + done.stderr
+
+    llm("keys", "set", "mlx-qwen3", "--value", "none")
+    check("chat", RESULT in llm("-m", "mlx-qwen3", "--no-stream", SUM), llm("-m", "mlx-qwen3", "--no-stream", SUM))
+    check("stream", RESULT in llm("-m", "mlx-qwen3", SUM))
+    answer = llm("-m", "mlx-qwen3", "--functions", TOOL, "-o", "temperature", "0", QUESTION)
+    check("tools to the end", TIME in answer, answer)
+    answer = llm("-m", "mlx-qwen3", "--schema", "sum int", SUM)
+    check("schema", '"sum"' in answer, answer)
