@@ -14,6 +14,7 @@ from mlx_qwen3 import __version__
 from mlx_qwen3.cli.bench import bench
 from mlx_qwen3.cli.chat.main import chat
 from mlx_qwen3.cli.convert import convert
+from mlx_qwen3.cli.distributed.options import follow
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.models import models
@@ -64,6 +65,7 @@ app.command("bench")(bench)
 app.command("chat")(chat)
 app.command("convert")(convert)
 app.command("embed")(embed)
+app.command("follow", hidden=True)(follow)
 app.command("generate")(generate)
 app.command("models")(models)
 app.command("rerank")(rerank)

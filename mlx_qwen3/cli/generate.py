@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MAX_TOKENS, MODEL, draft_setting
 from mlx_qwen3.cli.open_engine import open_engine
 from mlx_qwen3.cli.output import write
@@ -42,6 +43,8 @@ def generate(
     context: Annotated[int | None, typer.Option(min=1, help="Context in tokens.")] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
+    distributed: Annotated[str | None, DISTRIBUTED] = None,
+    hosts: Annotated[Path | None, HOSTS] = None,
     batch: Annotated[
         Path | None,
         typer.Option(help="A file of requests: a prompt per line, or JSON lines (prompt or messages)."),
@@ -68,6 +71,7 @@ def generate(
 
     With --batch, complete many texts, or answer many conversations, together.
     """
+    ranks = engine_options(distributed, hosts)
     flags = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -78,7 +82,7 @@ def generate(
     sampling = {name: value for name, value in flags.items() if value is not None}
     # A batch drafts no tokens: its sequences fill a forward pass already.
     drafts = draft_setting(draft_model) if batch is None else None
-    make_engine = partial(open_engine, model, context=context, kv_bits=kv_bits, draft_model=drafts)
+    make_engine = partial(open_engine, model, context=context, kv_bits=kv_bits, draft_model=drafts, **ranks)
     if batch is None:
         batch_options = {
             "--out": out,

@@ -22,6 +22,11 @@ def open_engine(model: str, **options: Any) -> Engine:
         timer.daemon = True
         timer.start()
         try:
-            return Engine(model, on_download=DownloadBar(bars), **options)
+            engine = Engine(model, on_download=DownloadBar(bars), **options)
         finally:
             timer.cancel()
+    if options.get("distributed"):
+        from mlx_qwen3.cli.distributed.options import leave
+
+        engine.on_lost = leave
+    return engine

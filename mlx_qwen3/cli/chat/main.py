@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
 from mlx_qwen3.cli.output import write_note
@@ -48,6 +49,8 @@ def chat(
     ] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
+    distributed: Annotated[str | None, DISTRIBUTED] = None,
+    hosts: Annotated[Path | None, HOSTS] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of one turn.")] = None,
     temperature: Annotated[
         float | None,
@@ -73,6 +76,7 @@ def chat(
     from mlx_qwen3.cli.chat.terminal.tty import quiet_terminal
     from mlx_qwen3.cli.chat.tools import ChatTools
 
+    ranks = engine_options(distributed, hosts)
     message = _message(prompt)
     answer_schema = _read_schema(schema, message)
     store = ConversationStore()
@@ -90,7 +94,7 @@ def chat(
         if message is None:
             stack.enter_context(quiet_terminal())
         options: dict[str, Any] = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
-        options["draft_model"] = draft_setting(draft_model)
+        options |= {"draft_model": draft_setting(draft_model), **ranks}
         engine = stack.enter_context(_open(name, bool(remembered), bool(chosen), **options))
         session = engine.session(
             thinking=defaults.get("thinking", True) if think is None else think,

@@ -21,7 +21,7 @@ from mlx_qwen3.cli.chat.toolbar import toolbar
 from mlx_qwen3.cli.console import SafeConsole
 from mlx_qwen3.cli.errors import chat_error_line
 from mlx_qwen3.cli.output import error_text
-from mlx_qwen3.errors import MessageError, Qwen3Error
+from mlx_qwen3.errors import DistributedError, MessageError, Qwen3Error
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.tools import ChatTools
@@ -111,6 +111,8 @@ class ChatREPL:
                 run_command(state, text)
             elif text.strip():
                 self._send(text)
+        except DistributedError:
+            raise  # nothing can run any more
         except Qwen3Error as error:
             state.console.print(f"error: {error_text(chat_error_line(error))}", style="red")
         if text.strip():

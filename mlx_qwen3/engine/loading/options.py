@@ -18,6 +18,7 @@ def check_options(
     draft_model: object,
     unload_after: object,
     distributed: object = None,
+    adapter: object = None,
 ) -> None:
     """Raise EngineError or CacheError for an argument that cannot be."""
     if not isinstance(model, str | Path):
@@ -36,5 +37,9 @@ def check_options(
         check_mode(distributed)
         if unload_after is not None:
             raise EngineError("unload_after cannot be used over several machines; leave it out")
+    if adapter is not None and not isinstance(adapter, str | Path):
+        raise EngineError(f"adapter must be a folder or None, not {adapter!r}")
+    if adapter is not None and distributed is not None:
+        raise EngineError("an adapter cannot be used over several machines; fuse it into the model first")
     if draft_model is not None and not isinstance(draft_model, str | Path):
         raise EngineError(f"draft_model must be a name, a folder or None, not {draft_model!r}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from mlx_qwen3.adapters import add_adapter, read_adapter
+from mlx_qwen3.adapters.adapter import Adapter
 from mlx_qwen3.backend.device import available_memory
 from mlx_qwen3.cache.config import CacheConfig
+from mlx_qwen3.checkpoint.fingerprint import model_fingerprint
+from mlx_qwen3.checkpoint.load import LoadedModel
 from mlx_qwen3.checkpoint.memory import cache_nbytes
 from mlx_qwen3.checkpoint.memory_plan import MemoryPlan
 from mlx_qwen3.engine.loading.ranks import Ranks
 from mlx_qwen3.model.config import ModelConfig
+from mlx_qwen3.tokenizer import Tokenizer
 
 ENDLESS = 2**31  # tokens
 # Of the memory that is free after loading, what KV caches of running sequences may take.
@@ -25,6 +31,11 @@ class PlannedModel:
     plan: MemoryPlan
     config: ModelConfig
     cache_config: CacheConfig
+    folder: Path
+    tokenizer: Tokenizer
+    name: str
+    options: dict[str, Any]
+    _adapter: Adapter | None = None
     _draft_plan: MemoryPlan | None
     _ranks: Ranks | None
 
@@ -46,6 +57,20 @@ class PlannedModel:
     def is_endless(self) -> bool:
         """Whether caches are sliding windows."""
         return self.cache_config.max_size is not None
+
+    def fingerprint(self, config: ModelConfig) -> dict[str, str]:
+        """What saved caches depend on, filled with positions scaled as in `config`."""
+        fingerprint = model_fingerprint(self.folder, config, self.tokenizer.template.source)
+        if self._adapter is not None:
+            fingerprint["model"] += f" with {self._adapter.digest}"
+        return fingerprint
+
+    def _adapted(self, loaded: LoadedModel) -> LoadedModel:
+        """The loaded model with the adapter that was asked for, if any."""
+        if self.options["adapter"] is not None:
+            self._adapter = read_adapter(self.options["adapter"])
+            add_adapter(loaded.model, self._adapter, self.name)
+        return loaded
 
     def cache_nbytes(self, tokens: int) -> int:
         """Bytes of the KV cache of so many tokens."""

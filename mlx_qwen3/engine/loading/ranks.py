@@ -25,6 +25,7 @@ from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint import OnDownload
 from mlx_qwen3.checkpoint.fingerprint import file_digests
 from mlx_qwen3.checkpoint.load import LoadedModel, load_config
+from mlx_qwen3.checkpoint.locate import locate
 from mlx_qwen3.checkpoint.shares.fetch_share import fetch_config, fetch_share
 from mlx_qwen3.checkpoint.shares.load_share import Shard, load_share, plan_shares, share_config, share_tensors
 from mlx_qwen3.distributed.addresses import rank_0_addresses
@@ -284,8 +285,9 @@ def _compare(connection: Connection, what: str, theirs: object, mine: object) ->
 
 
 def _told(request: Request) -> Message:
+    is_folder = isinstance(locate(request.model), Path) and Path(request.model).is_dir()
     return {
-        "model": request.model,
+        "model": str(Path(request.model).absolute()) if is_folder else request.model,
         "mode": request.mode,
         "context": request.context,
         "cache": asdict(request.cache_config),

@@ -1,0 +1,1 @@
+"""`--distributed` and `--hosts`: commands over several machines."""

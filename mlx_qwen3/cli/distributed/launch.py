@@ -1,0 +1,99 @@
+"""Starts the other ranks: on other machines by ssh, on this one as processes. This process becomes rank 0."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from mlx_qwen3.distributed.hosts import Host, Hosts
+
+PORTS = range(20_000, 45_000)
+# For ranks to end by themselves once rank 0 has.
+END_SECONDS = 5.0
+FOLLOW = ("-m", "mlx_qwen3", "follow")
+
+
+def start_ranks(hosts: Hosts, on_failure: Callable[[str], None]) -> list[StartedRank]:
+    """Start all ranks but the first, which this process becomes.
+
+    on_failure: called on a thread of its own when a rank cannot be started or fails, with a line.
+    """
+    port = random.choice(PORTS)
+    content = hosts.file_content(port)
+    path = Path(tempfile.mkdtemp(prefix="mlx-qwen3-")) / "hosts.json"
+    path.write_text(content)
+    os.environ.update(hosts.environment_of(0, port, str(path)))
+    started = []
+    for rank, host in list(enumerate(hosts.hosts))[1:]:
+        command = command_of(hosts, rank, port, content)
+        started.append(StartedRank(rank, host, command, on_failure))
+    atexit.register(end_ranks, started)
+    return started
+
+
+def command_of(hosts: Hosts, rank: int, port: int, content: str) -> list[str]:
+    """What to run for `rank`: a shell here, or on its machine, that writes MLX's file and starts Python."""
+    host = hosts.hosts[rank]
+    variables = hosts.environment_of(rank, port, "$file")
+    exports = " ".join(
+        f'{name}="$file"' if value == "$file" else f"{name}={shlex.quote(value)}"
+        for name, value in variables.items()
+    )
+    python = shlex.join([host.python or sys.executable, *FOLLOW])
+    script = f'file=$(mktemp) && printf %s {shlex.quote(content)} > "$file" && exec env {exports} {python}'
+    if host.is_local:
+        return ["/bin/sh", "-c", script]
+    return ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "--", host.ssh, script]
+
+
+class StartedRank:
+    """A rank that was started. What it says on stderr is kept, for the case that it fails."""
+
+    def __init__(self, rank: int, host: Host, command: list[str], on_failure: Callable[[str], None]):
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._name = f"rank {rank} ({host.ssh})"
+        self._said: deque[str] = deque(maxlen=20)
+        self._on_failure = on_failure
+        self._is_over = False
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def end(self, seconds: float) -> None:
+        """Wait for it to end, or end it."""
+        self._is_over = True
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _watch(self) -> None:
+        assert self.process.stderr is not None  # it is a pipe
+        for line in self.process.stderr:
+            if line.strip() and not line.startswith("[ring]"):
+                self._said.append(line.strip())
+        code = self.process.wait()
+        if code and not self._is_over:
+            why = self._said[-1] if self._said else f"exit code {code}"
+            self._on_failure(f"{self._name} ended: {why.removeprefix('error: ')}")
+
+
+def end_ranks(started: list[StartedRank]) -> None:
+    """Wait a moment for the ranks to end, then end those that have not."""
+    for rank in started:
+        rank.end(END_SECONDS)
