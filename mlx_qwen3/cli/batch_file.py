@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from mlx_qwen3.cli.output import write_json
 from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError, Qwen3Error
-from mlx_qwen3.files import lock_file, write_atomically
+from mlx_qwen3.files import lock_file, text_lines, write_atomically
 from mlx_qwen3.generation.params import SamplingParams
 
 REQUEST_FIELDS = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]
@@ -26,7 +26,7 @@ def read_requests(text: str, name: str) -> list[BatchRequest]:
     Empty lines and a byte order mark are skipped. The default id of a request is its line number. Raises
     MessageError that names the file, the line and the problem.
     """
-    lines = list(enumerate(_lines(text.removeprefix("\ufeff")), 1))
+    lines = list(enumerate(text_lines(text), 1))
     lines = [(number, line) for number, line in lines if line.strip()]
     if not lines or not isinstance(_json(lines[0][1]), dict):
         return [BatchRequest(prompt=line, id=number) for number, line in lines]
@@ -37,11 +37,6 @@ def read_requests(text: str, name: str) -> list[BatchRequest]:
         except Qwen3Error as error:
             raise MessageError(f"{name}, line {number}: {error}") from error
     return requests
-
-
-def _lines(text: str) -> list[str]:
-    """Split at line feeds only: `str.splitlines` also splits at characters that JSON strings may contain."""
-    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def _json(line: str) -> Any:
@@ -123,7 +118,7 @@ class ResultFile:
 
     def _partial_lines(self) -> list[str]:
         try:
-            return _lines(self.partial.read_text(encoding="utf-8", errors="replace"))
+            return text_lines(self.partial.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return []
 

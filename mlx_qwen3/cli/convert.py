@@ -13,9 +13,9 @@ from mlx_qwen3.cli.verify import measured_error
 
 if TYPE_CHECKING:
     from mlx_qwen3.conversion import ConversionPlan, Report
+    from mlx_qwen3.model.config import Quantization
 
 UNQUANTIZED = 16  # --bits 16: weights are not quantized; --dtype may still change their format
-DEFAULT_BITS = {"affine": 4, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 
 
 def convert(
@@ -74,10 +74,8 @@ def convert(
     from mlx_qwen3.conversion.options import ConversionOptions
     from mlx_qwen3.conversion.pipeline import plan_conversion, run_conversion
 
-    if bits is None:
-        bits = UNQUANTIZED if dequantize else DEFAULT_BITS.get(mode, 4)
     options = ConversionOptions(
-        bits=None if bits == UNQUANTIZED else bits,
+        bits="default" if bits is None else None if bits == UNQUANTIZED else bits,
         group_size=group_size,
         mode=mode,
         dtype=dtype,
@@ -90,7 +88,7 @@ def convert(
         conversion.check_report_path(report)
         if dry_run or not verify:
             raise typer.BadParameter("a report needs a conversion that is verified")
-    output = output or _default_output(source, bits)
+    output = output or _default_output(source, options.quantization)
     with progress_bars() as bars:
         if dry_run:
             plan = plan_conversion(source, options, DownloadBar(bars))
@@ -114,12 +112,12 @@ def convert(
     write_line(f"{output}: {summary}")
 
 
-def _default_output(source: str, bits: int) -> Path:
+def _default_output(source: str, quantization: Quantization | None) -> Path:
     """`Qwen/Qwen3-14B` -> `Qwen3-14B-MLX-4bit`, in the current folder."""
     from mlx_qwen3.conversion.source.gguf_file import stem
 
     name = stem(Path(source).expanduser().resolve())
-    return Path(f"{name}-MLX-{bits}bit" if bits != UNQUANTIZED else f"{name}-MLX")
+    return Path(f"{name}-MLX-{quantization.bits}bit" if quantization else f"{name}-MLX")
 
 
 def _size(result: ConversionPlan | Report) -> str:

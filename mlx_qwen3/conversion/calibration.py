@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.conversion.source.original import SourceCheckpoint
 from mlx_qwen3.errors import ConversionError, Qwen3Error
+from mlx_qwen3.files import text_lines
 from mlx_qwen3.tokenizer import Tokenizer
 
 WINDOW = 512  # tokens of one sequence
@@ -43,13 +44,16 @@ def read_calibration(path: str | Path, source: SourceCheckpoint) -> Calibration:
     """
     path = Path(path).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConversionError(f"{path} could not be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConversionError(f"{path} is not text in UTF-8: {error.reason}") from error
     tokenizer = _load_tokenizer(source)
-    ids = tokenizer.encode(text) if path.suffix != ".jsonl" else _encode_lines(text, path, tokenizer)
+    if path.suffix == ".jsonl":
+        ids = _encode_lines(text, path, tokenizer)
+    else:
+        ids = tokenizer.encode(text.replace("\r\n", "\n").replace("\r", "\n"))
     if len(ids) < MIN_TOKENS:
         raise ConversionError(f"{path} holds {len(ids)} tokens; calibration needs {MIN_TOKENS} or more")
     return Calibration(_windows(np.array(ids, np.int32)))
@@ -66,11 +70,11 @@ def _load_tokenizer(source: SourceCheckpoint) -> Tokenizer:
 
 def _encode_lines(text: str, path: Path, tokenizer: Tokenizer) -> list[int]:
     ids: list[int] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text_lines(text), 1):
         if line.strip():
             try:
                 ids += _encode_line(json.loads(line), tokenizer)
-            except (ValueError, TypeError, KeyError, Qwen3Error) as error:
+            except (ValueError, TypeError, KeyError, RecursionError, Qwen3Error) as error:
                 raise ConversionError(f"{path}, line {number}: {error}; see docs/conversion.md") from error
     return ids
 

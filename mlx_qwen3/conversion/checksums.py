@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlx_qwen3.errors import CheckpointError
+from mlx_qwen3.files import text_lines
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
@@ -19,7 +20,7 @@ def write_sums(folder: Path, known: Mapping[str, str], leave_out: tuple[str, ...
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     names = [name for name in names if name not in (*NOT_LISTED, *leave_out)]
     lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / SUMS).write_bytes("".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def changed_files(folder: Path) -> dict[str, str] | None:
@@ -28,12 +29,12 @@ def changed_files(folder: Path) -> dict[str, str] | None:
     Raises CheckpointError if SHA256SUMS itself cannot be read.
     """
     try:
-        text = (folder / SUMS).read_text(encoding="utf-8")
+        text = (folder / SUMS).read_bytes().decode("utf-8-sig", "surrogateescape")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise CheckpointError(f"{folder / SUMS} cannot be read: {error}") from error
-    matches = [LINE.fullmatch(line) for line in text.splitlines()]
+    matches = [LINE.fullmatch(line) for line in text_lines(text) if line]
     if not all(match and match[2] == Path(match[2]).name for match in matches):
         raise CheckpointError(f"{folder / SUMS} is not a list of checksums; remove it, or convert again")
     faults = {match[2]: _fault(folder / match[2], match[1]) for match in matches if match}

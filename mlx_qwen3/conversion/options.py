@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import mlx.core as mx
 
 from mlx_qwen3.errors import ConversionError
-from mlx_qwen3.model.config import QUANTIZATION_MODES, Quantization
+from mlx_qwen3.model.config import MODE_DEFAULTS, QUANTIZATION_MODES, Quantization
 
 MAX_SHARD_BYTES = 5 * 10**9
 FLOATS = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 PATHS = (str, PathLike)
+Bits = int | Literal["default"] | None
+"""Bits per weight: a number, None for weights that are not quantized, or what the other options imply."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class ConversionOptions:
     Raises ConversionError for a value of the wrong type.
     """
 
-    bits: int | None = 4
+    bits: Bits = "default"
     group_size: int | None = None
     mode: str = "affine"
     dtype: str | None = None
@@ -34,6 +37,9 @@ class ConversionOptions:
     max_shard_bytes: int = MAX_SHARD_BYTES
 
     def __post_init__(self) -> None:
+        if self.bits == "default":
+            default, _ = MODE_DEFAULTS.get(self.mode, (4, 64))
+            object.__setattr__(self, "bits", None if self.dequantize else default)
         check_type("bits", self.bits, (int, type(None)), "a whole number or None")
         check_type("group_size", self.group_size, (int, type(None)), "a whole number or None")
         check_type("mode", self.mode, (str,), "a name")
@@ -53,14 +59,12 @@ class ConversionOptions:
     @property
     def quantization(self) -> Quantization | None:
         """The quantization asked for, None without `bits`. Raises ConversionError if MLX does not have it."""
-        if self.bits is None:
+        if not isinstance(self.bits, int):
             if self.group_size is not None or self.mode != "affine":
                 raise ConversionError("a group size or mode but no bits: nothing is quantized; give bits too")
             return None
         if self.dequantize:
-            raise ConversionError(
-                f"dequantizing gives no {self.bits} bits", [{"dequantize": True, "bits": None}]
-            )
+            raise ConversionError(f"dequantizing gives no {self.bits} bits", [{"dequantize": True}])
         if self.mode not in QUANTIZATION_MODES:
             known = ", ".join(QUANTIZATION_MODES)
             raise ConversionError(f"quantization mode {self.mode!r} is unknown; use {known}")

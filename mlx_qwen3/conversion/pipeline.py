@@ -15,6 +15,7 @@ from mlx_qwen3.conversion.options import (
     FLOATS,
     MAX_SHARD_BYTES,
     PATHS,
+    Bits,
     ConversionOptions,
     check_callback,
     check_type,
@@ -62,7 +63,7 @@ class Report:
 def plan(
     source: str | Path,
     *,
-    bits: int | None = 4,
+    bits: Bits = "default",
     group_size: int | None = None,
     mode: str = "affine",
     dtype: str | None = None,
@@ -107,7 +108,7 @@ def convert(
     source: str | Path,
     output: str | Path,
     *,
-    bits: int | None = 4,
+    bits: Bits = "default",
     group_size: int | None = None,
     mode: str = "affine",
     dtype: str | None = None,
@@ -134,12 +135,12 @@ def convert(
             on the hub (`org/name/file.gguf`).
         output: The new folder. It must not exist or be empty, unless `force` is set.
         bits: Bits per weight: 2, 3, 4, 5, 6 or 8, as far as `mode` has them. None leaves weights
-            unquantized.
+            unquantized. The default is the mode's own (4, and 8 for mxfp8), or None with `dequantize`.
         group_size: Weights that share a scale. None is the mode's own (64 for affine).
         mode: `affine`, `mxfp4`, `mxfp8` or `nvfp4`.
         dtype: `float16`, `bfloat16` or `float32`, for what is not quantized. None keeps the source's.
-        dequantize: Turn a source that MLX quantized into plain numbers of `dtype`. Needs `bits=None`.
-            The precision lost by quantizing stays lost.
+        dequantize: Turn a source that MLX quantized into plain numbers of `dtype`. The
+            precision lost by quantizing stays lost.
         recipe: `plain` (MLX's own rounding), `searched` (scales with less error at the same size) or
             `mixed` (also more bits where errors cost most). None is `plain`, or `searched` with a
             calibration.

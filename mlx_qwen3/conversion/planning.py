@@ -139,7 +139,7 @@ def _check_source(source: SourceCheckpoint, dequantize: bool) -> None:
         raise ConversionError(
             f"{source.path} is quantized already ({quantization.bits} bits); convert its original, or "
             "dequantize it",
-            [{"dequantize": True, "bits": None}],
+            [{"dequantize": True}],
         )
     if quantization is None and source.config.packing is None and dequantize:
         raise ConversionError(f"{source.path} is not quantized; there is nothing to dequantize")

@@ -153,7 +153,7 @@ def find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
         data = read_bytes(file, MAX_TEMPLATE_BYTES)
         if len(data) > MAX_TEMPLATE_BYTES:
             raise TemplateError(f"{file} is larger than {MAX_TEMPLATE_BYTES // 2**20} MiB")
-        return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8").read()  # as open() reads line ends
+        return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()  # as open() reads line ends
     except FileNotFoundError:
         pass
     except (OSError, UnicodeDecodeError) as error:

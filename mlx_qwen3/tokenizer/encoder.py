@@ -29,7 +29,7 @@ def load_encoder(file: Path) -> Encoder:
     if not file.is_file():
         raise TokenizerError(f"{file} is missing: download the checkpoint again, with its tokenizer files")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         if unknown := sorted(set(_TYPES.findall(text)) - _KNOWN_TYPES):
             raise TokenizerError(
                 f"{file} is not a byte-level tokenizer like Qwen3's, it has a part of type "

@@ -227,6 +227,30 @@ def test_conversations(tmp_path):
     assert todo.calibration.windows.max() < 300
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lines_of_conversations_end_at_line_feeds_alone(tmp_path, mark):
+    """JSON strings may hold U+2028, U+0085 and others that `str.splitlines` takes for ends of lines."""
+    source = checkpoint(tmp_path / "source", DENSE)
+    texts = ["one\u2028two\x85three\u2029" * 40, "next\x7f" * 80]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    (tmp_path / "a.jsonl").write_bytes((mark + "\r\n".join(lines) + "\n").encode())
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    first, second = (plan(source, calibrate=tmp_path / name).calibration for name in ("a.jsonl", "b.jsonl"))
+    assert first is not None
+    assert second is not None
+    assert first.digest == second.digest
+
+
+def test_a_text_may_begin_with_a_byte_order_mark(tmp_path):
+    source = checkpoint(tmp_path / "source", DENSE)
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + b"Hello world\r\n" * 40)
+    (tmp_path / "b.txt").write_bytes(b"Hello world\n" * 40)
+    first, second = (plan(source, calibrate=tmp_path / name).calibration for name in ("a.txt", "b.txt"))
+    assert first is not None
+    assert second is not None
+    assert first.digest == second.digest
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -278,7 +302,7 @@ def test_names_are_all_there(tmp_path, text):
 def test_weights_that_were_on_a_grid_may_be_moved_off_it(tmp_path, text):
     source = checkpoint(tmp_path / "source", DENSE | {"torch_dtype": "bfloat16"})
     convert(source, tmp_path / "small")
-    convert(tmp_path / "small", tmp_path / "back", bits=None, dequantize=True)
+    convert(tmp_path / "small", tmp_path / "back", dequantize=True)
     report = convert(tmp_path / "back", tmp_path / "again", calibrate=text)
     assert report.verification is not None
     assert not [check for check in report.verification.tensors if check.fault]

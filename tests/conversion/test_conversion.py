@@ -289,7 +289,7 @@ def test_paths_of_other_types(arguments, name):
 
 def test_a_quantized_source_is_refused(source, tmp_path):
     convert(source, tmp_path / "out")
-    message = r"quantized already \(4 bits\); .* or dequantize it; try dequantize=True with bits=None"
+    message = r"quantized already \(4 bits\); .* or dequantize it; try dequantize=True"
     with pytest.raises(ConversionError, match=message):
         convert(tmp_path / "out", tmp_path / "again")
 

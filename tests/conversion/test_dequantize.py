@@ -12,6 +12,7 @@ from tiny_checkpoints import DENSE, MOE, logits, read_tensors, write_checkpoint
 
 from mlx_qwen3 import load_model
 from mlx_qwen3.conversion import convert
+from mlx_qwen3.conversion.options import ConversionOptions
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import read_json
 
@@ -40,7 +41,7 @@ def test_gives_what_mlx_lm_gives_and_the_same_logits(tmp_path, case):
     write_byte_tokenizer(tmp_path / "source")
     write_checkpoint(tmp_path / "source", raw | {"torch_dtype": "bfloat16"})
     convert(tmp_path / "source", tmp_path / "small", **settings)
-    convert(tmp_path / "small", tmp_path / "ours", bits=None, dequantize=True)
+    convert(tmp_path / "small", tmp_path / "ours", dequantize=True)
     theirs(str(tmp_path / "small"), str(tmp_path / "theirs"), dequantize=True)
     expected, ours = read_tensors(tmp_path / "theirs"), read_tensors(tmp_path / "ours")
     assert ours.keys() == expected.keys()
@@ -53,7 +54,7 @@ def test_gives_what_mlx_lm_gives_and_the_same_logits(tmp_path, case):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_to_the_dtype_asked_for(source, tmp_path, dtype):
     convert(source, tmp_path / "small", bits=8)
-    convert(tmp_path / "small", tmp_path / "out", bits=None, dequantize=True, dtype=dtype)
+    convert(tmp_path / "small", tmp_path / "out", dequantize=True, dtype=dtype)
     formats = {str(array.dtype) for array in read_tensors(tmp_path / "out").values()}
     assert formats == {f"mlx.core.{dtype}"}
     difference = logits(load_model(tmp_path / "out")) - logits(load_model(tmp_path / "small"))
@@ -62,11 +63,17 @@ def test_to_the_dtype_asked_for(source, tmp_path, dtype):
 
 def test_only_what_is_quantized(source, tmp_path):
     with pytest.raises(ConversionError, match="is not quantized; there is nothing to dequantize"):
-        convert(source, tmp_path / "out", bits=None, dequantize=True)
+        convert(source, tmp_path / "out", dequantize=True)
 
 
 def test_is_not_quantizing(source, tmp_path):
-    with pytest.raises(
-        ConversionError, match="dequantizing gives no 8 bits; try dequantize=True with bits=None"
-    ):
+    with pytest.raises(ConversionError, match="dequantizing gives no 8 bits; try dequantize=True"):
         convert(source, tmp_path / "out", bits=8, dequantize=True)
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("affine", 4), ("mxfp4", 4), ("mxfp8", 8), ("nvfp4", 4)])
+def test_bits_are_those_of_the_mode_unless_given(mode, bits):
+    quantization = ConversionOptions(mode=mode).quantization
+    assert quantization is not None
+    assert quantization.bits == bits
+    assert ConversionOptions(dequantize=True).quantization is None
