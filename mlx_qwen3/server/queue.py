@@ -16,7 +16,7 @@ MOST_KEYS = 4096  # whose last turn is known
 class Ticket:
     """A place in the queue, then a slot. Release it once, whether or not its turn came."""
 
-    def __init__(self, queue: FairQueue, key: str, on_turn: Callable[[], None]):
+    def __init__(self, queue: FairQueue, key: str, on_turn: Callable[[], object]):
         self.key, self.on_turn = key, on_turn
         self.is_running = self.is_over = False
         self._queue = queue
@@ -66,7 +66,7 @@ class FairQueue:
                 retry_after=min(max(1, seconds), 300),
             )
 
-    def enter(self, key: str, on_turn: Callable[[], None]) -> Ticket:
+    def enter(self, key: str, on_turn: Callable[[], object]) -> Ticket:
         """Queue up. `on_turn` is called when the ticket may run, perhaps at once."""
         ticket = Ticket(self, key, on_turn)
         self._waiting.setdefault(key, deque()).append(ticket)

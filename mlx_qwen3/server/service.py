@@ -102,6 +102,25 @@ class Service:
         finally:
             model.leave()
 
+    async def in_turn(
+        self, name: str | None, key: str, function: Callable[..., Any], *arguments: Any
+    ) -> tuple[str, Any]:
+        """`with_engine`, once it is the turn of `key` in the queue of the model. Raises RequestError."""
+        self.refuse_if_stopping()
+        model = await self._use(name)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            assert model.queue is not None  # `_use` loaded the model
+            model.queue.check(key)
+            ticket = model.queue.enter(key, lambda: _set(turn))
+            try:
+                await turn
+                return model.name, await self._on_thread(function, model.engine, *arguments)
+            finally:
+                ticket.release()
+        finally:
+            model.leave()
+
     def refuse_if_stopping(self) -> None:
         """Raises RequestError (503) once the server is stopping."""
         if self.is_stopping:
@@ -176,3 +195,8 @@ class Service:
             return await asyncio.to_thread(function, *arguments)
         except Qwen3Error as error:
             raise as_request_error(error) from error
+
+
+def _set(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)

@@ -13,7 +13,7 @@ import openai
 import pytest
 from live_server import LiveServer
 from openai import OpenAI
-from openai.types import Completion, Model
+from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
@@ -155,6 +155,43 @@ def test_completions(client: OpenAI) -> None:
     )
     assert "".join(chunk.choices[0].text for chunk in chunks) == answer.choices[0].text
     assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_embeddings(client: OpenAI) -> None:
+    """The client asks for base64 by itself."""
+    texts = ["hello", "good bye", "hello"]
+    answer = client.embeddings.create(model="demo", input=texts, dimensions=8)
+    CreateEmbeddingResponse.model_validate(answer.model_dump(), strict=True)
+    vectors = [item.embedding for item in answer.data]
+    assert [len(vector) for vector in vectors] == [8, 8, 8]
+    assert vectors[0] == vectors[2] != vectors[1]
+    plain = client.embeddings.create(model="demo", input=texts[:1], dimensions=8, encoding_format="float")
+    assert plain.data[0].embedding == pytest.approx(vectors[0], abs=1e-6)
+    for fields, param in (
+        ({"input": []}, "input"),
+        ({"input": ["a", 5]}, "input[1]"),
+        ({"input": "a", "dimensions": 10**6}, "dimensions"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(**{"model": "demo", **fields})
+        assert caught.value.param == param
+
+
+def test_rerank(http: httpx.Client) -> None:
+    body = {
+        "query": "sums",
+        "documents": ["hello", {"text": "what is 2+2?"}, "x"],
+        "top_n": 2,
+        "return_documents": True,
+    }
+    answer = http.post("/v1/rerank", json=body).json()
+    scores = [result["relevance_score"] for result in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 2
+    assert answer["results"][0]["document"]["text"] in ("hello", "what is 2+2?", "x")
+    assert (
+        http.post("/v1/rerank", json={"query": "a", "documents": []}).json()["error"]["param"] == "documents"
+    )
 
 
 def test_models(client: OpenAI) -> None:

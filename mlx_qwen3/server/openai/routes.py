@@ -19,6 +19,7 @@ from mlx_qwen3.server.openai.chat import ChatWriter, read_chat
 from mlx_qwen3.server.openai.completions import CompletionWriter, read_completion
 from mlx_qwen3.server.openai.errors import error_body
 from mlx_qwen3.server.openai.messages import read_messages, read_tools
+from mlx_qwen3.server.openai.retrieval import embeddings, rerank
 from mlx_qwen3.server.openai.sampling import read_thinking
 from mlx_qwen3.server.protocol import ApiProtocol
 from mlx_qwen3.server.request import ServerRequest
@@ -32,13 +33,15 @@ def routes(service: Service) -> Sequence[BaseRoute]:
     endpoints: dict[str, tuple[Any, str]] = {
         "/v1/chat/completions": (chat, "POST"),
         "/v1/completions": (completion, "POST"),
+        "/v1/embeddings": (json_endpoint(service, PROTOCOL, embeddings(service)), "POST"),
+        "/v1/rerank": (json_endpoint(service, PROTOCOL, rerank(service)), "POST"),
         "/v1/models": (_models(service), "GET"),
         "/v1/models/{name:path}": (_model(service), "GET"),
         "/tokenize": (json_endpoint(service, PROTOCOL, _tokenize(service)), "POST"),
         "/detokenize": (json_endpoint(service, PROTOCOL, _detokenize(service)), "POST"),
     }
     made = [Route(path, endpoint, methods=[method]) for path, (endpoint, method) in endpoints.items()]
-    for path in ("/v1/chat/completions", "/v1/completions", "/v1/models"):
+    for path in [path for path in endpoints if path.startswith("/v1/") and "{" not in path]:
         endpoint, method = endpoints[path]
         made.append(Route(path.removeprefix("/v1"), endpoint, methods=[method]))
     return made
