@@ -203,7 +203,7 @@ def packed_integers(
     return pack
 
 
-def bfloat16(value: float) -> np.float32:
+def bfloat16(value: float) -> Any:
     return (np.array(value, np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)[()]
 
 
@@ -222,4 +222,5 @@ def fp8_codes(values: np.ndarray) -> np.ndarray:
     """The nearest codes."""
     positive = FP8_VALUES[:127]
     nearest = np.abs(np.abs(values)[..., None] - positive).argmin(-1).astype(np.uint8)
-    return nearest | np.where(values < 0, 128, 0).astype(np.uint8)
+    codes: np.ndarray = nearest | np.where(values < 0, 128, 0).astype(np.uint8)
+    return codes

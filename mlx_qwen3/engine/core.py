@@ -24,7 +24,6 @@ from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.snapshots import SnapshotBudget
 from mlx_qwen3.checkpoint import OnDownload, resolve
-from mlx_qwen3.checkpoint.fingerprint import model_fingerprint
 from mlx_qwen3.checkpoint.load import LoadedModel, load
 from mlx_qwen3.checkpoint.shares.fetch_share import fetch_config
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
@@ -65,8 +64,9 @@ class EngineCore(PlannedModel):
         wired: bool | None = None,
         unload_after: float | None = None,
         distributed: str | None = None,
+        adapter: str | Path | None = None,
     ):
-        check_options(model, context, max_kv_size, kv_bits, draft_model, unload_after, distributed)
+        check_options(model, context, max_kv_size, kv_bits, draft_model, unload_after, distributed, adapter)
         if distributed is not None and rank_of_process():
             follow()  # rank 0's engine, until that ends; then this process ends too
         self.name = str(model)
@@ -79,6 +79,7 @@ class EngineCore(PlannedModel):
             "wired": wired,
             "unload_after": unload_after,
             "distributed": distributed,
+            "adapter": adapter,
         }
         """The arguments it was made with, to make another like it."""
         self.cache_config = CacheConfig(max_size=max_kv_size, bits=kv_bits)
@@ -149,10 +150,6 @@ class EngineCore(PlannedModel):
     def stats(self) -> SchedulerStats:
         """Sequences running and waiting, tokens per second, and bytes of KV caches. From any thread."""
         return self.scheduler.stats()
-
-    def fingerprint(self, config: ModelConfig) -> dict[str, str]:
-        """What saved caches depend on, filled with positions scaled as in `config`."""
-        return model_fingerprint(self.folder, config, self.tokenizer.template.source)
 
     def new_cache(self) -> PromptCache:
         """An empty cache for one conversation. For the engine's thread."""
@@ -252,7 +249,7 @@ class EngineCore(PlannedModel):
             self._ranks = lead(request, self._lose, on_download)
             loaded = self._ranks.loaded
         else:
-            loaded = load(folder, context, config, self.name, **given)
+            loaded = self._adapted(load(folder, context, config, self.name, **given))
         return loaded, load_draft_model(self._draft_setting, loaded, config, context, on_download)
 
     def unload(self) -> None:

@@ -45,6 +45,7 @@ class Engine(EngineCore):
         wired: bool | None = None,
         unload_after: float | None = None,
         distributed: str | None = None,
+        adapter: str | Path | None = None,
     ):
         """Load a model; this returns once it can be used.
 
@@ -68,6 +69,7 @@ class Engine(EngineCore):
             distributed: `tensor` or `pipeline` splits the model over the ranks that a launcher started, such
                 as `mlx.launch`. Every rank makes this call; on rank 0 it returns, and the others follow it
                 until its engine is closed, then exit.
+            adapter: The folder of a LoRA or DoRA adapter, as mlx-lm or PEFT saves it.
 
         Raises:
             ModelNotFoundError: No such folder, name or repository.
@@ -87,6 +89,7 @@ class Engine(EngineCore):
             wired=wired,
             unload_after=unload_after,
             distributed=distributed,
+            adapter=adapter,
         )
 
     def session(

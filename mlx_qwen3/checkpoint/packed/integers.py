@@ -137,17 +137,20 @@ class IntegerMatrix(PackedMatrix):
     def _integers(self, reader: PartReader, first: int, count: int) -> mx.array:
         """The stored numbers of some rows as uint32: (count, in)."""
         method, per_word = self.packing.method, 32 // self.bits
+        numbers: mx.array
         if method == "compressed-tensors":
             words = reader.read(self.main, first, count).view(mx.uint32)
-            return self._fields(words).reshape(count, -1)
+            numbers = self._fields(words).reshape(count, -1)
+            return numbers
         if method == "gptq":
             words = mx.array(np.ascontiguousarray(reader.whole(self.main)[:, first : first + count]))
-            return self._fields(words).transpose(1, 0, 2).reshape(count, -1)
+            numbers = self._fields(words).transpose(1, 0, 2).reshape(count, -1)
+            return numbers
         start, stop = first // per_word, -(-(first + count) // per_word)
         words = mx.array(np.ascontiguousarray(reader.whole(self.main)[:, start:stop]))
         outputs = self._outputs_of_words(words)  # (in, outputs of these words)
-        rows: mx.array = outputs[:, first - start * per_word :][:, :count].T
-        return rows
+        numbers = outputs[:, first - start * per_word :][:, :count].T
+        return numbers
 
     def _fields(self, words: mx.array) -> mx.array:
         """Words (...) -> the numbers in each, the lowest bits first: (..., 32 / bits)."""
