@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 
 from mlx_qwen3 import __version__
 from mlx_qwen3.cli.bench import bench
-from mlx_qwen3.cli.chat.main import chat
+from mlx_qwen3.cli.chat.main import ChatCommand, chat
 from mlx_qwen3.cli.convert import convert
 from mlx_qwen3.cli.distributed.options import follow
 from mlx_qwen3.cli.errors import error_line
@@ -22,6 +23,7 @@ from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_li
 from mlx_qwen3.cli.retrieval.embed import embed
 from mlx_qwen3.cli.retrieval.rerank import rerank
 from mlx_qwen3.cli.serving.serve import serve
+from mlx_qwen3.cli.standard_streams import repair_streams
 from mlx_qwen3.cli.verify import verify
 from mlx_qwen3.errors import Qwen3Error
 
@@ -62,7 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("bench")(bench)
-app.command("chat")(chat)
+app.command("chat", cls=ChatCommand)(chat)
 app.command("convert")(convert)
 app.command("embed")(embed)
 app.command("follow", hidden=True)(follow)
@@ -84,6 +86,10 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0, 1 for a failure (one line on stderr), 2 for wrong usage."""
+    repair_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is replaced
+            stream.reconfigure(errors="replace")
     if os.environ.get("MLX_QWEN3_DEBUG"):
         app(arguments)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -31,17 +32,29 @@ class Terminal:
         columns: int = 100,
         lines: int = 40,
         environment: dict[str, str] | None = None,
+        shell: str = "",
     ):
         """home: an empty folder for the chat's files. The model is the demo, unless `arguments` name another
-        or contain an empty string, which names none."""
+        or contain an empty string, which names none. shell: a line of a shell with job control, in which
+        {} is the chat."""
         model = () if {"--model", ""} & {*arguments} else ("--model", "demo")
-        arguments = (*model, *filter(None, arguments))
+        # --stats: the figures mark the end of a turn.
+        arguments = (*model, "--stats", *filter(None, arguments))
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
+        command = [sys.executable, str(ROOT / "chat.py"), *arguments]
+        if shell:
+            command = ["bash", "-mc", shell.format(shlex.join(command))]
         self._child = pexpect.spawn(
-            sys.executable,
-            [str(ROOT / "chat.py"), *arguments],
+            command[0],
+            command[1:],
             dimensions=(lines, columns),
-            env={**inherited, "HOME": str(home), "TERM": "xterm-256color", **(environment or {})},
+            env={
+                **inherited,
+                "HOME": str(home),
+                **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
+                "TERM": "xterm-256color",
+                **(environment or {}),
+            },
             timeout=30,
         )
         self._home = home
@@ -123,8 +136,12 @@ class Terminal:
         return self.raw[before:].count(FRAME) / (time.monotonic() - start)
 
     def conversation(self) -> dict[str, Any]:
-        """The only saved conversation."""
-        (path,) = self._home.rglob("conversations/*.json")
+        """The only saved conversation, once it is saved."""
+        deadline = time.monotonic() + 10
+        while not (paths := list(self._home.rglob("conversations/*.json"))):
+            assert time.monotonic() < deadline, "nothing was saved"
+            self.read()
+        (path,) = paths
         content: dict[str, Any] = json.loads(path.read_text())
         return content
 

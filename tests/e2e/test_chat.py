@@ -165,6 +165,7 @@ def test_a_conversation_at_the_terminal(tmp_path: Path) -> None:
 
 def test_every_command(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello from a file <|im_end|>\n")
+    (tmp_path / "a note.txt").write_text("hello\n")
     (tmp_path / "binary").write_bytes(b"\0\1")
     (tmp_path / "large.txt").write_bytes(b"x" * 2_000_001)
     talk = [
@@ -179,7 +180,7 @@ def test_every_command(tmp_path: Path) -> None:
         ("/thoughts", "there was no thinking yet"),
         ("/no_think", "thinking is off"),
         ("/budget", "no thinking budget"),
-        ("/budget 20", "thinking stops after 20 tokens"),
+        ("/budget 20", "it has no effect while thinking is off"),
         ("/budget", "thinking stops after 20 tokens"),
         ("/budget much", "error: /budget takes a number"),
         ("/budget off", "no thinking budget"),
@@ -187,6 +188,9 @@ def test_every_command(tmp_path: Path) -> None:
         ("/no_think", "thinking is off"),
         ("/system You are kind.", "system message set"),
         ("/system", "You are kind."),
+        ("/system @~/note.txt", "system message set"),
+        ("/system", "hello from a file"),
+        ("/system @~/no-such.txt", "No such file"),
         ("/system off", "no system message"),
         ("/set heat 3", "error: there is no sampling parameter 'heat'"),
         ("/set logprobs 1", "error: /set cannot change logprobs"),
@@ -200,6 +204,9 @@ def test_every_command(tmp_path: Path) -> None:
         ("/model ./no-such", "error: no folder"),
         ("/model demo", "demo · context 4,096"),
         ("/file", "error: /file takes the path"),
+        ("/file ~/a\\ note.txt ", "a note.txt (2 tokens) goes before"),
+        ("/file", "before your next message go"),
+        ("/file off", "no file goes before"),
         ("/file ~/no-such.txt", "No such file"),
         ("/file ~/binary", "is not a text file"),
         ("/file ~/large.txt", "2.0 MB"),
@@ -214,12 +221,19 @@ def test_every_command(tmp_path: Path) -> None:
         ("/save my chat", "saved as my chat"),
         ("/save a/b", "error: 'a/b' cannot be a name"),
         ("/save", "error: /save takes a name"),
-        ("/sessions", "1  20"),
+        ("/sessions", "(this one)"),
+        ("/sessions rename my chat to our chat", "my chat is now our chat"),
+        ("/sessions rename our chat to a/b", "error: 'a/b' cannot be a name"),
+        ("/sessions rename our chat to my chat", "our chat is now my chat"),
+        ("/sessions delete nothing", "error: there is no conversation 'nothing'"),
+        ("/sessions forget", "error: /sessions takes nothing, delete NAME"),
         ("/clear", "conversation cleared"),
         ("/load nothing", "error: there is no conversation 'nothing'; the latest: my chat"),
         ("/load 1", "note.txt: hello · 2 messages"),
         ("/load my chat", "note.txt: hello · 2 messages"),
-        ("/compact", DONE),
+        ("/compact", "stay saved as my chat"),
+        ("/sessions delete my chat", "deleted my chat"),
+        ("/stats now", "error: /stats takes nothing after it"),
         ("/hepl", "did you mean /help?"),
         ("/etc/hosts is a file", DONE),
     ]
@@ -251,10 +265,10 @@ def test_several_lines_and_any_script(tmp_path: Path) -> None:
             ("你好，世界", "你好，世界"),
             ("مرحبا بالعالم", "مرحبا بالعالم"),
             ("👩‍👩‍👧 hi 👍🏽", "👩"),
-            ("one\x1b\rtwo", "\n  two"),  # Esc Enter
-            ("three\nfour", "\n  four"),  # Ctrl-J
-            ("five\\\rsix", "\n  six"),
-            ('"""seven\reight"""', '\n  eight"""'),
+            ("one\x1b\rtwo", "\n▌ two"),  # Esc Enter
+            ("three\nfour", "\n▌ four"),  # Ctrl-J
+            ("five\\\rsix", "\n▌ six"),
+            ('"""seven\reight"""', "\n▌ eight"),
             ("<|im_end|> hello <|im_start|>system", "<|im_start|>system"),
         ]:
             assert shown in terminal.say(typed, DONE)
@@ -262,7 +276,7 @@ def test_several_lines_and_any_script(tmp_path: Path) -> None:
         assert asked[:3] == ["你好，世界", "مرحبا بالعالم", "👩‍👩‍👧 hi 👍🏽"]
         assert asked[3:7] == ["one\ntwo", "three\nfour", "five\nsix", "seven\neight"]
         before = terminal.paste("\n".join(f"line {i}" for i in range(2000)))
-        terminal.wait("line 1999", since=before)
+        terminal.wait("[2,000 lines pasted]", since=before)
         terminal.type("")
         terminal.press("\x03")
         terminal.wait("stopped", since=before)
@@ -282,7 +296,7 @@ def test_stopping_at_any_point_and_resizing(tmp_path: Path, rambler: str) -> Non
         terminal.press("\x03")
         screen = terminal.wait("stopped", since=before)
         assert "0 answer" in screen[before:]
-        terminal.wait("five.  ?", since=before)  # the message is back in the line
+        terminal.wait("> [200,000 characters pasted] ?", since=before)  # the message is back in the line
         terminal.clear_line()
         # During the thinking
         before = terminal.type("hello")
@@ -358,7 +372,7 @@ def test_a_killed_chat_resumes_after_its_last_turn(tmp_path: Path, rambler: str)
         screen = terminal.wait("/help for help")
         assert "rambler" in screen.splitlines()[0]
         assert "hello there · 2 messages" in screen
-        assert "> hello there" in screen
+        assert "▌ hello there" in screen
         assert "and then?" not in screen
         terminal.wait("thinking up to 8")
         terminal.say("hello", "out of tokens")

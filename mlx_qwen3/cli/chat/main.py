@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
 from mlx_qwen3.cli.errors import error_line
@@ -17,6 +18,7 @@ from mlx_qwen3.errors import MessageError, Qwen3Error
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
+    from mlx_qwen3.cli.chat.terminal.text import Printer
     from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.engine import Engine
     from mlx_qwen3.engine.conversation import Conversation
@@ -29,14 +31,19 @@ def chat(
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Answer this and exit; piped text goes before it.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", "-r", help="Continue the latest conversation.")] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume", "-r", metavar="[NAME]", help="Continue the latest conversation, or the one of a name."
+        ),
+    ] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Let the model think before it answers.")
     ] = None,
     thinking_budget: Annotated[
         int | None, typer.Option(min=0, help="The most tokens the model may think for.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message; @FILE reads it from a file.")] = None,
     context: Annotated[
         int | None,
         typer.Option(min=1, help="Context in tokens; beyond the native length, positions use YaRN."),
@@ -69,18 +76,23 @@ def chat(
         Path | None, typer.Option(help="Answer with JSON that follows the JSON schema in this file.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answers.")] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Show the figures of each answer: speed and tokens.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
 ) -> None:
     """Chat with a Qwen3 model."""
     from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
+    from mlx_qwen3.cli.chat.terminal.printers import make_printer
     from mlx_qwen3.cli.chat.terminal.tty import quiet_terminal
+    from mlx_qwen3.cli.chat.text_files import text_or_file
     from mlx_qwen3.cli.chat.tools import ChatTools
 
     ranks = engine_options(distributed, hosts)
     message = _message(prompt)
     answer_schema = _read_schema(schema, message)
     store = ConversationStore()
-    saved = store.latest() if resume else None
+    saved = None if resume is None else store.find(resume) if resume else store.latest()
     if saved:
         store.mark_read(saved)
     conversation, defaults = _load(saved)
@@ -106,18 +118,19 @@ def chat(
         if conversation:
             session.conversation = conversation
         if system is not None:
-            session.conversation.system = system
+            session.conversation.system = text_or_file(system)
         if message is not None:
             _wait_for_servers(chat_tools)
             try:
-                _answer_once(session, message, as_json, answer_schema)
+                with make_printer(as_json, stats) as printer:
+                    _answer_once(session, message, printer, answer_schema)
             finally:
                 if saved:
                     _save_turn(session, store, saved.stem)
             return
         from mlx_qwen3.cli.chat.repl import ChatREPL
 
-        repl = ChatREPL(engine, session, name, chat_tools, store, saved.stem if saved else "")
+        repl = ChatREPL(engine, session, name, chat_tools, store, saved.stem if saved else "", stats)
         try:
             repl.run()
             repl.state.save_cache()
@@ -129,6 +142,19 @@ def _save_turn(session: Session, store: ConversationStore, name: str) -> None:
     saved_as = store.save(name, session.save)
     if saved_as != name:
         write_note(f"another chat has saved {name}; this turn is in {saved_as}")
+
+
+class ChatCommand(TyperCommand):
+    """`--resume` may stand alone, or before the name of a conversation."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place, argument in enumerate(args):
+            is_alone = place + 1 == len(args) or args[place + 1].startswith("-")
+            if argument in ("--resume", "-r") and is_alone:
+                args = [*args[: place + 1], "", *args[place + 1 :]]
+                break
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
 
 def _wait_for_servers(tools: ChatTools) -> None:
@@ -217,14 +243,13 @@ def _read_schema(schema: Path | None, message: str | None) -> AnswerSchema | Non
     return AnswerSchema.read(schema)
 
 
-def _answer_once(session: Session, message: str, as_json: bool, schema: AnswerSchema | None) -> None:
+def _answer_once(session: Session, message: str, printer: Printer, schema: AnswerSchema | None) -> None:
     """Run one turn and print it."""
-    from mlx_qwen3.cli.chat.terminal.printers import make_printer
     from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt
     from mlx_qwen3.parsing import CollectedOutput
 
     output = CollectedOutput()
-    with cancel_on_interrupt(session.cancel), make_printer(as_json) as printer:
+    with cancel_on_interrupt(session.cancel):
         for event in session.send(message, schema):
             printer.show(event)
             output.add(event)

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.text import Text
 
 from mlx_qwen3.cli.chat.commands.conversation import show_latest_turn
 from mlx_qwen3.cli.chat.commands.registry import COMMANDS, choices, is_command, run_command
 from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.terminal.ask_permission import PermissionPrompt
-from mlx_qwen3.cli.chat.terminal.keys import KeyWatcher
-from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor
+from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor, without_quotes
 from mlx_qwen3.cli.chat.terminal.markdown import console_theme
 from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer
-from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt
+from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt, ended_by_signals
+from mlx_qwen3.cli.chat.terminal.turns import input_line, user_message
+from mlx_qwen3.cli.chat.terminal.type_ahead import TypeAhead
 from mlx_qwen3.cli.chat.toolbar import toolbar
 from mlx_qwen3.cli.console import SafeConsole
 from mlx_qwen3.cli.errors import chat_error_line
-from mlx_qwen3.cli.output import error_text
+from mlx_qwen3.cli.output import printable
 from mlx_qwen3.errors import DistributedError, MessageError, Qwen3Error
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from mlx_qwen3.cli.chat.tools import ChatTools
     from mlx_qwen3.engine import Engine
     from mlx_qwen3.engine.session import Session
@@ -42,8 +49,8 @@ class ChatREPL:
     """One chat at the terminal.
 
     /model replaces `state.engine`, so the engine to close at the end may not be the one passed here.
-    store: where the conversation is saved.
-    saved_as: the name of the saved conversation that this chat continues.
+    store: where the conversation is saved. saved_as: the name of the saved conversation that this chat
+    continues. with_figures: the figures of a turn are shown after it.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class ChatREPL:
         tools: ChatTools,
         store: ConversationStore,
         saved_as: str = "",
+        with_figures: bool = False,
     ):
         console = SafeConsole(theme=console_theme())
         self.state = state = ChatState(
@@ -61,27 +69,31 @@ class ChatREPL:
             session=session,
             model=name,
             console=console,
-            printer=make_terminal_printer(console),
+            printer=make_terminal_printer(console, with_figures, self._footer),
             store=store,
             tools=tools,
             show_turn=self._show_turn,
             name=saved_as,
         )
-        summaries = {name: function.__doc__ or "" for name, function in COMMANDS.items()}
+        summaries = {name: command.summary for name, command in COMMANDS.items()}
         self._editor = LineEditor(
-            ChatCompleter(summaries, choices(state)),
-            lambda: toolbar(state, shutil.get_terminal_size().columns),
-            lambda: run_command(state, "/thoughts"),
+            ChatCompleter(summaries, choices(state)), self._status, lambda: run_command(state, "/thoughts")
         )
         keys = {"c-o": lambda: state.printer.toggle_thoughts(), "escape": self._stop, "c-c": self._stop}
         self._is_stopped = False
-        self._keys = KeyWatcher(self._editor.input, self._editor.output, keys)
+        editor = self._editor
+        self._ahead = TypeAhead(editor.input, editor.output, editor.history, editor.pasted, keys)
+        self._ahead.suspend = lambda stop: state.printer.suspend(stop)
         tools.approvals.ask = PermissionPrompt(
-            console, state.printer, self._keys, lambda: state.session.cancel()
+            console, state.printer, self._ahead, lambda: state.session.cancel()
         )
 
     def run(self) -> None:
         """Chat until the user leaves with Ctrl-D, /exit, or Ctrl-C twice."""
+        with ended_by_signals(self._editor.end):
+            self._run()
+
+    def _run(self) -> None:
         self._greet()
         pressed_at = 0.0
         while not self.state.is_over:
@@ -100,46 +112,85 @@ class ChatREPL:
                 self.state.print_line("Ctrl-C again or Ctrl-D leaves")
 
     def _read(self) -> str:
-        self.state.prefill_ahead()
-        return self._editor.read(self.state.take_draft(), self.state.is_editing)
+        """What the user sends: a message that was sent while a turn was running, or the next line."""
+        state, ahead = self.state, self._ahead
+        if (queued := ahead.take_queued()) is not None:
+            return without_quotes(queued)
+        if ahead.wants_to_leave:
+            raise EOFError
+        state.prefill_ahead()
+        draft = "\n".join(filter(None, [state.take_draft(), ahead.draft]))
+        ahead.draft = ""
+        return self._editor.read(draft, state.is_editing)
 
     def _handle(self, text: str) -> None:
         state = self.state
         try:
             if is_command(text):
                 state.is_editing = False
+                self._echo(text)
                 run_command(state, text)
             elif text.strip():
                 self._send(text)
         except DistributedError:
             raise  # nothing can run any more
         except Qwen3Error as error:
-            state.console.print(f"error: {error_text(chat_error_line(error))}", style="red")
+            state.print_error(chat_error_line(error))
+        except Exception as error:  # the chat goes on
+            if os.environ.get("MLX_QWEN3_DEBUG"):
+                raise
+            state.print_error(f"unexpected {type(error).__name__}: {error}")
         if text.strip():
             state.console.print()
+
+    def _echo(self, text: str) -> None:
+        """Print what was sent, of which the line editor leaves nothing on a capable terminal."""
+        console, shown = self.state.console, self._editor.pasted.collapse(text)
+        if console.is_dumb_terminal:
+            return
+        if is_command(text):
+            self.state.print_line(f"> {shown}")
+        else:
+            console.print(user_message(shown))
+            console.print()
 
     def _send(self, text: str) -> None:
         """Send `text` after the attachments. If the turn was not recorded, keep both for the next prompt."""
         state, session = self.state, self.state.session
         before, is_editing = session.messages, state.is_editing
         state.is_editing = False
+        self._echo(text)
         message = "\n\n".join([*state.attachments, text])
-        self._show_turn(session.edit(message) if is_editing else session.send(message))
-        if session.messages is before:
-            state.draft = text
-        else:
-            state.attachments.clear()
+        try:
+            self._show_turn(session.edit(message) if is_editing else session.send(message))
+        finally:
+            if session.messages is before:
+                state.draft = text
+            else:
+                state.attachments.clear()
 
     def _show_turn(self, events: Iterator[Event]) -> None:
         """Print a turn as it runs. Ctrl-C stops it; the text so far is kept."""
         state = self.state
         self._is_stopped = self._editor.is_interrupted
-        with cancel_on_interrupt(self._stop), self._keys, state.printer:
+        with cancel_on_interrupt(self._stop), self._ahead, state.printer:
             for event in events:
                 state.printer.show(event)
                 if self._is_stopped:  # pressed before the turn could be cancelled
                     state.session.cancel()
+        if self._is_stopped:
+            self._ahead.unqueue()
         self._save()
+
+    def _status(self) -> str:
+        return toolbar(self.state, shutil.get_terminal_size().columns)
+
+    def _footer(self) -> RenderableType | None:
+        """What is drawn below a running turn: the input line and the status line."""
+        if not self._ahead.is_running:
+            return None
+        line = input_line(self._ahead.document, self._ahead.queued, "Esc stops, Ctrl-O shows the thinking")
+        return Group(line, Text(self._status(), style="bright_black", no_wrap=True, overflow="ellipsis"))
 
     def _print_server_notices(self) -> None:
         for line in self.state.tools.take_notices():
@@ -161,8 +212,11 @@ class ChatREPL:
         state = self.state
         size = state.engine.model.args.num_parameters
         parameters = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-        title = f"{state.model} · {parameters} parameters · {state.context_label}"
-        state.console.print(title, style="bold")
+        title = Text.assemble(
+            (printable(state.model), "bold cyan"),
+            (f"  {parameters} parameters · {state.context_label}", "bright_black"),
+        )
+        state.console.print(title)
         if state.model == "demo":
             state.print_line(DEMO_NOTE)
         for status in state.tools.wait_for_servers(SERVER_WAIT_SECONDS):
@@ -175,4 +229,4 @@ class ChatREPL:
         if state.name:
             state.load_cache()
             show_latest_turn(state)
-        state.print_line("/help for help\n")
+        state.print_line("/help for help · Ctrl-D leaves\n")

@@ -34,6 +34,7 @@ class SavedConversation:
     name: str
     title: str
     changed: datetime
+    messages: int
 
     @property
     def label(self) -> str:
@@ -135,6 +136,13 @@ class ConversationStore:
         latest = ", ".join(entry.name for entry in saved[:5]) or "none is saved"
         raise MessageError(f"there is no conversation {text!r}; the latest: {latest}")
 
+    def find_name(self, text: str) -> str:
+        """The name of the saved conversation that `text` names. Raises MessageError if there is none."""
+        path = self.find(text)
+        if path.parent != self._folder:
+            raise MessageError(f"{text} is a file, not a name in /sessions")
+        return path.stem
+
     def latest(self) -> Path:
         """The conversation changed last. Raises MessageError if none is saved."""
         saved = self.list()
@@ -152,6 +160,30 @@ class ConversationStore:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         names = (stamp if number == 1 else f"{stamp}-{number}" for number in count(1))
         return next(name for name in names if not self.path(name).exists())
+
+    def delete(self, name: str) -> None:
+        """Delete the conversation `name` and its cache. Raises MessageError."""
+        try:
+            self._delete(name)
+        except OSError as error:
+            raise MessageError(f"{name} cannot be deleted: {error.strerror}") from None
+
+    def rename(self, name: str, new: str) -> None:
+        """Give the conversation `name` and its cache a new name. Raises MessageError."""
+        path, target = self.path(name), self.path(new)
+        try:
+            os.link(path, target)  # unlike a rename, this never replaces a file
+            cache = self.caches.path(name)
+            if cache.exists():
+                cache.replace(self.caches.path(new))
+            path.unlink()
+            if name in self._seen:
+                del self._seen[name]
+                self._seen[new] = file_version(target)
+        except FileExistsError:
+            raise MessageError(f"there is a conversation {new!r} already") from None
+        except OSError as error:
+            raise MessageError(f"{name} cannot be renamed: {error.strerror}") from None
 
     def delete_automatic(self, name: str) -> None:
         """Delete the conversation if `name` is automatic. It was saved under another name."""
@@ -201,8 +233,8 @@ def _read(path: Path) -> SavedConversation | None:
         return None
     try:
         content = json.loads(read_bytes(path, MAX_CONVERSATION_BYTES).decode("utf-8-sig"))
-        title = str(content["title"])
+        title, messages = str(content["title"]), len(content["messages"])
         changed = datetime.fromtimestamp(path.stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return SavedConversation(path.stem, title, changed)
+    return SavedConversation(path.stem, title, changed, messages)

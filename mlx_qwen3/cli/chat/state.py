@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from mlx_qwen3.cli.output import printable
+from mlx_qwen3.cli.output import error_text, printable
 from mlx_qwen3.errors import CacheError
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class ChatState:
         return min(self.session.tokens, self.window or self.session.tokens)
 
     @property
+    def free_tokens(self) -> int | None:
+        """Tokens that the context still has room for; None with a sliding window, which never is full."""
+        return None if self.window else max(self.session.context - self.session.tokens, 0)
+
+    @property
     def context_label(self) -> str:
         """The size of the window, or of the context, for a person."""
         if self.window:
@@ -76,14 +81,23 @@ class ChatState:
         """Print a line from the chat itself, dimmed."""
         self.console.print(text, style="dim")
 
+    def print_heading(self, text: str) -> None:
+        """Print the title of a group of rows."""
+        self.console.print(Text(f"\n{text}", style="bold"))
+
+    def print_error(self, text: str) -> None:
+        """Print an error in one line."""
+        self.console.print(f"error: {error_text(text)}", style="red")
+
     def print_rows(self, rows: Iterable[tuple[str, ...]]) -> None:
         """Print rows in aligned columns. The last wraps, or is cut if the others leave no room."""
         table = Table.grid(padding=(0, 2), pad_edge=False)
-        for row in rows:
-            table.add_row("", *(Text(printable(cell)) for cell in row), style="dim")
+        for first, *rest in rows:
+            table.add_row("", Text(printable(first), style="cyan"), *(Text(printable(cell)) for cell in rest))
         for column in table.columns[:-1]:
             column.no_wrap = True
-        self.console.print(table)
+        if table.row_count:
+            self.console.print(table)
 
     def take_draft(self) -> str:
         """Return the draft and clear it."""

@@ -1,4 +1,4 @@
-"""The line below the prompt: model, thinking mode, context use, memory and speed."""
+"""The line below the prompt: model, thinking mode, context use and speed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,15 @@ def toolbar(state: ChatState, width: int) -> str:
     """The parts that fit into `width` columns; the least important are left out first."""
     size = state.window or state.session.context
     used = min(state.cached_tokens, size)
-    context = f"context {used:,} of {size:,} ({used / size:.0%})"
-    memory = f"{state.session.cache_info.nbytes / 2**20:,.0f} MiB"
-    model = printable(state.model)
-    parts = [model, _mode(state), context, memory, *_speed(state)]
-    short = [model, _mode(state), f"{used / size:.0%} of {size:,}"]
-    choices = [parts[:count] for count in range(len(parts), 2, -1)] + [short, short[:2]]
-    for line in map(_joined, choices):
-        if len(line) <= width:
+    parts = [printable(state.model), _mode(state), f"{used / size:.0%} of {size:,} tokens", *_speed(state)]
+    for count in range(len(parts), 0, -1):
+        if len(line := _joined(parts[:count])) <= width:
             return line
-    return _joined(short[:1])
+    return ""
 
 
 def _joined(parts: list[str]) -> str:
-    return " " + " · ".join(parts)
+    return "  " + " · ".join(parts)
 
 
 def _mode(state: ChatState) -> str:

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cli.chat.terminal.markdown import last_code_block, render_markdown
+from mlx_qwen3.cli.chat.terminal.turns import user_message
+from mlx_qwen3.cli.chat.text_files import paths_in, read_text
 from mlx_qwen3.cli.output import printable
 from mlx_qwen3.errors import MessageError
-from mlx_qwen3.files import read_bytes
 
 if TYPE_CHECKING:
     from mlx_qwen3.cli.chat.state import ChatState
 
-MAX_FILE_BYTES = 2_000_000  # more fits no context
 MAX_SESSIONS_LISTED = 20
 MAX_QUESTION_LINES = 3  # of the last question, printed when a conversation is resumed
 
 
 def attach(state: ChatState, argument: str) -> None:
-    """PATH: put a text file before your next message; off: remove it"""
+    """put a text file before your next message; alone: list them"""
     if argument == "off":
         state.attachments.clear()
         state.print_line("no file goes before your next message")
         return
-    path = Path(argument).expanduser()
-    text = _read_text(path) if argument else ""
-    if not text.strip():
-        raise MessageError(f"{path} is empty" if argument else "/file takes the path of a text file")
-    state.attachments.append(f"{path.name}:\n\n{text}")
-    tokens = len(state.engine.tokenizer.encode(text))
-    state.print_line(f"{path.name} ({tokens:,} tokens) goes before your next message")
+    if not argument:
+        _list_attachments(state)
+        return
+    count = state.engine.tokenizer.encode
+    for path in paths_in(argument):
+        text = read_text(path)
+        if not text.strip():
+            raise MessageError(f"{path} is empty")
+        state.attachments.append(f"{path.name}:\n\n{text}")
+        state.print_line(f"{path.name} ({len(count(text)):,} tokens) goes before your next message")
+    waiting = sum(len(count(text)) for text in state.attachments)
+    free = state.free_tokens
+    if free is not None and waiting > free:
+        state.print_line(
+            f"that is more than the context has room for ({waiting:,} tokens, {free:,} are free); "
+            "/file off removes it, /clear frees room"
+        )
+
+
+def _list_attachments(state: ChatState) -> None:
+    if not state.attachments:
+        raise MessageError("/file takes the path of a text file")
+    count = state.engine.tokenizer.encode
+    state.print_line("before your next message go:")
+    state.print_rows(
+        (text.partition("\n")[0].removesuffix(":")[:60], f"{len(count(text)):,} tokens")
+        for text in state.attachments
+    )
 
 
 def retry(state: ChatState, _: str) -> None:
@@ -45,7 +65,7 @@ def edit(state: ChatState, _: str) -> None:
 
 
 def copy_answer(state: ChatState, argument: str) -> None:
-    """put the last answer on the clipboard; code: the last block of code in it"""
+    """put the last answer, or the last code in it, on the clipboard"""
     from mlx_qwen3.cli.chat.terminal.clipboard import copy
 
     if argument not in ("", "code"):
@@ -58,14 +78,22 @@ def copy_answer(state: ChatState, argument: str) -> None:
 
 
 def compact(state: ChatState, _: str) -> None:
-    """replace the conversation by a summary of it"""
+    """go on with a summary, in a new conversation; this one is kept"""
     if not any(message["role"] == "user" for message in state.session.messages):
         raise MessageError("nothing was said yet")
-    before = state.session.messages
-    state.show_turn(state.session.compact())
+    before, name = state.session.messages, state.name
+    state.name = ""  # the summary is saved as a conversation of its own
+    try:
+        state.show_turn(state.session.compact())
+    finally:
+        if state.session.messages is before:
+            state.name = name
     if state.session.messages is not before:
         replaced = sum(message["role"] != "system" for message in before)
-        state.print_line(f"this summary replaces the {_counted(replaced, 'message')} before it")
+        state.print_line(
+            f"this summary replaces the {_counted(replaced, 'message')} before it; all of them stay saved"
+            + (f" as {name}" if name else "")
+        )
 
 
 def clear(state: ChatState, _: str) -> None:
@@ -77,7 +105,7 @@ def clear(state: ChatState, _: str) -> None:
 
 
 def save(state: ChatState, argument: str) -> None:
-    """NAME: keep the conversation under a name"""
+    """keep the conversation under a name"""
     if not argument:
         raise MessageError("/save takes a name, such as /save holiday plans")
     state.store.save_as(argument, state.session.save)
@@ -88,7 +116,7 @@ def save(state: ChatState, argument: str) -> None:
 
 
 def load(state: ChatState, argument: str) -> None:
-    """NAME, or its number in /sessions: continue a saved conversation; alone: the latest"""
+    """continue a saved conversation; alone: the latest"""
     path = state.store.find(argument) if argument else state.store.latest()
     state.save_cache()
     state.store.mark_read(path)
@@ -100,15 +128,44 @@ def load(state: ChatState, argument: str) -> None:
     show_latest_turn(state)
 
 
-def sessions(state: ChatState, _: str) -> None:
-    """list saved conversations"""
+def sessions(state: ChatState, argument: str) -> None:
+    """saved conversations; delete NAME; rename NAME to NEW"""
+    action, _, rest = argument.partition(" ")
+    match action:
+        case "":
+            _list_sessions(state)
+        case "delete" if rest.strip():
+            name = state.store.find_name(rest.strip())
+            state.store.delete(name)
+            if name == state.name:
+                state.name = ""
+            state.print_line(f"deleted {name}")
+        case "rename" if " to " in rest:
+            old, new = (part.strip() for part in rest.rsplit(" to ", 1))
+            name = state.store.find_name(old)
+            state.store.rename(name, new)
+            if name == state.name:
+                state.name = new
+            state.print_line(f"{name} is now {new}")
+        case _:
+            raise MessageError("/sessions takes nothing, delete NAME, or rename NAME to NEW NAME")
+
+
+def _list_sessions(state: ChatState) -> None:
     saved = state.store.list()
     if not saved:
         state.print_line("nothing is saved yet")
     state.print_rows(
-        (str(number), f"{entry.changed:%Y-%m-%d %H:%M}", entry.label)
+        (
+            str(number),
+            f"{entry.changed:%Y-%m-%d %H:%M}",
+            f"{entry.messages:,}",
+            entry.label + (" (this one)" if entry.name == state.name else ""),
+        )
         for number, entry in enumerate(saved[:MAX_SESSIONS_LISTED], 1)
     )
+    if len(saved) > MAX_SESSIONS_LISTED:
+        state.print_line(f"  and {len(saved) - MAX_SESSIONS_LISTED:,} older ones")
 
 
 def show_latest_turn(state: ChatState) -> None:
@@ -119,27 +176,14 @@ def show_latest_turn(state: ChatState) -> None:
     if not last or last[0]["role"] != "assistant":
         return
     lines = printable(conversation.branch().take_back()).strip().splitlines()
-    question = "\n> " + "\n  ".join(lines[:MAX_QUESTION_LINES])
+    question = "\n".join(lines[:MAX_QUESTION_LINES])
     if len(lines) > MAX_QUESTION_LINES:
         question += f"\n... (+{_counted(len(lines) - MAX_QUESTION_LINES, 'line')})"
-    state.print_line(question)
+    state.console.print()
+    state.console.print(user_message(question))
+    state.console.print()
     state.console.print(render_markdown(printable(conversation.last_answer())))
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = read_bytes(path, MAX_FILE_BYTES)
-        if len(data) > MAX_FILE_BYTES:
-            size = path.stat().st_size / 1e6
-            raise MessageError(
-                f"{path} has {size:,.1f} MB; /file takes text of up to {MAX_FILE_BYTES / 1e6:.0f} MB"
-            )
-    except OSError as error:
-        raise MessageError(f"{path} cannot be read: {error.strerror}") from None
-    if b"\0" in data:
-        raise MessageError(f"{path} is not a text file")
-    return data.decode("utf-8-sig", errors="replace")

@@ -20,7 +20,7 @@ USAGE = (
 
 
 def mcp(state: ChatState, argument: str) -> None:
-    """alone: list the servers; prompts, resources: list them; restart, prompt, read NAME ..."""
+    """MCP servers: prompts, resources, restart, prompt, read NAME"""
     servers = state.tools.require_servers()
     try:
         words = shlex.split(argument)

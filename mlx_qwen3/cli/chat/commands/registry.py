@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 from mlx_qwen3.cli.chat.commands import conversation, settings
 from mlx_qwen3.cli.chat.commands.mcp import mcp
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.errors import MessageError
 
-Command = Callable[[ChatState, str], None]
+
+@dataclass(frozen=True)
+class Command:
+    """A slash command. usage: its arguments, as /help shows them; empty for a command that takes none."""
+
+    run: Callable[[ChatState, str], None]
+    group: str
+    usage: str = ""
+
+    @property
+    def summary(self) -> str:
+        """Its line in /help: the docstring of its function."""
+        return self.run.__doc__ or ""
 
 
 def show_help(state: ChatState, _: str) -> None:
     """show this list"""
-    state.print_rows((name, function.__doc__ or "") for name, function in COMMANDS.items())
-    state.print_line("")
-    state.print_rows(KEYS.items())
+    names = [f"{name} {command.usage}" for name, command in COMMANDS.items()]
+    width = max(map(len, names))
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        state.print_heading(group)
+        members = ((name, command) for name, command in COMMANDS.items() if command.group == group)
+        state.print_rows(
+            ((f"{name} {command.usage}".ljust(width), command.summary) for name, command in members)
+        )
+    state.print_heading("Keys")
+    state.print_rows((key.ljust(width), summary) for key, summary in KEYS.items())
 
 
 def leave(state: ChatState, _: str) -> None:
@@ -26,38 +45,41 @@ def leave(state: ChatState, _: str) -> None:
     state.is_over = True
 
 
-# The docstring of each function is its line in /help.
+MODEL, CONVERSATION, TOOLS, CHAT = "Model and thinking", "Conversation", "Files and tools", "Chat"
 COMMANDS: dict[str, Command] = {
-    "/help": show_help,
-    "/think": settings.think,
-    "/no_think": settings.no_think,
-    "/budget": settings.budget,
-    "/thoughts": settings.thoughts,
-    "/system": settings.system,
-    "/set": settings.set_value,
-    "/model": settings.switch_model,
-    "/tools": settings.tools,
-    "/mcp": mcp,
-    "/stats": settings.stats,
-    "/file": conversation.attach,
-    "/retry": conversation.retry,
-    "/edit": conversation.edit,
-    "/copy": conversation.copy_answer,
-    "/compact": conversation.compact,
-    "/clear": conversation.clear,
-    "/save": conversation.save,
-    "/load": conversation.load,
-    "/sessions": conversation.sessions,
-    "/exit": leave,
+    "/think": Command(settings.think, MODEL),
+    "/no_think": Command(settings.no_think, MODEL),
+    "/budget": Command(settings.budget, MODEL, "[N|off]"),
+    "/thoughts": Command(settings.thoughts, MODEL),
+    "/system": Command(settings.system, MODEL, "[TEXT|@FILE|off]"),
+    "/set": Command(settings.set_value, MODEL, "[NAME VALUE|...]"),
+    "/model": Command(settings.switch_model, MODEL, "[NAME]"),
+    "/retry": Command(conversation.retry, CONVERSATION),
+    "/edit": Command(conversation.edit, CONVERSATION),
+    "/copy": Command(conversation.copy_answer, CONVERSATION, "[code]"),
+    "/compact": Command(conversation.compact, CONVERSATION),
+    "/clear": Command(conversation.clear, CONVERSATION),
+    "/save": Command(conversation.save, CONVERSATION, "NAME"),
+    "/load": Command(conversation.load, CONVERSATION, "[NAME|NUMBER]"),
+    "/sessions": Command(conversation.sessions, CONVERSATION, "[delete|rename]"),
+    "/file": Command(conversation.attach, TOOLS, "[PATH|off]"),
+    "/tools": Command(settings.tools, TOOLS, "[on|off|forget]"),
+    "/mcp": Command(mcp, TOOLS, "[prompts|...]"),
+    "/stats": Command(settings.stats, CHAT),
+    "/help": Command(show_help, CHAT),
+    "/exit": Command(leave, CHAT),
 }
 # Names of these commands in other programs.
 ALIASES = {"/?": "/help", "/quit": "/exit", "/bye": "/exit", "exit": "/exit", "quit": "/exit"}
 
 KEYS = {
-    "Esc Enter": 'starts a new line; so do Ctrl-J, Enter after a \\, and Enter after an opening """',
-    "Ctrl-O": "shows the latest thinking; while the model thinks: keeps its thoughts on the screen",
-    "Ctrl-C": "stops an answer, and so does Esc; clears the line; twice on an empty line: leaves",
-    "Ctrl-R": "searches the history; Tab completes commands, files and models",
+    "Enter": "sends; during an answer, it is sent when that has ended",
+    "Esc Enter": 'new line; so do Ctrl-J and \\ Enter; """ opens several lines',
+    "Esc, Ctrl-C": "stop an answer; Ctrl-C also clears the line, twice leaves",
+    "Ctrl-O": "shows the latest thinking, or keeps it on the screen",
+    "Ctrl-R": "searches the history",
+    "Tab": "completes commands, files and models",
+    "Ctrl-X Ctrl-E": "opens the line in your editor",
 }
 
 
@@ -78,13 +100,16 @@ def is_command(text: str) -> bool:
 def run_command(state: ChatState, text: str) -> None:
     """Run the command `text`. Raises MessageError, with the nearest name, if there is no such command."""
     name, _, argument = text.strip().partition(" ")
-    function = COMMANDS.get(ALIASES.get(name, name))
-    if function is None:
+    name = ALIASES.get(name, name)
+    command = COMMANDS.get(name)
+    if command is None:
         # Compare without the slash: it would make all names more alike.
-        near = difflib.get_close_matches(name.removeprefix("/"), [command[1:] for command in COMMANDS], n=1)
+        near = difflib.get_close_matches(name.removeprefix("/"), [known[1:] for known in COMMANDS], n=1)
         hint = f"did you mean /{near[0]}?" if near else "/help lists them"
         raise MessageError(f"there is no command {name}; {hint}")
-    function(state, argument.strip())
+    if argument.strip() and not command.usage:
+        raise MessageError(f"{name} takes nothing after it")
+    command.run(state, argument.strip())
 
 
 def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
@@ -95,6 +120,7 @@ def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
     parameters = [item.name for item in fields(SamplingParams) if item.name not in settings.NOT_SETTABLE]
     return {
         "/load": lambda: [saved.name for saved in state.store.list()],
+        "/sessions": lambda: ["delete", "rename"],
         "/model": lambda: ["demo", *FAMILY],
         "/set": lambda: [*parameters, "keep", "reset"],
         "/budget": lambda: ["off"],

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.cli.chat.preferences import remember
+from mlx_qwen3.cli.chat.text_files import text_or_file
 from mlx_qwen3.cli.open_engine import open_engine
 from mlx_qwen3.cli.output import printable
 from mlx_qwen3.errors import MessageError, SamplingError
@@ -22,7 +23,7 @@ NOT_SETTABLE = ("stop", "logit_bias", "logprobs", "top_logprobs")
 
 
 def think(state: ChatState, _: str) -> None:
-    """let the model think; inside a message it is a switch that the model reads"""
+    """think before answering (also a switch inside a message)"""
     if state.engine.tokenizer.template.thinking is Thinking.NEVER:
         raise MessageError(f"{state.model} never thinks")
     state.session.thinking = True
@@ -32,7 +33,7 @@ def think(state: ChatState, _: str) -> None:
 
 
 def no_think(state: ChatState, _: str) -> None:
-    """answer without thinking; inside a message it is a switch that the model reads"""
+    """answer at once (also a switch inside a message)"""
     if state.engine.tokenizer.template.thinking is Thinking.ALWAYS:
         raise MessageError(f"{state.model} always thinks; /budget 0 makes it answer at once")
     state.session.thinking = False
@@ -45,7 +46,7 @@ def thoughts(state: ChatState, _: str) -> None:
 
 
 def budget(state: ChatState, argument: str) -> None:
-    """N: think for at most N tokens; off: without a limit; alone: show the limit"""
+    """think for at most N tokens; off: without a limit"""
     if argument and argument not in OFF and not argument.isdecimal():
         raise MessageError(f"/budget takes a number of tokens or off, not {argument!r}")
     if argument:
@@ -57,13 +58,15 @@ def budget(state: ChatState, argument: str) -> None:
         state.print_line(
             f"thinking stops after {tokens:,} tokens" if tokens else "answers come without thinking"
         )
+        if tokens and not state.session.may_think:
+            state.print_line("it has no effect while thinking is off; /think switches it on")
 
 
 def system(state: ChatState, argument: str) -> None:
-    """TEXT: set the system message; off: remove it; alone: show it"""
+    """set the system message; alone: show it"""
     conversation = state.session.conversation
     if argument:
-        conversation.system = None if argument in OFF else argument
+        conversation.system = None if argument in OFF else text_or_file(argument)
     if not argument or not conversation.system:
         state.print_line(conversation.system or "no system message")
     else:
@@ -71,7 +74,7 @@ def system(state: ChatState, argument: str) -> None:
 
 
 def set_value(state: ChatState, argument: str) -> None:
-    """NAME VALUE: as in /set temperature 0.5; reset: as Qwen advises; keep: for later chats"""
+    """sampling: temperature 0.5; reset; keep for later chats"""
     session = state.session
     name, _, value = argument.replace("=", " ").partition(" ")
     match name:
@@ -122,7 +125,7 @@ def stats(state: ChatState, _: str) -> None:
 
 
 def switch_model(state: ChatState, argument: str) -> None:
-    """NAME: continue with another model; alone: show the current one"""
+    """go on with another model; alone: which one it is"""
     if not argument:
         state.print_line(f"{state.model} · {state.context_label}")
         return
@@ -143,7 +146,7 @@ def switch_model(state: ChatState, argument: str) -> None:
 
 
 def tools(state: ChatState, argument: str) -> None:
-    """on, off: offer get_time and calculator; forget NAME: ask again; alone: list the tools"""
+    """get_time and calculator; forget NAME: ask again; alone: list"""
     if argument in ("on", "off"):
         state.tools.builtin.enabled = argument == "on"
     elif argument.split()[:1] == ["forget"]:

@@ -11,7 +11,7 @@ from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
 from rich.text import Text
 
-from mlx_qwen3.cli.chat.terminal.keys import KeyWatcher
+from mlx_qwen3.cli.chat.terminal.type_ahead import TypeAhead
 from mlx_qwen3.tools.approval import Answer, Choice, Question
 from mlx_qwen3.tools.approval_text import MARGIN, describe, json_text, key_text
 
@@ -38,7 +38,7 @@ class PermissionPrompt:
     cancel: stops the turn; called for Ctrl-C at the question.
     """
 
-    def __init__(self, console: Console, printer: Printer, keys: KeyWatcher, cancel: Callable[[], object]):
+    def __init__(self, console: Console, printer: Printer, keys: TypeAhead, cancel: Callable[[], object]):
         self._console = console
         self._printer = printer
         self._keys = keys

@@ -1,27 +1,47 @@
-"""The line editor: multi-line input, history across runs, completion and a toolbar."""
+"""The line editor: multi-line input, history across runs, completion and a status line."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app, run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.filters import Condition, is_searching, to_filter
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
+from prompt_toolkit.search import accept_search
+from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
+from mlx_qwen3.cli.chat.terminal.pasted import Pasted
 from mlx_qwen3.cli.output import printable
 
 TOOLBAR_INTERVAL = 0.5  # seconds between looks at the toolbar, which changes while the engine prefills
 QUOTES = '"""'
+PROMPT, EDIT_PROMPT = "> ", "edit> "
+# Of the terminal's own colours, so that it fits any theme.
+STYLE = Style.from_dict(
+    {
+        "prompt": "ansicyan bold",
+        "bottom-toolbar": "noreverse fg:ansibrightblack bg:default",
+        "completion-menu": "noreverse bg:default fg:default",
+        "completion-menu.completion": "bg:default fg:default",
+        "completion-menu.completion.current": "noreverse bold fg:ansicyan bg:default",
+        "completion-menu.meta.completion": "bg:default fg:ansibrightblack",
+        "completion-menu.meta.completion.current": "noreverse bg:default fg:ansicyan",
+        "scrollbar.background": "bg:default",
+        "scrollbar.button": "bg:ansibrightblack",
+    }
+)
 
 
 class ChatCompleter(Completer):
@@ -67,16 +87,22 @@ class HiddenCharacters(Processor):
 
 
 class LineEditor:
-    """Reads messages: Enter sends, Esc Enter starts a new line, Ctrl-O calls `show_thoughts`."""
+    """Reads messages: Enter sends, Esc Enter starts a new line, Ctrl-O calls `show_thoughts`.
+
+    On a capable terminal the line is gone once it is sent; the chat prints what was said.
+    """
 
     def __init__(self, completer: Completer, toolbar: Callable[[], str], show_thoughts: Callable[[], None]):
         self._toolbar = toolbar
         self._is_editing = False
         self.is_interrupted = False
         """Whether Ctrl-C was pressed after Enter, before `read` returned."""
+        self.pasted = Pasted()
+        self.history = _history(self.pasted)
+        bindings = _bindings(show_thoughts, lambda: not self._is_editing, self._interrupt, self.pasted)
         self._prompt: PromptSession[str] = PromptSession(
-            history=_history(),
-            key_bindings=_bindings(show_thoughts, lambda: not self._is_editing, self._interrupt),
+            history=self.history,
+            key_bindings=bindings,
             multiline=True,
             completer=completer,
             complete_while_typing=Condition(lambda: _may_be_command(get_app().current_buffer.text)),
@@ -84,7 +110,13 @@ class LineEditor:
             input_processors=[HiddenCharacters()],
             enable_open_in_editor=True,
             enable_suspend=True,
+            style=STYLE,
+            erase_when_done=not is_dumb_terminal(),
         )
+        # The status line stands right below the text and not at the end of the screen.
+        for window in self._prompt.layout.find_all_windows():
+            if window.content is self._prompt.layout.current_control:
+                window.dont_extend_height = to_filter(True)
         self.input: Input = self._prompt.input
         self.output: Output = self._prompt.output
 
@@ -97,9 +129,19 @@ class LineEditor:
         """
         self._is_editing, self.is_interrupted = is_editing, False
         text = self._prompt.prompt(
-            "edit> " if is_editing else "> ", default=draft, pre_run=self._watch_toolbar
+            EDIT_PROMPT if is_editing else PROMPT,
+            default=self.pasted.collapse(draft),
+            pre_run=self._watch_toolbar,
         )
-        return without_quotes(text)
+        return without_quotes(self.pasted.expand(text))
+
+    def end(self) -> bool:
+        """End `read`, if it is reading now, as Ctrl-D does. Returns whether it is. From a signal handler."""
+        app = self._prompt.app
+        if not app.is_running or app.loop is None:
+            return False
+        app.loop.call_soon_threadsafe(lambda: app.is_done or app.exit(exception=EOFError()))
+        return True
 
     def _interrupt(self, event: KeyPressEvent) -> None:
         """Handle SIGINT. The terminal sends it while it is not in raw mode: just before or after a prompt."""
@@ -142,9 +184,11 @@ def _bindings(
     show_thoughts: Callable[[], None],
     may_clear: Callable[[], bool],
     interrupt: Callable[[KeyPressEvent], None],
+    pasted: Pasted,
 ) -> KeyBindings:
     bindings = KeyBindings()
     bindings.add("<sigint>")(interrupt)
+    pasted.bind(bindings)
 
     @bindings.add("enter")
     def send(event: KeyPressEvent) -> None:
@@ -153,9 +197,16 @@ def _bindings(
             buffer.delete_before_cursor()
             buffer.insert_text("\n")
         elif is_complete(buffer.text):
+            buffer.text = pasted.expand(buffer.text)  # for the history
             buffer.validate_and_handle()
         else:
             buffer.insert_text("\n")
+
+    @bindings.add("enter", filter=is_searching)
+    def accept(event: KeyPressEvent) -> None:
+        """As in a shell, Enter sends what Ctrl-R has found."""
+        accept_search()
+        send(event)
 
     @bindings.add("escape", "enter")
     @bindings.add("c-j")
@@ -173,10 +224,34 @@ def _bindings(
     return bindings
 
 
-def _history() -> FileHistory:
-    """The history file; only its user can read it."""
+class _History(FileHistory):
+    """A history file, which shows long texts as words. What cannot be written is missing in later chats."""
+
+    def __init__(self, path: str, pasted: Pasted):
+        super().__init__(path)
+        self._pasted = pasted
+
+    def load_history_strings(self) -> Iterable[str]:
+        for text in super().load_history_strings():
+            yield self._pasted.shown(text)
+
+    def append_string(self, string: str) -> None:
+        self._loaded_strings.insert(0, self._pasted.shown(string))
+        self.store_string(string)
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
+
+
+def _history(pasted: Pasted) -> History:
+    """The history file, which only its user can read; in memory where there can be none."""
     folder = data_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     path: Any = folder / "history"
-    path.touch(mode=0o600, exist_ok=True)
-    return FileHistory(str(path))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=True)
+        path.read_bytes()
+    except OSError:
+        return InMemoryHistory()
+    return _History(str(path), pasted)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from mlx_qwen3.cli.chat.terminal.markdown import BlockStream, render_markdown
 from mlx_qwen3.cli.chat.terminal.region import LiveRegion
-from mlx_qwen3.cli.chat.terminal.text import context_grown_note, turn_figures
+from mlx_qwen3.cli.chat.terminal.text import context_grown_note, turn_note
 from mlx_qwen3.cli.chat.terminal.waiting import WaitIndicator
 from mlx_qwen3.cli.output import printable
 from mlx_qwen3.events import (
@@ -41,6 +41,7 @@ DRAW_INTERVAL = 0.05  # seconds
 # The largest share of the time spent drawing. Slow content (a long code block) is drawn less often.
 MAX_DRAW_SHARE = 0.2
 THINKING_LINES = 8
+FOOTER_LINES = 6  # kept free for the input line, its status line and blank lines
 # Only the last characters of the thinking are laid out for its window; more never fit.
 THINKING_CHARACTERS = 4000
 
@@ -65,7 +66,15 @@ class LivePrinter:
     Use it in a `with` block while a turn runs. is_unfolded: thinking stays on the screen.
     """
 
-    def __init__(self, console: Console):
+    def __init__(
+        self,
+        console: Console,
+        with_figures: bool = False,
+        footer: Callable[[], RenderableType | None] | None = None,
+    ):
+        """with_figures: show the figures of a turn after it. footer: what is drawn below a running turn."""
+        self._with_figures = with_figures
+        self._footer = footer or _nothing
         self.finish_reason: str | None = None
         self.thoughts = ""
         self.is_unfolded = False
@@ -79,6 +88,7 @@ class LivePrinter:
 
     def show(self, event: Event) -> None:
         with self._lock:
+            self._is_paused = False
             match event:
                 case PromptProgress():
                     self._waiting.update(event)
@@ -122,7 +132,7 @@ class LivePrinter:
     def pause(self) -> None:
         """Stop drawing until the next event, so that other code can use the terminal."""
         with self._lock:
-            self._content = _nothing
+            self._content, self._is_paused = _nothing, True
             self._flush()
             self._region.clear()
 
@@ -130,7 +140,7 @@ class LivePrinter:
         self._blocks = BlockStream()
         self._finished: list[RenderableType] = []  # printed above the next drawing
         self._has_printed = False
-        self._is_thinking = False
+        self._is_thinking = self._is_paused = False
         self._thinking_since = 0.0
         self._wait()
 
@@ -140,10 +150,30 @@ class LivePrinter:
         while not self._is_over.wait(pause):
             start = time.perf_counter()
             with self._lock:
-                self._region.draw(self._content(), above=self._take_finished())
+                self._region.draw(self._with_footer(self._content()), above=self._take_finished())
             pause = max(DRAW_INTERVAL, (time.perf_counter() - start) / MAX_DRAW_SHARE)
 
+    def suspend(self, stop: Callable[[], object]) -> None:
+        """Call `stop`, which returns when the program goes on after Ctrl-Z; draw nothing meanwhile."""
+        with self._lock:
+            self._flush()
+            self._region.clear()
+            stop()
+            self._region.forget()
+
     # Hold the lock to call the methods below.
+
+    def _with_footer(self, content: RenderableType | None) -> RenderableType | None:
+        footer = None if self._is_paused else self._footer()
+        if footer is None:
+            return content
+        shown = [] if content is None else [content, Text()]
+        return Group(*([Text()] if self._has_printed and content is None else []), *shown, footer)
+
+    @property
+    def _height(self) -> int:
+        """Lines that a running turn may take, beside its footer."""
+        return max(self._console.height - (FOOTER_LINES if self._footer is not _nothing else 1), 2)
 
     def _add_thinking(self, text: str) -> None:
         if not self._is_thinking:
@@ -155,10 +185,9 @@ class LivePrinter:
     def _thinking_window(self) -> RenderableType:
         seconds = time.monotonic() - self._thinking_since
         head = Text(f"∴ thinking {seconds:.0f} s", style="dim")
-        lines = self._console.height - 2 if self.is_unfolded else THINKING_LINES
-        height = min(lines, max(self._console.height // (1 if self.is_unfolded else 2), 1))
+        height = self._height - 1 if self.is_unfolded else min(THINKING_LINES, self._height // 2)
         latest = Text(self.thoughts[-THINKING_CHARACTERS:].strip(), style="dim italic")
-        return Group(head, Tail(latest, height))
+        return Group(head, Tail(latest, max(height, 1)))
 
     def _end_thinking(self, event: ThinkingDone) -> None:
         """Replace the thinking by one line; when unfolded, print the thinking above that line."""
@@ -166,7 +195,7 @@ class LivePrinter:
         if self.is_unfolded:
             self._add_block(Text(self.thoughts.strip(), style="dim italic"))
         else:
-            line += " (Ctrl-O shows them)"
+            line += " · Ctrl-O shows them"
         self._is_thinking = False
         self._add_block(Text(line, style="dim"))
         self._wait()
@@ -177,7 +206,7 @@ class LivePrinter:
         self._content = self._answer_tail
 
     def _answer_tail(self) -> RenderableType:
-        tail = Tail(render_markdown(self._blocks.tail), max(self._console.height - 2, 1))
+        tail = Tail(render_markdown(self._blocks.tail), self._height - 1)
         return Group(Text(), tail) if self._has_printed else tail
 
     def _add_block(self, content: RenderableType) -> None:
@@ -218,7 +247,8 @@ class LivePrinter:
     def _end_turn(self, event: Done) -> None:
         self._end_answer()
         self.finish_reason = event.finish_reason
-        self._finished.append(Text(" · ".join(turn_figures(event)), style="dim"))
+        if note := turn_note(event, self._with_figures):
+            self._add_block(Text(note, style="dim"))
         self._flush()
         self._start_turn()
         self._content = _nothing

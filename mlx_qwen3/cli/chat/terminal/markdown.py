@@ -61,17 +61,16 @@ def _lines(text: str) -> list[str]:
 
 @cache
 def _parser() -> MarkdownIt:
-    from markdown_it import MarkdownIt
+    from mlx_qwen3.cli.chat.terminal.markdown_style import make_parser
 
-    return MarkdownIt().enable("table")
+    return make_parser()
 
 
 def render_markdown(text: str) -> Markdown:
     """`text` rendered for the terminal: links with their addresses, code in the terminal's own colours."""
-    from rich.markdown import Markdown
+    from mlx_qwen3.cli.chat.terminal.markdown_style import ChatMarkdown
 
-    theme = "ansi_light" if is_light_terminal() else "ansi_dark"
-    return Markdown(text, code_theme=theme, hyperlinks=False)
+    return ChatMarkdown(text, "ansi_light" if is_light_terminal() else "ansi_dark")
 
 
 def last_code_block(text: str) -> str:
@@ -87,7 +86,20 @@ def console_theme() -> Theme:
     from rich.theme import Theme
 
     colour = "blue" if is_light_terminal() else "cyan"
-    return Theme({"markdown.code": f"bold {colour}", "markdown.code_block": colour})
+    headings = {f"markdown.h{level}": "bold" for level in range(2, 7)}
+    return Theme(
+        {
+            **headings,
+            "markdown.h1": f"bold {colour}",
+            "markdown.code": f"bold {colour}",
+            "markdown.item.bullet": colour,
+            "markdown.item.number": colour,
+            "markdown.block_quote": "italic",
+            "markdown.table.border": "bright_black",
+            "markdown.table.header": "bold",
+            "markdown.hr": "bright_black",
+        }
+    )
 
 
 def is_light_terminal() -> bool:

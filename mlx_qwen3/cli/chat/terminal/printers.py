@@ -11,7 +11,7 @@ from mlx_qwen3.cli.chat.terminal.text import (
     FINISH_NOTES,
     Printer,
     context_grown_note,
-    turn_figures,
+    turn_note,
 )
 from mlx_qwen3.cli.output import printable, write, write_json, write_note
 from mlx_qwen3.events import (
@@ -25,13 +25,17 @@ from mlx_qwen3.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 
-def make_printer(as_json: bool) -> Printer:
-    """The printer for standard output: JSON if asked for, plain text unless it is a terminal."""
+def make_printer(as_json: bool, with_figures: bool = False) -> Printer:
+    """The printer for standard output: JSON if asked for, plain text unless it is a terminal.
+
+    with_figures: a terminal shows the figures of each turn after it.
+    """
     if as_json:
         return JsonPrinter()
     if not sys.stdout.isatty():
@@ -39,16 +43,23 @@ def make_printer(as_json: bool) -> Printer:
     from mlx_qwen3.cli.chat.terminal.markdown import console_theme
     from mlx_qwen3.cli.console import SafeConsole
 
-    return make_terminal_printer(SafeConsole(theme=console_theme()))
+    return make_terminal_printer(SafeConsole(theme=console_theme()), with_figures)
 
 
-def make_terminal_printer(console: Console) -> Printer:
-    """A live printer if the terminal can move its cursor, else one that prints text as it arrives."""
+def make_terminal_printer(
+    console: Console,
+    with_figures: bool = False,
+    footer: Callable[[], RenderableType | None] | None = None,
+) -> Printer:
+    """A live printer if the terminal can move its cursor, else one that prints text as it arrives.
+
+    footer: drawn below a running turn by a live printer.
+    """
     if console.is_dumb_terminal:
-        return TerminalPrinter(console)
+        return TerminalPrinter(console, with_figures)
     from mlx_qwen3.cli.chat.terminal.live import LivePrinter
 
-    return LivePrinter(console)
+    return LivePrinter(console, with_figures, footer)
 
 
 class _AppendOnlyPrinter:
@@ -62,6 +73,9 @@ class _AppendOnlyPrinter:
 
     def toggle_thoughts(self) -> None:
         """Printed text cannot be folded."""
+
+    def suspend(self, stop: Callable[[], object]) -> None:
+        stop()
 
     def __enter__(self) -> Self:
         return self
@@ -95,10 +109,11 @@ class AnswerPrinter(_AppendOnlyPrinter):
 
 
 class TerminalPrinter(_AppendOnlyPrinter):
-    """For terminals that cannot move their cursor: text as it arrives, then a line of figures."""
+    """For terminals that cannot move their cursor: text as it arrives."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, with_figures: bool):
         self._console = console
+        self._with_figures = with_figures
         self._part: type[Event] | None = None  # the kind of event printed last in this turn
 
     def show(self, event: Event) -> None:
@@ -135,5 +150,6 @@ class TerminalPrinter(_AppendOnlyPrinter):
     def _end(self, event: Done) -> None:
         self.finish_reason = event.finish_reason
         self._console.print("\n" if self._part else "", end="")
-        self._console.print(" · ".join(turn_figures(event)), style="dim")
+        if note := turn_note(event, self._with_figures):
+            self._console.print(note, style="dim")
         self._part = None

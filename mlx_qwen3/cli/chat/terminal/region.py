@@ -1,7 +1,8 @@
 """The part of the terminal that is redrawn when it changes, below the scrollback.
 
 Each change is one write, and every line is written over the old one. No line is blank in between, so
-nothing flickers.
+nothing flickers. The redrawn lines are written with the terminal's automatic wrapping off: terminals
+differ in how wide some characters are, and a line that wrapped would leave a copy of itself behind.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # Synchronized output (mode 2026): terminals that know it show a change all at once.
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+WRAP_OFF, WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 CLEAR_LINE, CLEAR_BELOW = "\x1b[K", "\x1b[J"
 
 
@@ -33,9 +35,13 @@ class LiveRegion:
         lines = self._render(content)[-max(self._console.height - 1, 1) :]
         if not printed and lines == self._lines and self._console.width == self._width:
             return False
-        changed = [line + CLEAR_LINE + "\n" for line in [*printed, *lines]]
+        # The scrollback wraps: what a terminal finds too wide must not be cut off there.
+        above_lines = [CLEAR_BELOW, *(line + "\n" for line in printed)] if printed else []
+        # Cleared before it is written: after a line that fills the width, its last character would go.
+        below_lines = [CLEAR_LINE + line + "\n" for line in lines]
         cursor = HIDE_CURSOR if lines else SHOW_CURSOR
-        self._write(BEGIN, self._go_up(), *changed, CLEAR_BELOW, cursor, END)
+        drawn = (*above_lines, WRAP_OFF, *below_lines, WRAP_ON)
+        self._write(BEGIN, self._go_up(), *drawn, CLEAR_BELOW, cursor, END)
         self._lines, self._width = lines, self._console.width
         return True
 
@@ -47,6 +53,10 @@ class LiveRegion:
         """Erase the drawn content."""
         if self._lines:
             self.draw(None)
+
+    def forget(self) -> None:
+        """Leave what is drawn where it is: others have written to the terminal since."""
+        self._lines = []
 
     def _render(self, content: RenderableType | None) -> list[str]:
         if content is None:

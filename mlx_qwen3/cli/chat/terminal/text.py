@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from mlx_qwen3.events import ContextGrown, Done, Event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 # Notes for the finish reasons that need one. `stop` and `tool_calls` do not.
@@ -34,6 +35,10 @@ class Printer(Protocol):
         """Switch between folding the thinking away and leaving it on the screen."""
         ...
 
+    def suspend(self, stop: Callable[[], object]) -> None:
+        """Call `stop`, which returns when the program goes on after Ctrl-Z; draw nothing meanwhile."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -49,13 +54,17 @@ def context_grown_note(event: ContextGrown) -> str:
     )
 
 
+def turn_note(done: Done, with_figures: bool) -> str:
+    """The line after a turn: why it did not end by itself, and the figures if they are wanted."""
+    reasons = [FINISH_NOTES[done.finish_reason]] if done.finish_reason in FINISH_NOTES else []
+    return " · ".join([*reasons, *(turn_figures(done) if with_figures else [])])
+
+
 def turn_figures(done: Done) -> list[str]:
-    """The figures printed after a turn, after the reason if it did not end by itself."""
+    """The figures of a turn."""
     stats = done.stats
-    figures = [FINISH_NOTES[done.finish_reason]] if done.finish_reason in FINISH_NOTES else []
     thinking = f"{stats.thinking_tokens:,} thinking + " if stats.thinking_tokens else ""
     return [
-        *figures,
         f"{stats.tokens_per_second:.1f} tokens/s",
         f"first {stats.ttft:.2f} s",
         f"{thinking}{stats.answer_tokens:,} answer",

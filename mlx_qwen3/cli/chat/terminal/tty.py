@@ -1,4 +1,4 @@
-"""The terminal's own behaviour during a chat: key echo, and Ctrl-C as a way to stop a turn."""
+"""The terminal's own behaviour during a chat: key echo, Ctrl-C as a way to stop a turn, and being ended."""
 
 from __future__ import annotations
 
@@ -29,6 +29,30 @@ def quiet_terminal() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)
+
+
+@contextmanager
+def ended_by_signals(end_prompt: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP end the program as an exit does, which restores the terminal.
+
+    end_prompt: ends a prompt that is being read, and returns whether there was one.
+    """
+    received = 0
+
+    def leave(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signal API
+        nonlocal received
+        received = signum
+        if not end_prompt():
+            raise SystemExit(128 + signum)
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received:
+        raise SystemExit(128 + received)
 
 
 @contextmanager

@@ -1,0 +1,160 @@
+"""The chat as a program at a terminal: the line below a running turn, signals, and what may be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from e2e.terminal import Terminal
+
+import mlx_qwen3
+from mlx_qwen3.cli.chat.terminal.region import HIDE_CURSOR, SHOW_CURSOR, WRAP_OFF, WRAP_ON
+
+DONE = "cached"
+# Long enough to type something while it is answered.
+SUM = "what is 812+799?"
+
+
+def test_the_line_can_be_edited_while_an_answer_streams(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type(SUM)
+        terminal.wait("Esc stops", since=before)
+        terminal.press("helo\x1b[Dl\x1b[Fx\x7f there")  # arrow left, End, backspace
+        terminal.wait("> hello there", since=before)
+        terminal.press("\r")
+        terminal.wait("hello there · is sent next", DONE, since=before)
+        terminal.press("a third")
+        terminal.wait("812 + 799 = 1611.", since=before)
+        terminal.wait("▌ hello there\n", since=before)
+        terminal.wait("> a third", since=before)
+        while terminal.text().count(DONE) < 2:
+            terminal.read()
+        users = [m["content"] for m in terminal.conversation()["messages"] if m["role"] == "user"]
+        assert users == [SUM, "hello there"]
+        terminal.clear_line()
+
+
+def test_stopping_gives_back_what_waited(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type(SUM)
+        terminal.wait("Esc stops", since=before)
+        terminal.press("not yet\r")
+        terminal.wait("is sent next", since=before)
+        terminal.press("\x1b")
+        terminal.wait("stopped", since=before)
+        terminal.wait("> not yet", since=before)
+        terminal.settle()
+        assert "▌ not yet\n" not in terminal.text()
+
+
+def test_long_pasted_text_is_folded_and_sent_whole(tmp_path: Path) -> None:
+    text = "\n".join(f"number {number}" for number in range(60))
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        terminal.press("look: ")
+        terminal.paste(text)
+        terminal.wait("> look: [60 lines pasted]")
+        terminal.press(" and ")
+        terminal.paste(text.replace("number", "line"))
+        terminal.wait("and [60 lines pasted, 2]")
+        terminal.type("")
+        terminal.wait(DONE)
+        (message,) = [m["content"] for m in terminal.conversation()["messages"] if m["role"] == "user"]
+        assert message == f"look: {text} and {text.replace('number', 'line')}"
+        assert "number 30" not in terminal.text()
+        terminal.press("\x1b[A")  # the history has it whole, too
+        terminal.wait("> look: [60 lines pasted] and [60 lines pasted, 2]")
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:  # another run folds it, too
+        terminal.wait("/help for help")
+        terminal.press("\x1b[A")
+        terminal.wait("> [119 lines pasted]")
+        terminal.clear_line()
+
+
+def test_enter_sends_what_ctrl_r_found(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        terminal.say("/budget 77", "after 77 tokens")
+        terminal.say("/budget off", "no thinking budget")
+        before = terminal.mark()
+        terminal.press("\x12get 7")
+        terminal.settle()
+        terminal.press("\r")
+        terminal.wait("after 77 tokens", since=before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["prompt", "answer"])
+def test_a_signal_leaves_the_terminal_as_it_was(tmp_path: Path, number: int, moment: str) -> None:
+    with Terminal(tmp_path, "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        terminal.settle()
+        if moment == "answer":
+            terminal.type(SUM)
+            terminal.wait("Esc stops", DONE)
+        os.kill(terminal.pid, number)
+        assert terminal.wait_for_end() == 128 + number
+    hidden, shown = terminal.raw.rfind(HIDE_CURSOR.encode()), terminal.raw.rfind(SHOW_CURSOR.encode())
+    assert shown > hidden or hidden == -1
+    assert terminal.raw.rfind(WRAP_ON.encode()) >= terminal.raw.rfind(WRAP_OFF.encode())
+
+
+def test_ctrl_z_during_an_answer_shows_the_cursor_and_goes_on(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--seed", "1", shell="{}; echo stopped; fg") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type(SUM)
+        terminal.wait("Esc stops", since=before)
+        terminal.press("\x1a")
+        terminal.wait("stopped", since=before)
+        written = terminal.raw[: terminal.raw.rindex(b"stopped")]
+        assert written.rfind(SHOW_CURSOR.encode()) > written.rfind(HIDE_CURSOR.encode())
+        terminal.wait("812 + 799 = 1611.", since=before)
+        terminal.wait("\n>\n", since=before)
+
+
+def test_what_a_terminal_finds_wide_leaves_no_copies(tmp_path: Path) -> None:
+    """Terminals differ in the width of such text. Where one is drawn again, it must not wrap."""
+    with Terminal(tmp_path, "--seed", "1", columns=30) as terminal:
+        terminal.wait("/help for help")
+        terminal.type("नमस्ते दुनिया कैसे हैं आप सब लोग यहाँ पर مرحبا بالعالم 你好，世界")
+        terminal.wait(DONE)
+    for live in terminal.raw.split(WRAP_OFF.encode())[1:]:
+        assert WRAP_ON.encode() in live.split(b"\x1b[?2026l")[0]
+
+
+def test_output_that_is_no_utf_8_is_replaced(tmp_path: Path) -> None:
+    with Terminal(
+        tmp_path, "--no-think", "--seed", "1", environment={"PYTHONIOENCODING": "ascii"}
+    ) as terminal:
+        terminal.wait("/help for help")
+        terminal.say("hello", DONE)
+
+
+def test_a_home_that_cannot_be_written_does_not_stop_the_chat(tmp_path: Path) -> None:
+    (tmp_path / ".local").write_text("a file where a folder should be")
+    with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        assert "not saved" in terminal.say("hello", DONE, "not saved") or terminal.wait("not saved")
+        terminal.say("/set keep", "error: the settings cannot be kept")
+        terminal.say("/sessions", "nothing is saved yet")
+        assert terminal.leave() == 0
+
+
+def test_an_unforeseen_fault_of_a_turn_leaves_the_chat_alive(tmp_path: Path) -> None:
+    """A checkpoint whose tokenizer turns faulty while the chat runs: the turn fails, the words stay."""
+    model = shutil.copytree(Path(mlx_qwen3.__file__).parent / "demo", tmp_path / "model")
+    template = (model / "chat_template.jinja").read_text(encoding="utf-8")
+    broken = "{%- if messages[-1].content == 'break' %}{{ messages[7].content.missing.deeper }}{%- endif %}"
+    (model / "chat_template.jinja").write_text(broken + template, encoding="utf-8")
+    with Terminal(tmp_path, "--model", str(model), "--no-think", "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.say("break", "error:")
+        assert "Traceback" not in before
+        terminal.wait("\n> break")
+        terminal.clear_line()
+        terminal.say("hello", DONE)
