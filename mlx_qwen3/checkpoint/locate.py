@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_qwen3.checkpoint.catalog import FAMILY
-from mlx_qwen3.checkpoint.hub import OnDownload, download
-from mlx_qwen3.errors import ModelNotFoundError
+from mlx_qwen3.checkpoint.hub import OnDownload, download, downloaded
+from mlx_qwen3.errors import ModelNotFoundError, one_line
 
 DEMO, DEMO_DRAFT = "demo", "demo-draft"
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
 PACKAGED = {DEMO: DEMO_FOLDER, DEMO_DRAFT: DEMO_FOLDER / "draft"}
+PUBLISHERS = ("Qwen", "mlx-community")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -31,8 +33,10 @@ def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
     place = locate(name)
     if isinstance(place, Path):
         return place
+    # A short name is whose weights and template ran first, until they are deleted from the hub's cache.
+    is_short = str(name).lower() in FAMILY
     try:
-        return download(place, on_download)
+        return (downloaded(place) if is_short else None) or download(place, on_download)
     except ModelNotFoundError as error:
         raise with_folder_hint(error, name) from error
 
@@ -49,8 +53,9 @@ def locate(name: str | Path) -> Path | str:
         return _checked_folder(packaged)
     if member := FAMILY.get(name.lower()):
         return member.repository
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.exists():
+        _warn_of_hub_name(name, path)
         return _checked_folder(path)
     if _is_path(name) or not HUB_ID.fullmatch(name):
         raise ModelNotFoundError(_not_found(name, path))
@@ -62,6 +67,26 @@ def with_folder_hint(error: ModelNotFoundError, name: str | Path) -> ModelNotFou
     path = Path(name).expanduser()
     hint = _did_you_mean(path.name, _folders(path.parent)) if "/" in str(name) else ""
     return ModelNotFoundError(f"{error}{hint}")
+
+
+def _path(name: str) -> Path:
+    """`name` as a path. Raises ModelNotFoundError for what no file system could hold."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long; no such user
+        raise ModelNotFoundError(f"no model {name!r}: {one_line(error, 100)}") from None
+    return path
+
+
+def _warn_of_hub_name(name: str, path: Path) -> None:
+    """Say that a folder is used where its name is one of the hub's: somebody may have meant that one."""
+    is_publisher = name.partition("/")[0] in PUBLISHERS
+    if is_publisher and HUB_ID.fullmatch(name) and path.is_dir():
+        warnings.warn(
+            f"the folder {path.absolute()} is used, not {name} of the hub; write ./{name} to mean the folder",
+            stacklevel=3,
+        )
 
 
 def _checked_folder(path: Path) -> Path:

@@ -60,6 +60,9 @@ def tensors_in(file: Path) -> list[StoredTensor]:
     )
 
 
+MAX_NAME_BYTES = 255  # longer ones are an error to file systems
+
+
 def read_index(folder: Path) -> dict[str, str] | None:
     """The index, tensor name as stored -> file name; None if there is none.
 
@@ -79,7 +82,9 @@ def read_index(folder: Path) -> dict[str, str] | None:
 
 def _is_file_name(name: object) -> bool:
     # An index must not name a file outside its folder, nor one of another format.
-    return isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
+    if not (isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")):
+        return False
+    return len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES
 
 
 def _weight_files(folder: Path, index: dict[str, str] | None) -> list[Path]:

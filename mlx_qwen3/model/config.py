@@ -27,6 +27,7 @@ from mlx_qwen3.model.config_fields import (
     layer_numbers,
     mapping,
     number,
+    positive,
     refuse_unsupported,
     shown,
     with_default,
@@ -161,7 +162,7 @@ class ModelConfig:
             vocab_size=integer(raw, "vocab_size", most=MAX_VOCABULARY),
             # transformers has a default for dense models only.
             head_dim=integer(raw, "head_dim", hidden // heads if is_moe else 128, most=MAX_HEAD_DIM),
-            rms_norm_eps=number(raw, "rms_norm_eps", 1e-6),
+            rms_norm_eps=positive(raw, "rms_norm_eps", 1e-6),
             max_position_embeddings=positions,
             rope_theta=rope_theta,
             rope_scaling=rope_scaling,

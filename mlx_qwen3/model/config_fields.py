@@ -68,6 +68,14 @@ def number(raw: Raw, key: str, default: float | None = None) -> float:
     return float(value)
 
 
+def positive(raw: Raw, key: str, default: float) -> float:
+    """A finite number above zero."""
+    value = number(raw, key, default)
+    if not value:
+        raise ConfigError(f"config.json: {key} must be above zero")
+    return value
+
+
 def boolean(raw: Raw, key: str, default: bool) -> bool:
     """True or false."""
     value = with_default(raw, key, default)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -60,13 +61,15 @@ class ToolBox:
             raise ToolError(f"two tools have the name {duplicates[0]}; give one another with name=")
         self._sources, self._limit = list(sources), limit
         self._names: dict[str, str] = {}  # tool.key -> the name the model calls it by
+        self._lock = threading.Lock()
 
     @property
     def tools(self) -> dict[str, Tool]:
         """The tools offered now, by the names the model calls them by."""
         offered = [*self._fixed, *(tool for source in self._sources for tool in source.tools)]
-        self._assign_names(offered)
-        return {self._names[tool.key]: tool for tool in offered}
+        with self._lock:
+            self._assign_names(offered)
+            return {self._names[tool.key]: tool for tool in offered}
 
     @property
     def names(self) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,24 @@ class TestResolve:
             assert resolve(name) == Path("14b")
         assert load_config("./14b") == load_model("./14b").args
 
+    def test_a_folder_with_a_name_of_the_hub_is_said_to_be_used(self, tmp_path, monkeypatch, hub):
+        monkeypatch.chdir(tmp_path)
+        for name in ("Qwen/Qwen3-14B", "models/mine"):
+            Path(name).mkdir(parents=True)
+        with pytest.warns(
+            UserWarning, match=r"the folder .*Qwen/Qwen3-14B is used, not Qwen/Qwen3-14B of the"
+        ):
+            assert resolve("Qwen/Qwen3-14B") == Path("Qwen/Qwen3-14B")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for name in ("./Qwen/Qwen3-14B", "models/mine", Path("Qwen/Qwen3-14B")):
+                assert resolve(name) == Path(name)
+
+    def test_a_short_name_stays_at_what_was_downloaded_first(self, monkeypatch, hub):
+        monkeypatch.setattr(locate, "downloaded", lambda repository: Path("/first") / repository)
+        assert resolve("14b") == Path("/first/Qwen/Qwen3-14B-MLX-4bit")
+        assert resolve("Qwen/Qwen3-14B-MLX-4bit") == Path("/hub/Qwen/Qwen3-14B-MLX-4bit")
+
     def test_the_demo_is_in_the_package(self):
         assert (resolve("demo") / "chat_template.jinja").is_file()
 
@@ -152,6 +171,11 @@ class TestResolve:
         with pytest.raises(ModelNotFoundError, match=hint):
             resolve(name)
 
+    @pytest.mark.parametrize("name", ["a" * 5000, "~nobody-of-that-name/x", "./" + "é" * 300, "a\0b"])
+    def test_what_can_be_no_path(self, name):
+        with pytest.raises(ModelNotFoundError, match="no "):
+            resolve(name)
+
     def test_a_typo_in_a_path(self, tmp_path):
         (tmp_path / "qwen-4bit").mkdir()
         with pytest.raises(ModelNotFoundError, match=r"qwen-4bt \(did you mean qwen-4bit\?\)"):
@@ -170,6 +194,7 @@ class TestResolve:
 @pytest.fixture
 def hub(monkeypatch):
     """A hub that has everything."""
+    monkeypatch.setattr(locate, "downloaded", lambda repository: None)
     monkeypatch.setattr(locate, "download", lambda repository, on_download: Path("/hub") / repository)
 
 

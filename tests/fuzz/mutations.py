@@ -115,10 +115,11 @@ def _lines(data: bytes, random: random.Random) -> bytes:
 
 def _safetensors(data: bytes, random: random.Random) -> bytes:
     """A safetensors file with its header changed."""
-    length = int.from_bytes(data[:8], "little")
+    length = min(int.from_bytes(data[:8], "little"), len(data))
     header, body = data[8 : 8 + length], data[8 + length :]
     if random.random() < 0.15:
-        return random.choice([0, 1, length + 1, 2**63, 2**64 - 1]).to_bytes(8, "little") + header + body
+        wrong = random.choice([0, 1, length + 1, 2**63, 2**64 - 1])
+        return wrong.to_bytes(8, "little") + header + body
     header = _json(header, random)
     return len(header).to_bytes(8, "little") + header + body
 

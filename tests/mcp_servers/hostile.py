@@ -80,6 +80,14 @@ def call_tool(request: dict) -> None:
             for _ in range(300):
                 send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
             answer(request, text)
+        case "requests":
+            number = 0
+            while True:
+                number += 1
+                send({"jsonrpc": "2.0", "id": f"q{number}", "method": "roots/list"})
+        case "changes":
+            while True:
+                send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
         case "stderr":
             sys.stderr.write("e" * 8_000_000)
             sys.stderr.flush()

@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("mcp", reason="needs the extra mcp")
@@ -269,7 +270,7 @@ def test_nobody_at_the_address(one):
         (ServerConfig("none", "no-such-command"), 'its command "no-such-command" was not found'),
         (ServerConfig("none", sys.executable, cwd="/no/such/folder"), "its folder /no/such/folder does not"),
         (ServerConfig("none", str(SERVERS)), "cannot be run"),
-        (ServerConfig("none", sys.executable, ("-c", "print('hello\\n' * 200)")), "it ended"),
+        (ServerConfig("none", sys.executable, ("-c", "print('hello\\n' * 200)")), "it was ended: what"),
     ],
     ids=["dead", "silent", "no command", "no folder", "a folder", "no server"],
 )
@@ -292,7 +293,9 @@ def test_a_server_that_does_not_start_leaves_the_others_alone(one, config, says)
         ("flood", "The MCP server flood failed: the server's answer is larger than 8 MB"),
         ("invalid", "The MCP server invalid failed: the server's answer is not valid JSON-RPC"),
         ("nonsense", "The MCP server nonsense failed: "),
-        ("garbage", "The MCP server garbage failed: it ended; its log is "),
+        ("garbage", "The MCP server garbage failed: it was ended: what it prints is not the protocol"),
+        ("requests", "The MCP server requests failed: it was ended: it sends "),
+        ("changes", "The MCP server changes failed: it was ended: it sends messages without end"),
     ],
 )
 def test_a_call_that_goes_wrong_says_so_and_the_others_go_on(one, how, says):
@@ -307,9 +310,9 @@ def test_a_call_that_goes_wrong_says_so_and_the_others_go_on(one, how, says):
     assert output.text.startswith(says)
     assert "\n" not in output.text
     assert call(servers, "good.go").text == "ok"
-    if how in ("exit", "garbage"):
+    if how in ("exit", "garbage", "requests", "changes"):
         wait_for(lambda: lines)
-        assert lines[0].startswith(f"MCP server {how} failed: it ended")
+        assert lines[-1].startswith(f"MCP server {how} failed: it ")
         assert [tool.server for tool in servers.tools] == ["good"]
         assert servers.restart(how).state == "ready"
     else:
@@ -354,6 +357,27 @@ def test_a_server_that_will_not_stop_is_stopped(one):
     assert servers.tools == []
     with pytest.raises(ToolError, match="were not started"):
         servers.prompt("stays", "x")
+
+
+def test_a_server_that_does_not_care_dies_with_a_killed_program(tmp_path):
+    code = f"""
+import sys, time
+from mlx_qwen3.tools.mcp import MCPServers, ServerConfig
+servers = MCPServers([ServerConfig("stays", sys.executable, ({str(SERVERS / "hostile.py")!r}, "stays"))],
+                     log_folder=__import__("pathlib").Path({str(tmp_path)!r}))
+servers.start()
+print("ready", flush=True)
+time.sleep(60)
+"""
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert program.stdout.readline() == "ready\n"
+    children = psutil.Process(program.pid).children()
+    assert any("hostile.py" in " ".join(child.cmdline()) for child in children)
+    program.kill()
+    program.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert (tmp_path / "stays.log").stat().st_mode & 0o777 == 0o600
 
 
 def test_calls_after_closing_say_so(one):

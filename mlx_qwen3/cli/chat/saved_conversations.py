@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -23,6 +23,7 @@ MAX_AUTOMATIC = 200  # conversations with automatic names; older ones are delete
 MAX_CACHE_BYTES = 8 * 10**9  # of all saved caches together
 AUTOMATIC_NAME = re.compile(r"\d{8}-\d{6}(-\d+)?")
 MAX_CONVERSATION_BYTES = 2**26
+MAX_NAME_BYTES = 220  # file systems take 255, of which temporary files need some
 # A file name of one part, not hidden. What hides in it is checked beside this.
 VALID_NAME = re.compile(r"[^./\\\s][^/\\]{0,99}")
 
@@ -128,8 +129,9 @@ class ConversationStore:
 
         Raises MessageError, which lists the latest conversations, if there is none.
         """
-        if text.endswith(".json") and Path(text).expanduser().is_file():
-            return Path(text).expanduser()
+        with suppress(OSError, RuntimeError, ValueError):  # too long for a path; no such user
+            if text.endswith(".json") and Path(text).expanduser().is_file():
+                return Path(text).expanduser()
         saved = self.list()
         for name in _matches(text, saved):
             return self.path(name)
@@ -216,7 +218,8 @@ def _check_name(name: str, error: type[Qwen3Error]) -> None:
 
 
 def _is_valid_name(name: str) -> bool:
-    return VALID_NAME.fullmatch(name) is not None and not any(map(is_hidden, name))
+    is_short = len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES
+    return is_short and VALID_NAME.fullmatch(name) is not None and not any(map(is_hidden, name))
 
 
 def _matches(text: str, saved: list[SavedConversation]) -> Iterator[str]:

@@ -76,6 +76,7 @@ class Connection:
         self.settled = asyncio.Event()
         self._caller, self._on_change = caller, on_change
         self._http_error = ""
+        self._log: Log | None = None
         self._client: Client | None = None
         self._stopping, self._ended, self._changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -142,7 +143,8 @@ class Connection:
         if self.config.url:
             transport = http_transport(self.config, self._on_http_error)
         else:
-            transport = stdio_transport(self.config, Log(self.log_file), self._ended)
+            self._log = Log(self.log_file)
+            transport = stdio_transport(self.config, self._log, self._ended)
         return Client(
             transport,
             client_info=Implementation(name="mlx-qwen3", version=_package_version()),
@@ -237,7 +239,12 @@ class Connection:
         if self._stopping.is_set():
             self.state = "stopped"
         else:
-            self._set_state("failed", f"it ended; its log is {self.log_file}")
+            self._set_state("failed", self._end_reason())
+
+    def _end_reason(self) -> str:
+        if self._log is not None and self._log.problem:
+            return f"it was ended: {self._log.problem}; its log is {self.log_file}"
+        return f"it ended; its log is {self.log_file}"
 
     def _describe(self, error: BaseException) -> str:
         """What went wrong, in one line."""
@@ -247,7 +254,7 @@ class Connection:
             limit = self.config.timeout if self.state == "ready" else self.config.start_timeout
             return f"it did not answer within {limit:g} seconds"
         if getattr(error, "code", 0) == CONNECTION_CLOSED and not self.config.url:
-            return f"it ended; its log is {self.log_file}"
+            return self._end_reason()
         http_error, self._http_error = self._http_error, ""
         return one_line(error, limit=500) + http_error
 

@@ -10,7 +10,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from mlx_qwen3.tools.mcp.config import ServerConfig
-from mlx_qwen3.tools.mcp.messages import MAX_MESSAGE_BYTES, repair_json
+from mlx_qwen3.tools.mcp.messages import MAX_MESSAGE_BYTES, NotAServerError, Unasked, repair_json
 
 CONNECT_SECONDS = 10.0
 
@@ -70,11 +70,19 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 class _EventStream(_BoundedStream):
-    """A stream of events, repaired line by line. The SDK limits the size of each event."""
+    """A stream of events, repaired line by line. The SDK limits the size of each event.
+
+    Their number is limited too: whatever a server sends unasked comes as events.
+    """
+
+    def __init__(self, stream: httpx2.AsyncByteStream, is_plain: bool):
+        super().__init__(stream, is_plain)
+        self._unasked = Unasked()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         held = bytearray()  # a line that is not complete
         async for chunk in self._stream:
+            self._count(chunk)
             held += chunk
             end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
             if end or len(held) > MAX_MESSAGE_BYTES:
@@ -82,6 +90,12 @@ class _EventStream(_BoundedStream):
                 yield self._repaired(bytes(held[:cut]))
                 del held[:cut]
         yield self._repaired(bytes(held))
+
+    def _count(self, chunk: bytes) -> None:
+        try:
+            self._unasked.count(chunk.count(b"data:"))
+        except NotAServerError as error:
+            raise httpx2.StreamError(f"the server was left: {error}") from None
 
     def _repaired(self, lines: bytes) -> bytes:
         return repair_json(lines) if self._is_plain else lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCRequest,
     JSONRPCResponse,
     RequestId,
     jsonrpc_message_adapter,
@@ -21,6 +23,9 @@ from pydantic import ValidationError
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_INVALID_LINES = 100
+# What a server may send unasked, requests and notifications: so many at once, and so many a second.
+UNASKED_AT_ONCE, UNASKED_A_SECOND = 2000, 50
+MAX_OPEN_REQUESTS = 100  # of the server, that are not answered yet
 _KEPT_BYTES = 1000  # of the start and of the end of a message over the limit
 
 _VERSION = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
@@ -39,7 +44,36 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NotAServerError(Exception):
-    """The program prints many lines that are not JSON-RPC messages."""
+    """The program does not keep to the protocol: it prints other things, or messages without end."""
+
+
+class Unasked:
+    """Counts what a server sends unasked, and raises NotAServerError when it is a flood.
+
+    Every request of a server becomes a task and an answer, which it may never read.
+    """
+
+    def __init__(self) -> None:
+        self._left, self._then = float(UNASKED_AT_ONCE), time.monotonic()
+        self._open: set[RequestId] = set()
+
+    def count(self, messages: int = 1) -> None:
+        """So many more messages have come."""
+        now = time.monotonic()
+        self._left = min(self._left + (now - self._then) * UNASKED_A_SECOND, UNASKED_AT_ONCE) - messages
+        self._then = now
+        if self._left < 0:
+            raise NotAServerError("it sends messages without end")
+
+    def open(self, request: RequestId) -> None:
+        """A request of the server has come."""
+        self._open.add(request)
+        if len(self._open) > MAX_OPEN_REQUESTS:
+            raise NotAServerError("it sends requests and does not read the answers")
+
+    def close(self, request: RequestId) -> None:
+        """The answer to a request of the server was written."""
+        self._open.discard(request)
 
 
 def repair_json(data: bytes) -> bytes:
@@ -66,6 +100,7 @@ class MessageReader:
 
     Attributes:
         pending: Ids of the requests without an answer. The sender adds them, the reader removes them.
+        unasked: What the server sends unasked.
     """
 
     def __init__(
@@ -76,6 +111,7 @@ class MessageReader:
     ):
         self._on_invalid, self._limit = on_invalid, limit
         self.pending: set[RequestId] = set() if pending is None else pending
+        self.unasked = Unasked()
         self._invalid = 0
         self._start_line()
 
@@ -147,8 +183,15 @@ class MessageReader:
         if isinstance(message, JSONRPCError) and message.id is None:
             yield from self._fail(None, message.error.message)
             return
-        if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
-            self.pending.discard(message.id)
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            if message.id is None or message.id not in self.pending:
+                self.unasked.count()
+            elif message.id is not None:
+                self.pending.discard(message.id)
+        else:
+            self.unasked.count()
+            if isinstance(message, JSONRPCRequest):
+                self.unasked.open(message.id)
         yield SessionMessage(message)
 
     def _fail_answer(self, line: bytes, value: Any) -> Iterator[SessionMessage]:

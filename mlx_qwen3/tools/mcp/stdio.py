@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +20,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCRequest, RequestId
+from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from mlx_qwen3.tools.base import ToolError
 from mlx_qwen3.tools.mcp.config import ServerConfig
@@ -35,13 +35,18 @@ Outbox = MemoryObjectReceiveStream[SessionMessage]
 
 
 class Log:
-    """A server's log file, limited to MAX_LOG_BYTES. Errors of the disk are ignored: the server goes on."""
+    """A server's log file, which only its user can read, limited to MAX_LOG_BYTES.
+
+    Errors of the disk are ignored: the server goes on. `problem` says why a server was ended.
+    """
 
     def __init__(self, file: Path):
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(b"")
         self._file, self._left = file, MAX_LOG_BYTES
+        self.problem = ""
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)  # an earlier one may be readable by others, or a link
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
     def write(self, data: bytes) -> None:
         """Append to the log."""
@@ -62,12 +67,13 @@ async def stdio_transport(config: ServerConfig, log: Log, ended: asyncio.Event) 
     On exit the process and its children are stopped. Raises ToolError if it cannot be started.
     """
     process = await _start(config)
+    guard = await _start_guard(process)
     inbox, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     to_server, outbox = anyio.create_memory_object_stream[SessionMessage](0)
     reader = MessageReader(log.write_invalid_line)
     tasks = [
         asyncio.ensure_future(_read(process, inbox, reader, log, ended)),
-        asyncio.ensure_future(_write(process, outbox, reader.pending)),
+        asyncio.ensure_future(_write(process, outbox, reader)),
         asyncio.ensure_future(_copy_log(process, log)),
     ]
     try:
@@ -76,7 +82,7 @@ async def stdio_transport(config: ServerConfig, log: Log, ended: asyncio.Event) 
         with anyio.CancelScope(shield=True):
             from_server.close()
             to_server.close()
-            await _stop(process)
+            await _stop(process, guard)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,6 +107,23 @@ async def _start(config: ServerConfig) -> Process:
         raise ToolError(f'its command "{config.command}" {why}') from error
 
 
+async def _start_guard(process: Process) -> Process | None:
+    """A shell that kills the server's process group when this program dies, however it dies.
+
+    Its stdin ends with this program; a server may not care that its own does.
+    """
+    script = "trap '' INT TERM HUP; while read -r _; do :; done; kill -s KILL -- -\"$1\""
+    with contextlib.suppress(OSError):  # without a shell, the server is as before
+        return await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", script, "guard", str(process.pid)),
+            stdin=PIPE,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            start_new_session=True,
+        )
+    return None
+
+
 async def _read(
     process: Process, inbox: Inbox, reader: MessageReader, log: Log, ended: asyncio.Event
 ) -> None:
@@ -112,20 +135,26 @@ async def _read(
                     await inbox.send(message)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, NotAServerError) as error:
         log.write_invalid_line(repr(error).encode())
+        log.problem = str(error) if isinstance(error, NotAServerError) else ""
     finally:
         ended.set()
 
 
-async def _write(process: Process, outbox: Outbox, pending: set[RequestId]) -> None:
+async def _write(process: Process, outbox: Outbox, reader: MessageReader) -> None:
     assert process.stdin
     with contextlib.suppress(ConnectionError, anyio.ClosedResourceError):
         async with outbox:
             async for message in outbox:
                 if isinstance(message.message, JSONRPCRequest):
-                    pending.add(message.message.id)
+                    reader.pending.add(message.message.id)
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 process.stdin.write(text.encode() + b"\n")
                 await process.stdin.drain()
+                if (
+                    isinstance(message.message, JSONRPCResponse | JSONRPCError)
+                    and message.message.id is not None
+                ):
+                    reader.unasked.close(message.message.id)
 
 
 async def _copy_log(process: Process, log: Log) -> None:
@@ -134,10 +163,23 @@ async def _copy_log(process: Process, log: Log) -> None:
         log.write(chunk)
 
 
-async def _stop(process: Process) -> None:
+async def _stop(process: Process, guard: Process | None) -> None:
     """Close stdin; then send SIGTERM, then SIGKILL, to the process group; wait after each."""
     assert process.stdin
     process.stdin.close()
+    try:
+        await _end(process)
+    finally:
+        if guard is not None:  # before the server's number can become another's
+            with contextlib.suppress(ProcessLookupError):
+                guard.kill()
+            guard.stdin.close()  # type: ignore[union-attr]
+            await guard.wait()
+            with contextlib.suppress(OSError):
+                await guard.stdin.wait_closed()  # type: ignore[union-attr]
+
+
+async def _end(process: Process) -> None:
     for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
         if signal_number is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
