@@ -50,13 +50,20 @@ def main(folder: str, mode: str, plan: str) -> None:
         shard, loaded = load_share(Path(case["folder"]), shares[group.rank], group, case.get("context"))
         step = 0
 
-        def run(fed: Any, lengths: Any, caches: list[CacheLayers], rows: Any, shard: Any = shard) -> Any:
+        def run(
+            fed: Any,
+            lengths: Any,
+            caches: list[CacheLayers],
+            rows: Any,
+            shard: Any = shard,
+            loaded: Any = loaded,
+        ) -> Any:
             nonlocal step
             step += 1
             logits, computed = shard.run(fed if group.rank == 0 else None, lengths, caches, rows, step)
             shard.check(computed, step)
             # The tests' ranks all need to know what comes next, and rank 0 alone has a pipeline's logits.
-            known = logits if group.rank == 0 else mx.zeros((max(1, len(rows)), config.vocab_size))
+            known = logits if group.rank == 0 else mx.zeros((max(1, len(rows)), loaded.model.args.vocab_size))
             return group.all_sum(mx.zeros((1, 1)) if known is None else known.astype(mx.float32))
 
         saved[case["name"]] = passes(run, loaded.model, sequences_of(case), case["tokens"])

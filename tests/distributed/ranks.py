@@ -32,7 +32,7 @@ def start_ranks(
     hosts = folder / f"ring{os.getpid()}-{size}.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(size)]))
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    threads = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     base = {**os.environ, **threads, "MLX_HOSTFILE": str(hosts), "PYTHONPATH": path, **options}
     return [
         subprocess.Popen(

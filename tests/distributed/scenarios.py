@@ -29,7 +29,11 @@ def everything(engine: Engine) -> dict[str, Any]:
     turns.append(session.ask(LONG + "go on").answer)
     thoughtful = engine.session(thinking=True, thinking_budget=5, sampling={**GREEDY, "max_tokens": 40})
     reply = thoughtful.ask(LONG)
-    turns += [reply.answer, reply.thinking, engine.session(thinking=False).branch().ask("x").answer]
+    turns += [
+        reply.answer,
+        reply.thinking,
+        engine.session(thinking=False, sampling={"seed": 5, "max_tokens": 9}).branch().ask("x").answer,
+    ]
     results["turns"] = turns
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
     results["schema"] = thoughtful.ask("a number", schema).answer
