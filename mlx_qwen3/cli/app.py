@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -87,9 +86,6 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0, 1 for a failure (one line on stderr), 2 for wrong usage."""
     repair_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is replaced
-            stream.reconfigure(errors="replace")
     if os.environ.get("MLX_QWEN3_DEBUG"):
         app(arguments)
         return

@@ -237,7 +237,7 @@ def test_every_command(tmp_path: Path) -> None:
         ("/hepl", "did you mean /help?"),
         ("/etc/hosts is a file", DONE),
     ]
-    with Terminal(tmp_path) as terminal:
+    with Terminal(tmp_path, columns=160) as terminal:
         terminal.wait("/help for help")
         for typed, answer in talk:
             terminal.say(typed, answer)
