@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,13 +37,19 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(config: ServerConfig | None = None, open_engine: OpenEngine = Engine) -> Iterator[LiveServer]:
-    """Serve until the block ends, then stop gracefully."""
+def live_server(
+    config: ServerConfig | None = None,
+    open_engine: OpenEngine = Engine,
+    on_pool: Callable[[ModelPool], object] = lambda pool: None,
+) -> Iterator[LiveServer]:
+    """Serve until the block ends, then stop gracefully. on_pool: gets the models before one is loaded."""
     config = config or ServerConfig()
     listener = listen("127.0.0.1", 0)
     config = replace(config, port=listener.getsockname()[1])
     failures: list[str] = []
-    entrance = create_app(config, ModelPool(config, open_engine), failures.append)
+    pool = ModelPool(config, open_engine)
+    on_pool(pool)
+    entrance = create_app(config, pool, failures.append)
     ready = threading.Event()
     server = Server(entrance, config, lambda *_: ready.set())
     errors: list[BaseException] = []

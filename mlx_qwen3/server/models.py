@@ -185,6 +185,7 @@ class ModelPool:
         model.engine = model.store = model.queue = None
         if model.ahead is not None:
             model.ahead.cancel()
+            await asyncio.to_thread(model.ahead.wait)  # it gives its cache back
             model.ahead = None
         if store is not None:
             with suppress(EngineError, Qwen3Error):

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from mlx_qwen3.engine.engine import Engine
 from mlx_qwen3.engine.request import Job, PrefillRequest, ignore
 from mlx_qwen3.engine.tool_loop import assistant_message
-from mlx_qwen3.errors import Qwen3Error
+from mlx_qwen3.errors import EngineError, Qwen3Error
 from mlx_qwen3.parsing import CollectedOutput
 from mlx_qwen3.server.config import ServerConfig
-from mlx_qwen3.server.errors import RequestError, as_request_error
+from mlx_qwen3.server.errors import RequestError, as_request_error, bad_request
 from mlx_qwen3.server.generation.prompts import Prompted, make_prompt, next_prefix
 from mlx_qwen3.server.generation.running import Generation
 from mlx_qwen3.server.models import ModelPool, ServedModel
@@ -98,7 +99,7 @@ class Service:
         self.refuse_if_stopping()
         model = await self._use(name)
         try:
-            return model.name, await self._on_thread(function, model.engine, *arguments)
+            return model.name, await self._on_thread(_run, function, model.engine, *arguments)
         finally:
             model.leave()
 
@@ -115,7 +116,7 @@ class Service:
             ticket = model.queue.enter(key, lambda: _set(turn))
             try:
                 await turn
-                return model.name, await self._on_thread(function, model.engine, *arguments)
+                return model.name, await self._on_thread(_run, function, model.engine, *arguments)
             finally:
                 ticket.release()
         finally:
@@ -200,3 +201,13 @@ class Service:
 def _set(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
+
+
+def _run(function: Callable[..., Any], engine: Engine, *arguments: Any) -> Any:
+    """Call `function`. What the model of a healthy engine cannot do is the request's fault."""
+    try:
+        return function(engine, *arguments)
+    except EngineError as error:
+        if engine.failure is None:
+            raise bad_request(str(error), "model") from error
+        raise

@@ -177,18 +177,9 @@ def test_embeddings(client: OpenAI) -> None:
         assert caught.value.param == param
 
 
-def test_rerank(http: httpx.Client) -> None:
-    body = {
-        "query": "sums",
-        "documents": ["hello", {"text": "what is 2+2?"}, "x"],
-        "top_n": 2,
-        "return_documents": True,
-    }
-    answer = http.post("/v1/rerank", json=body).json()
-    scores = [result["relevance_score"] for result in answer["results"]]
-    assert scores == sorted(scores, reverse=True)
-    assert len(scores) == 2
-    assert answer["results"][0]["document"]["text"] in ("hello", "what is 2+2?", "x")
+def test_a_model_that_cannot_rerank_says_so(http: httpx.Client) -> None:
+    answer = http.post("/v1/rerank", json={"query": "a", "documents": ["b"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
     assert (
         http.post("/v1/rerank", json={"query": "a", "documents": []}).json()["error"]["param"] == "documents"
     )

@@ -65,6 +65,9 @@ class DiskTier:
         for file in files:
             if (saved := _read(file)) is not None:
                 self._saved.append(saved)
+            else:
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
         self._trim()
 
     @property

@@ -37,6 +37,10 @@ class Held:
     anchor: int = 0
     saved: SavedPrefix | None = None
 
+    def is_continued(self, shared: int) -> bool:
+        """Whether a prompt that shares so many tokens goes on from here, and does not only begin alike."""
+        return shared >= min(self.anchor, len(self.cache.ids)) > 0
+
     def matches(self, scope: str, config: ModelConfig) -> bool:
         return self.scope == scope and self.config.rope_scaling == config.rope_scaling
 
@@ -69,9 +73,10 @@ class PrefixStore:
     def take(self, ids: Sequence[int], scope: str, config: ModelConfig) -> Held:
         """The cache for a request with the prompt `ids`; a new one if none helps. Give it back with `put`."""
         idle = [held for held in self._idle if held.matches(scope, config)]
-        best = max(idle, key=lambda held: held.cache.reusable(ids), default=None)
-        shared = best.cache.reusable(ids) if best else 0
-        if best is not None and shared >= min(best.anchor, len(best.cache.ids)) > 0:
+        known = {id(held): held.cache.reusable(ids) for held in idle}
+        best = max(idle, key=lambda held: (known[id(held)], held.is_continued(known[id(held)])), default=None)
+        shared = known[id(best)] if best is not None else 0
+        if best is not None and best.is_continued(shared):
             self._idle.remove(best)
             self._continued += 1
             if shared < len(best.cache.ids):
