@@ -51,7 +51,7 @@ def write_byte_tokenizer(folder: Path) -> Path:
 def loaded(model: ScriptedModel, folder: Path) -> LoadedModel:
     """`model` as an engine gets it, planned for a large memory."""
     context, nothing = model.args.context_length, MemoryEstimate(0, 0, 0)
-    plan = MemoryPlan(context, context, nothing, dense_copies=0, available=10**12)
+    plan = MemoryPlan(context, context, nothing, available=10**12)
     return LoadedModel(model, plan, folder)  # type: ignore[arg-type]
 
 

@@ -11,8 +11,8 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_qwen3.backend.blas import is_plain
 from mlx_qwen3.backend.device import eval_unless_traced, is_cpu
+from mlx_qwen3.backend.switches import is_plain
 
 # Below this size MLX is faster than calling numpy. MLX also computes the numbers of a single token without
 # waiting for them.

@@ -112,14 +112,11 @@ def _json_from(*arguments: str) -> dict[str, Any]:
 def _setup(folder: Path, workload: Workload) -> dict[str, Any]:
     import mlx.core as mx
 
-    from mlx_qwen3 import BLAS
-
     return {
         "checkpoint": folder.name,
         "work": asdict(workload),
         "packages": {name: _version(name) for name in ("mlx", "mlx-lm", "mlx-qwen3")},
         "device": str(mx.device_info().get("device_name", mx.default_device())),
-        "blas": BLAS,
         "system": platform.platform(),
     }
 

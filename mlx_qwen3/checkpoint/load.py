@@ -28,7 +28,7 @@ from mlx_qwen3.checkpoint.tied_head import config_with_own_head
 from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.model.prepare import AUTO_DTYPE, cast_for_gpu, compute_dtype, dense_copies_wanted, prepare
+from mlx_qwen3.model.prepare import AUTO_DTYPE, cast_for_gpu, compute_dtype, prepare
 from mlx_qwen3.model.qwen3 import Model
 
 
@@ -110,7 +110,7 @@ def load(
     _load_weights(model, sorted({tensor.file for tensor in stored.values()}), packed)
     model.eval()
     cast_for_gpu(model, dtype)
-    prepare(model, plan.dense_copies)
+    prepare(model)
     keep_resident(model, plan.estimate.total, wired)
     return LoadedModel(model, plan, folder)
 
@@ -131,7 +131,6 @@ def _request(
         itemsize=compute_dtype(dtype).size,
         cache_config=cache_config,
         context=context,
-        dense_copies=dense_copies_wanted(model, dtype.size),
     )
 
 

@@ -13,11 +13,11 @@ from mlx_qwen3.checkpoint.context_length import MAX_FACTOR, native_context
 from mlx_qwen3.checkpoint.memory import MemoryEstimate, estimate_memory
 from mlx_qwen3.errors import InsufficientMemoryError, Suggestion
 from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.model.prepare import DENSE_SHARE, compute_dtype
+from mlx_qwen3.model.prepare import compute_dtype
 
 # If no context is asked for, a model is refused unless a conversation of this many tokens fits.
 LEAST_CONTEXT = 2048
-# Memory for a conversation of this many tokens comes before fp32 copies of weights, which only add speed.
+# What a model is expected to be used for, where it is not known yet.
 USUAL_CONTEXT = 8192
 CONTEXT_STEP = 1024  # suggested contexts are multiples of this
 
@@ -33,7 +33,6 @@ class MemoryRequest:
         itemsize: Bytes per number of the compute dtype.
         cache_config: The KV cache of a conversation.
         context: Tokens asked for; None for as many as fit.
-        dense_copies: Bytes of the fp32 copies of weights that would make the model faster.
     """
 
     name: str
@@ -42,7 +41,6 @@ class MemoryRequest:
     itemsize: int = 2
     cache_config: CacheConfig = field(default_factory=CacheConfig)
     context: int | None = None
-    dense_copies: int = 0
 
     def estimate(self, tokens: int) -> MemoryEstimate:
         """The memory of a conversation of `tokens`."""
@@ -71,7 +69,6 @@ class MemoryPlan:
         context: The longest conversation with positions scaled as the config says.
         longest_context: The longest conversation if positions may be scaled further.
         estimate: The memory of a conversation of `context`.
-        dense_copies: What fp32 copies of weights may take.
         available: The memory that was planned for.
         is_limited: Whether memory, not the model, limits `context`.
     """
@@ -79,14 +76,13 @@ class MemoryPlan:
     context: int
     longest_context: int
     estimate: MemoryEstimate
-    dense_copies: int
     available: int
     is_limited: bool = False
 
     @property
     def headroom(self) -> int:
         """Bytes that the plan leaves."""
-        return max(0, self.available - self.estimate.total - self.dense_copies)
+        return max(0, self.available - self.estimate.total)
 
 
 def plan_memory(
@@ -103,13 +99,10 @@ def plan_memory(
     least = asked or min(unscaled, least)
     if not request.fits(least, available):
         raise _refusal(request, least, available)
-    usual = request.estimate(asked or min(unscaled, USUAL_CONTEXT)).total
-    share = int((available - request.weights) * DENSE_SHARE)
-    copies = max(0, min(request.dense_copies, share, available - usual))
-    longest = request.context or request.longest_context(available - copies)
+    longest = request.context or request.longest_context(available)
     context = min(unscaled, longest)
     is_limited = request.context is None and context < unscaled
-    return MemoryPlan(context, longest, request.estimate(asked or context), copies, available, is_limited)
+    return MemoryPlan(context, longest, request.estimate(asked or context), available, is_limited)
 
 
 def members_that_fit(available: int | None = None) -> list[FamilyMember]:

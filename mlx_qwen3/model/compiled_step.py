@@ -23,11 +23,33 @@ from mlx_qwen3.model.qwen3 import Model, TransformerBlock
 AttentionInputs = tuple[mx.array, mx.array, mx.array, mx.array]
 
 
+class Contents:
+    """The modules and arrays that a model had when this was made."""
+
+    def __init__(self, model: Model):
+        self._modules = [module for module in model.modules() if module is not model]
+        self._blocks = list(model.layers)
+        self._contents = list(self._of_modules(model))
+
+    def are_of(self, model: Model) -> bool:
+        """Whether `model` still has them, and no others."""
+        return (
+            len(model) + sum(map(len, self._modules)) == len(self._contents)
+            and all(map(operator.is_, self._of_modules(model), self._contents))
+            and all(map(operator.is_, model.layers, self._blocks))
+        )
+
+    def _of_modules(self, model: Model) -> Iterator[object]:
+        """Every array and submodule. Iterates in C, because a step asks for them with every token."""
+        return chain.from_iterable(map(dict.values, chain([model], self._modules)))
+
+
 class CompiledStep:
     """`model(inputs, cache)` for a few tokens, with the weights that the model had when it was compiled."""
 
     # MLX traces each input shape anew. That pays for decoding, a batch included, and for verifying a draft.
     max_tokens = 32
+    computes_now = False
 
     def __init__(self, model: Model):
         # No reference to the model itself: it holds this step, and the cycle would keep it in memory
@@ -38,20 +60,14 @@ class CompiledStep:
         self._first = mx.compile(lambda ids, offset: _before_attention(blocks[0], embed(ids), offset))
         self._between = [mx.compile(_between(block, following)) for block, following in pairwise(blocks)]
         self._last = mx.compile(lambda x, attended: head(norm(_after_attention(blocks[-1], x, attended))))
-        self._modules, self._blocks = [module for module in model.modules() if module is not model], blocks
-        self._contents = list(self._module_contents(model))
+        self._contents = Contents(model)
 
     def is_of(self, model: Model) -> bool:
         """Whether `model` still has the modules and arrays that were compiled, and no others."""
-        return (
-            len(model) + sum(map(len, self._modules)) == len(self._contents)
-            and all(map(operator.is_, self._module_contents(model), self._contents))
-            and all(map(operator.is_, model.layers, self._blocks))
-        )
+        return self._contents.are_of(model)
 
-    def _module_contents(self, model: Model) -> Iterator[object]:
-        """Every array and submodule. Iterates in C, because `is_of` asks for them with every token."""
-        return chain.from_iterable(map(dict.values, chain([model], self._modules)))
+    def hidden_states(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> None:
+        """None: prompts are not compiled."""
 
     def __call__(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> mx.array:
         """inputs (B, L) -> logits (B, L, V)."""

@@ -4,10 +4,10 @@ On Metal and CUDA the numbers stay as the checkpoint stores them. `prepare` fuse
 same input (fused_projections.py) and compiles the decoding step (compiled_step.py), so that fewer kernels
 are started for each token.
 
-MLX's CPU backend gains nothing from either (docs/performance.md), and its 16-bit and quantized kernels are
-ten to a hundred times slower than the BLAS it calls for fp32. There `prepare` makes a model compute in fp32
-and replaces the layers that hold matrices by those of cpu_layers.py. Parameters keep their names and values,
-so saving, LoRA and `isinstance` checks work as before.
+MLX's CPU backend is ten to a hundred times slower than the processor. There `prepare` makes a model compute
+in fp32, replaces the layers that hold matrices by those of cpu_layers.py, and has whole passes computed by
+cpu/step.py. Matrices stay as they are stored, and parameters keep their names and values, so saving, LoRA
+and `isinstance` checks work as before.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ import re
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.backend.blas import is_plain
-from mlx_qwen3.backend.device import available_memory, is_cpu
+from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.backend.matmul import HALF
+from mlx_qwen3.backend.switches import has_kernels, is_plain
 from mlx_qwen3.errors import ConfigError
 from mlx_qwen3.model.activation import compiled_swiglu
 from mlx_qwen3.model.compiled_step import CompiledStep
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.cpu_layers import CPU_LAYERS
 from mlx_qwen3.model.fused_projections import FusedProjections
-from mlx_qwen3.model.mlp import MLP, QuantizedSwitchLinear, SwitchLinear, SwitchMLP
+from mlx_qwen3.model.mlp import MLP, SwitchMLP
 from mlx_qwen3.model.qwen3 import Model
 
-# The share of the memory that is free after loading that fp32 copies may take. The rest is for the KV
-# cache, activations, and other programs.
-DENSE_SHARE = 0.5
 AUTO_DTYPE = "auto"
 DTYPES = ("float16", "bfloat16", AUTO_DTYPE)
 # Apple's M1 and M2 have no bfloat16 in hardware. MLX names their GPUs applegpu_g13 and g14.
@@ -72,13 +69,11 @@ def _overflows_float16(config: ModelConfig) -> bool:
     return not config.num_experts and config.hidden_size >= WIDE
 
 
-def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
+def prepare(model: nn.Module) -> nn.Module:
     """Make `model` fast on MLX's default device, in place. Does nothing with `MLX_QWEN3_PLAIN=1`.
 
     Args:
         model: A model or a part of one, its weights loaded. They are evaluated.
-        budget: Bytes that fp32 copies of matrices may take on the CPU; None is `DENSE_SHARE` of the
-            free memory.
 
     Returns:
         `model`.
@@ -89,35 +84,22 @@ def prepare(model: nn.Module, budget: int | None = None) -> nn.Module:
         compile_for_gpu(model)
         return model
     mx.eval(model.parameters())
-    budget = int(available_memory() * DENSE_SHARE) if budget is None else budget
     for module in _leaves(model):
         if cpu_layer := CPU_LAYERS.get(type(module)):
             module.__class__ = cpu_layer  # in place: other references to the module get the fast one too
-            taken = module.make_dense(budget) if _gains_from_dense(module, model) else 0
-            budget -= taken or _cast_scales(module, budget)
         _cast_vectors(module)
-        mx.eval(module.state)
-        mx.clear_cache()
+    mx.eval(model.parameters())
+    if has_kernels() and isinstance(model, Model):
+        _use_kernels(model)
     return model
 
 
-def dense_copies_wanted(model: nn.Module, itemsize: int) -> int:
-    """The budget with which `prepare` holds every matrix of `model` in fp32, where that pays; in bytes.
+def _use_kernels(model: Model) -> None:
+    from mlx_qwen3.model.cpu.step import CpuStep
+    from mlx_qwen3.model.cpu.weights import supports
 
-    itemsize: bytes of a stored number. The weights need not be loaded.
-    """
-    if not is_cpu() or is_plain() or itemsize >= 4:
-        return 0
-    wanted = 0
-    for module in _leaves(model):
-        if not CPU_LAYERS.get(type(module)):
-            continue
-        if _gains_from_dense(module, model):
-            is_packed = module.weight.dtype == mx.uint32
-            wanted += module.weight.size * (4 * 32 // module.bits if is_packed else 4 - itemsize)
-        else:
-            wanted += sum(module[name].size * (4 - itemsize) for name in _scales(module))
-    return wanted
+    if supports(model):
+        model.use_step(CpuStep)
 
 
 def compile_for_gpu(model: nn.Module) -> None:
@@ -135,53 +117,13 @@ def compile_for_gpu(model: nn.Module) -> None:
 
 
 def _leaves(model: nn.Module) -> list[nn.Module]:
-    """Modules without children; experts come last, because the others are read whole for every token.
-
-    The largest come first: while a matrix is cast, memory holds both forms, and it is not full yet.
-    """
+    """Modules without children. The largest come first: while a matrix is cast, memory holds both forms."""
     leaves = [leaf for _, leaf in model.named_modules() if not leaf.children()]
-
-    def order(leaf: nn.Module) -> tuple[bool, int]:
-        weight = leaf.get("weight")
-        return isinstance(leaf, SwitchLinear | QuantizedSwitchLinear), -(0 if weight is None else weight.size)
-
-    return sorted(leaves, key=order)
-
-
-def _gains_from_dense(module: nn.Module, model: nn.Module) -> bool:
-    """Whether an fp32 copy is worth its memory.
-
-    Not for an embedding that is no output head: few of its rows are read. Not for quantized experts: the
-    copy is eight times as large for a seventh of the time.
-    """
-    if isinstance(module, nn.Embedding | nn.QuantizedEmbedding):
-        return "lm_head" not in model and model.args.has_output_head
-    return not isinstance(module, QuantizedSwitchLinear)
+    return sorted(leaves, key=lambda leaf: -sum(value.size for value in leaf.state.values()))
 
 
 def _cast_vectors(module: nn.Module) -> None:
-    """Cast norm weights and the biases of linear layers to fp32. `make_dense` casts matrices."""
+    """Cast norm weights and the biases of linear layers to fp32."""
     for name, value in module.parameters().items():
         if isinstance(value, mx.array) and value.dtype in HALF and value.ndim < 2:
             module[name] = value.astype(mx.float32)
-
-
-def _scales(module: nn.Module) -> list[str]:
-    """The names of a quantized module's 16-bit scales and biases."""
-    if module.get("scales") is None or module.scales.dtype == mx.uint8:
-        return []
-    return [name for name in ("scales", "biases") if module.get(name) is not None]
-
-
-def _cast_scales(module: nn.Module, budget: int) -> int:
-    """Cast scales and biases to fp32 if that takes at most `budget` more bytes; return how many it took.
-
-    Otherwise they are cast for every product.
-    """
-    names = [name for name in _scales(module) if module[name].dtype in HALF]
-    extra = sum(module[name].nbytes for name in names)
-    if extra > budget:
-        return 0
-    for name in names:
-        module[name] = module[name].astype(mx.float32)
-    return extra

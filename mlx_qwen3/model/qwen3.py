@@ -65,7 +65,7 @@ class Qwen3Model(nn.Module):
 
 
 class DecodeStep(Protocol):
-    """A faster way to compute `model(inputs, cache)` for at most `max_tokens` ids."""
+    """A faster way to compute a pass of the model with a cache, for at most `max_tokens` ids."""
 
     @property
     def max_tokens(self) -> int: ...
@@ -74,8 +74,17 @@ class DecodeStep(Protocol):
         """Whether it still computes what `model` does: no module or weight was replaced since."""
         ...
 
-    def __call__(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> mx.array:
-        """Token ids (B, L) -> logits (B, L, V)."""
+    @property
+    def computes_now(self) -> bool:
+        """Whether results are computed when they are returned."""
+        ...
+
+    def __call__(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> mx.array | None:
+        """Token ids (B, L) -> logits (B, L, V); None if it does not compute these."""
+        ...
+
+    def hidden_states(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> mx.array | None:
+        """Token ids (B, L) -> hidden states (B, L, hidden); or None."""
         ...
 
 
@@ -117,15 +126,31 @@ class Model(nn.Module):
         """
         if input_embeddings is not None:
             return self.output_head(self.model(inputs, cache, input_embeddings))
-        if self._step is not None and cache and inputs.size <= self._step.max_tokens:
-            if self._step.is_of(self):
-                return self._step(inputs, causal_mask(inputs.shape[1], cache), cache)
-            self._step = None
+        if cache and (step := self._usable_step(inputs)) is not None:
+            logits = step(inputs, causal_mask(inputs.shape[1], cache), cache)
+            if logits is not None:
+                return logits
         return self.output_head(self.model(inputs, cache))
 
     def hidden_states(self, inputs: mx.array, cache: Sequence[Cache]) -> mx.array:
         """Extend `cache` by token ids (B, L) -> hidden states (B, L, hidden). Computes no logits."""
+        if cache and (step := self._usable_step(inputs)) is not None:
+            hidden = step.hidden_states(inputs, causal_mask(inputs.shape[1], cache), cache)
+            if hidden is not None:
+                return hidden
         return self.model(inputs, cache)
+
+    @property
+    def computes_now(self) -> bool:
+        """Whether a call returns when it has computed its result, so that nothing runs beside the caller."""
+        return self._step is not None and self._step.computes_now
+
+    def _usable_step(self, inputs: mx.array) -> DecodeStep | None:
+        if self._step is None or inputs.size > self._step.max_tokens:
+            return None
+        if not self._step.is_of(self):
+            self._step = None
+        return self._step
 
     @property
     def output_head(self) -> Callable[[mx.array], mx.array]:

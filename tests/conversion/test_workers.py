@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import mlx_qwen3.conversion.source.chunks as chunks_module
 import mlx_qwen3.conversion.workers as workers
-from mlx_qwen3.backend import blas
 from mlx_qwen3.backend.matmul import dequantize_fp32
 from mlx_qwen3.conversion.numerics import kl_divergence, row_dots
 from mlx_qwen3.conversion.source.chunks import chunk_bytes, row_chunks
@@ -113,14 +112,3 @@ def test_unpacked_values_are_those_of_mlx(bits):
     expected = mx.dequantize(packed, *grid, group_size=64, bits=bits)
     found = dequantize_fp32(packed, *grid, group_size=64, bits=bits, mode="affine")
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_blas_gets_its_threads_back():
-    found = blas._openblas_threads()
-    if found is None:
-        pytest.skip("no OpenBLAS")
-    usual = found[1]
-    count = blas.ctypes.CDLL(None).openblas_get_num_threads
-    with blas.single_threaded():
-        assert count() == 1
-    assert count() == usual

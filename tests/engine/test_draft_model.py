@@ -68,7 +68,7 @@ def test_another_vocabulary_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_draft_model_must_fit_beside_the_model_it_drafts_for() -> None:
     target = load(DEMO_FOLDER)
-    full = replace(target, plan=replace(target.plan, available=target.plan.estimate.total, dense_copies=0))
+    full = replace(target, plan=replace(target.plan, available=target.plan.estimate.total))
     assert draft_model.load_draft_model("demo-draft", target, CacheConfig(), None, None) is not None
     message = (
         r"demo-draft cannot draft for demo, which with a context of .* tokens leaves it 0\.0 GB of memory; "
@@ -78,7 +78,7 @@ def test_a_draft_model_must_fit_beside_the_model_it_drafts_for() -> None:
         draft_model.load_draft_model("demo-draft", full, CacheConfig(), None, None)
     # Weights alone would fit, but not as long a conversation as the model may have.
     short = target.plan.estimate.total + weight_bytes(DEMO_FOLDER / "draft") + 10**5
-    beside = replace(target, plan=replace(target.plan, available=short, dense_copies=0))
+    beside = replace(target, plan=replace(target.plan, available=short))
     with pytest.raises(InsufficientMemoryError):
         draft_model.load_draft_model("demo-draft", beside, CacheConfig(), None, None)
 

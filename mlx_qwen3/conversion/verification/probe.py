@@ -9,7 +9,6 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.backend.blas import single_threaded
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.conversion.numerics import kl_divergence
 from mlx_qwen3.conversion.source.tensors import SourceTensor
@@ -98,8 +97,7 @@ def predictions(
     every: 3 returns the logits after the third token, the sixth and so on.
     """
     model = streamed_model(tensors, config, on_bytes)
-    with single_threaded():  # several threads multiply chunks of a matrix already
-        hidden = model.model(mx.array([ids]))
-        logits = model.output_head(hidden[0, every - 1 :: every])
-        mx.eval(logits)
+    hidden = model.model(mx.array([ids]))
+    logits = model.output_head(hidden[0, every - 1 :: every])
+    mx.eval(logits)
     return logits

@@ -14,6 +14,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_qwen3.backend.device import is_cpu
+from mlx_qwen3.backend.matmul import multiply
 from mlx_qwen3.checkpoint.validation import build_model
 from mlx_qwen3.conversion.source.chunks import row_chunks
 from mlx_qwen3.conversion.source.tensors import SourceTensor, parameter_tensor
@@ -61,7 +62,7 @@ class _Streamed(nn.Module):
         """x (..., in) times rows `first` to `first + count` of the matrix -> (..., count)."""
 
         def product(chunk: tuple[int, int]) -> tuple[int, mx.array]:
-            piece = x @ self._tensor.read_fp32(*chunk).T
+            piece = multiply(x, self._tensor.read_fp32(*chunk).T)
             mx.eval(piece)  # here, so that only a few chunks are in memory
             return chunk[0] - first, piece
 

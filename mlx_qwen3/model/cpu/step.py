@@ -1,0 +1,145 @@
+"""`model(inputs, cache)` on a Linux CPU, computed at once by kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_qwen3.backend.device import eval_unless_traced
+from mlx_qwen3.backend.stored_matrix import FEW_ROWS
+from mlx_qwen3.cache.base import Cache
+from mlx_qwen3.cache.batch import SequenceCaches
+from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.model.attention import CacheMask
+from mlx_qwen3.model.compiled_step import Contents
+from mlx_qwen3.model.cpu.few_rows import FewRows
+from mlx_qwen3.model.cpu.many_rows import ManyRows, Span
+from mlx_qwen3.model.cpu.weights import Weights
+from mlx_qwen3.model.qwen3 import Model
+
+# Programs that are kept, one for each number of rows.
+KEPT_PROGRAMS = 20
+
+
+class CpuStep:
+    """Passes of one model, with the weights that it had when this was made."""
+
+    max_tokens = 2**31
+    computes_now = True
+
+    def __init__(self, model: Model):
+        self._contents = Contents(model)
+        self._weights = Weights(model)
+        self._many = ManyRows(self._weights)
+        self._few: dict[int, FewRows] = {}
+        self._is_dense = all(layer.experts is None for layer in self._weights.layers)
+
+    def is_of(self, model: Model) -> bool:
+        """Whether `model` still has the modules and arrays of then, and no others."""
+        return self._contents.are_of(model)
+
+    def __call__(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> mx.array | None:
+        """inputs (B, L) -> logits (B, L, V); None for inputs that this does not compute."""
+        return self._run(inputs, mask, cache, wants_logits=True)
+
+    def hidden_states(self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache]) -> mx.array | None:
+        """inputs (B, L) -> hidden states (B, L, hidden), for the output head; or None."""
+        return self._run(inputs, mask, cache, wants_logits=False)
+
+    def _run(
+        self, inputs: mx.array, mask: CacheMask, cache: Sequence[Cache], wants_logits: bool
+    ) -> mx.array | None:
+        is_batch = isinstance(cache[0], SequenceCaches)
+        if not inputs.size or (len(inputs) != 1 and not is_batch) or not eval_unless_traced(inputs):
+            return None
+        ids = np.asarray(inputs).astype(np.int64).reshape(-1)
+        if ids.min() < 0 or ids.max() >= self._weights.embedding.stored.outputs:
+            return None
+        spans = _spans(cache, mask, len(ids))
+        rotations = self._rotations(cache[0].offset, len(ids))
+        are_full = all(_is_full(layer) for span in spans for layer in span.caches)
+        if are_full and self._is_dense and len(ids) <= FEW_ROWS:
+            result = self._run_few(ids, rotations, spans, wants_logits)
+        else:
+            result = self._many.hidden(ids, rotations, spans)
+            result = self._many.logits(result) if wants_logits else result
+        return mx.array(result).reshape(*inputs.shape, -1)
+
+    def _rotations(self, offset: int | mx.array, length: int) -> Any:
+        """Cosines, then sines of each row's position, (T, D), as the layers' embedding computes them."""
+        # All layers rotate alike. The pair (1, 0) becomes its cosine and its sine.
+        rope, head_dim = self._weights.layers[0].rope, self._weights.shape.head_dim
+        pairs = mx.concatenate([mx.ones(head_dim // 2), mx.zeros(head_dim // 2)])
+        batched = isinstance(offset, mx.array)
+        size = (length, 1, 1, head_dim) if batched else (1, 1, length, head_dim)
+        return np.array(rope(mx.broadcast_to(pairs, size), offset=offset)).reshape(length, head_dim)
+
+    def _run_few(self, ids: Any, rotations: Any, spans: list[Span], wants_logits: bool) -> Any:
+        few = self._few.get(len(ids))
+        if few is None:
+            if len(self._few) >= KEPT_PROGRAMS:
+                self._few.clear()
+            few = self._few[len(ids)] = FewRows(self._weights, len(ids))
+        few.ids[:], few.rotations[:] = ids, rotations
+        longest = self._fill_sequences(few.sequences, spans)
+        result = few.run(len(spans), longest, wants_logits)
+        _extend(spans, few.new_rows)
+        return result
+
+    def _fill_sequences(self, table: Any, spans: list[Span]) -> int:
+        """What `attend` is told of each layer and sequence. Returns the most rows that a query sees."""
+        buffers = [buffer for span in spans for layer in span.caches for buffer in _buffers(layer)]
+        mx.eval([buffer for buffer in buffers if buffer is not None])
+        for number, span in enumerate(spans):
+            table[:, number, 3] = [layer.offset for layer in span.caches]
+            table[:, number, 4], table[:, number, 5] = span.start, span.length
+            if span.caches[0].offset:
+                table[:, number, :3] = [_place(layer) for layer in span.caches]
+        return int((table[:, : len(spans), 3] + table[:, : len(spans), 5]).max())
+
+
+def _spans(cache: Sequence[Any], mask: CacheMask, length: int) -> list[Span]:
+    """The sequences of a pass over `length` tokens."""
+    if not isinstance(cache[0], SequenceCaches):
+        return [Span(0, length, cache, mask)]
+    masks: Any = mask
+    return [
+        Span(part.start, part.stop, [layer.caches[number] for layer in cache], masks[number])
+        for number, part in enumerate(cache[0].parts)
+    ]
+
+
+def _is_full(cache: Cache) -> bool:
+    """Whether a cache keeps every token, in fp32."""
+    if type(cache) is not KVCache:
+        return False
+    return all(buffer is None or buffer.dtype == mx.float32 for buffer in _buffers(cache))
+
+
+def _buffers(cache: Any) -> tuple[Any, Any]:
+    return cache.keys, cache.values
+
+
+def _place(cache: Any) -> tuple[int, int, int]:
+    """Where the rows of a full cache are: keys, values, and bytes from one head's to the next's."""
+    keys, values = (np.asarray(buffer) for buffer in _buffers(cache))
+    # Both are without gaps, but for heads apart. (A view would be kept alive; numbers are not.)
+    assert keys.strides[2:] == values.strides[2:] == (4 * keys.shape[3], 4)
+    assert keys.strides[1] == values.strides[1]
+    return keys.__array_interface__["data"][0], values.__array_interface__["data"][0], keys.strides[1]
+
+
+def _extend(spans: list[Span], rows: Any) -> None:
+    """Append new keys and values (layers, 2, T, H_kv, D) to the caches."""
+    heads_first = np.ascontiguousarray(rows.transpose(0, 1, 3, 2, 4))
+    layers, _, heads, length, head_dim = heads_first.shape
+    all_rows = mx.array(heads_first.reshape(2 * layers, 1, heads, length, head_dim))
+    for span in spans:
+        own = all_rows if len(spans) == 1 else all_rows[..., span.start : span.stop, :]
+        pieces = mx.split(own, 2 * layers)
+        for number, layer in enumerate(span.caches):
+            keys, values = pieces[2 * number].squeeze(0), pieces[2 * number + 1].squeeze(0)
+            layer.update_and_fetch(keys, values)

@@ -1,0 +1,108 @@
+"""The weights of a model, as the kernels of the CPU find them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_qwen3.backend.native.emitter import LANES
+from mlx_qwen3.backend.stored_matrix import StoredMatrix, address_of
+from mlx_qwen3.model.cpu_layers import CPU_LAYERS
+from mlx_qwen3.model.mlp import MLP, SparseMoeBlock
+from mlx_qwen3.model.qwen3 import Model, TransformerBlock
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model that its kernels are told. Vectors of kernels divide all of them."""
+
+    hidden: int
+    heads: int
+    key_heads: int
+    head_dim: int
+    scale: float
+    eps: float
+
+    @property
+    def group(self) -> int:
+        """Query heads of a key head."""
+        return self.heads // self.key_heads
+
+
+class Layer:
+    """The matrices of a layer, and the addresses of its norms' weights."""
+
+    def __init__(self, block: TransformerBlock):
+        attention = block.self_attn
+        self.q, self.k, self.v, self.o = (
+            _stored(attention[name]) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+        )
+        self.input_norm = address_of(block.input_layernorm.weight)
+        self.q_norm, self.k_norm = address_of(attention.q_norm.weight), address_of(attention.k_norm.weight)
+        self.mlp_norm = address_of(block.post_attention_layernorm.weight)
+        self.rope = attention.rope
+        self.experts: SparseMoeBlock | None = None
+        mlp = block.mlp
+        if isinstance(mlp, SparseMoeBlock):
+            self.experts = mlp
+            self.router = _stored(mlp.gate)
+            self.num_experts = mlp.switch_mlp.gate_proj.weight.shape[0]
+            mlp = mlp.switch_mlp
+        self.gate, self.up, self.down = (_stored(mlp[name]) for name in ("gate_proj", "up_proj", "down_proj"))
+
+
+class Weights:
+    """All of a model's."""
+
+    def __init__(self, model: Model):
+        args = model.args
+        attention = model.layers[0].self_attn
+        heads, key_heads = args.num_attention_heads, args.num_key_value_heads
+        self.shape = Shape(
+            args.hidden_size, heads, key_heads, args.head_dim, attention.scale, args.rms_norm_eps
+        )
+        self.layers = [Layer(block) for block in model.layers]
+        self.embedding = _stored(model.model.embed_tokens)
+        self.norm = address_of(model.model.norm.weight)
+        self.head = _stored(model.lm_head) if "lm_head" in model else self.embedding
+
+
+def supports(model: Model) -> bool:
+    """Whether a pass of this model can be computed by kernels: all of its layers are those of `prepare`."""
+    args = model.args
+    sizes = [args.hidden_size, args.head_dim // 2]
+    kinds = set(CPU_LAYERS.values())
+    matrices: list[nn.Module] = [model.model.embed_tokens]
+    if "lm_head" in model:
+        matrices.append(model.lm_head)
+    norms = [model.model.norm]
+    for block in model.layers:
+        attention, mlp = block.self_attn, block.mlp
+        matrices += [attention[name] for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
+        norms += [block.input_layernorm, block.post_attention_layernorm, attention.q_norm, attention.k_norm]
+        if isinstance(mlp, SparseMoeBlock):
+            matrices.append(mlp.gate)
+            mlp = mlp.switch_mlp
+        elif not isinstance(mlp, MLP):
+            return False
+        matrices += [mlp[name] for name in ("gate_proj", "up_proj", "down_proj")]
+        if type(mlp.gate_proj) in kinds:
+            sizes.append(_outputs(mlp.gate_proj))
+    return (
+        all(size % LANES == 0 for size in sizes)
+        and all(type(matrix) in kinds and "bias" not in matrix for matrix in matrices)
+        and all(type(norm) is nn.RMSNorm and norm.weight.dtype == mx.float32 for norm in norms)
+    )
+
+
+def _outputs(module: nn.Module) -> int:
+    return int(module.weight.shape[-2])
+
+
+def _stored(module: Any) -> StoredMatrix:
+    matrix: StoredMatrix | None = module.stored()
+    assert matrix is not None
+    return matrix
