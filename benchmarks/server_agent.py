@@ -133,7 +133,9 @@ def ask(
         "max_tokens": MOST_TOKENS,
         "chat_template_kwargs": {"enable_thinking": think},
     }
-    content, calls, usage, first = "", {}, {}, 0.0
+    content, first = "", 0.0
+    calls: dict[int, dict[str, str]] = {}
+    usage: dict[str, Any] = {}
     start = time.perf_counter()
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         response.raise_for_status()
