@@ -37,7 +37,10 @@ _ERROR_TYPES = {
 def error_body(error: RequestError) -> dict[str, Any]:
     """The JSON of an error. `code` and `param` stand beside what Anthropic's API has."""
     kind = _ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    told = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
+    message = error.message
+    if error.code == "context_length_exceeded":  # Claude Code compacts its conversation when it reads this
+        message = f"prompt is too long: {message}"
+    told = {"type": kind, "message": message, "code": error.code, "param": error.param}
     return {"type": "error", "error": {name: value for name, value in told.items() if value is not None}}
 
 
