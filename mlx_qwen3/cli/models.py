@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from mlx_qwen3.checkpoint import FamilyMember
@@ -10,8 +13,17 @@ if TYPE_CHECKING:
 KV_BITS = (None, 8, 4)
 
 
-def models() -> None:
+def models(
+    hosts: Annotated[
+        Path | None, typer.Option(help="Show what fits on the machines of this file together, and the split.")
+    ] = None,
+) -> None:
     """List the Qwen3 family: sizes, what is downloaded, the longest context that fits this machine."""
+    if hosts is not None:
+        from mlx_qwen3.cli.distributed.machines import show_machines
+
+        show_machines(hosts)
+        return
     from rich.table import Table
 
     from mlx_qwen3.backend.device import available_memory

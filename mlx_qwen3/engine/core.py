@@ -284,6 +284,8 @@ class EngineCore(PlannedModel):
             self._adopt(loaded, load_tokenizer(loaded.folder), draft)
             del loaded, draft  # or this frame would keep a model that is unloaded
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
+            if self._ranks is not None and isinstance(error, Exception):
+                self._ranks.end(error)
             if not self._ready.done():
                 self._ready.set_exception(error)
         else:

@@ -76,6 +76,17 @@ def part_sizes(
     return layers, ends
 
 
+def share_weights(config: ModelConfig, share: Share) -> int:
+    """Bytes of the weights of `share`, nothing loaded."""
+    size = 0
+    for name, (shape, dtype) in expected_tensors(config).items():
+        if is_needed(name, share):
+            cut = slice_of(name, share, config)
+            part = cut.of(shape[cut.axis]).length / shape[cut.axis] if cut is not None else 1
+            size += int(np.prod(shape) * part) * dtype.size
+    return size
+
+
 def load_share(
     folder: Path,
     share: Share,

@@ -40,6 +40,14 @@ class PlannedModel:
     _ranks: Ranks | None
 
     @property
+    def ranks(self) -> dict[int, int] | None:
+        """The latest message that each other machine has finished, by rank; None on one machine.
+
+        Every rank says each second that it lives; one that does not makes `failure` name it.
+        """
+        return self._ranks.health if self._ranks is not None else None
+
+    @property
     def context(self) -> int:
         """The most tokens a conversation may have as the model was loaded; with a window there is no end."""
         return ENDLESS if self.is_endless else self.plan.context

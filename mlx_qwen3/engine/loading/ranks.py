@@ -100,13 +100,14 @@ class Ranks:
         line = self._watch.verdict(VERDICT_SECONDS)
         return DistributedError(line) if line else error
 
-    def end(self) -> None:
+    def end(self, reason: Exception | None = None) -> None:
         """Have the other ranks end, once they have finished what is under way. On the engine's thread."""
         self._watch.stop()
-        if self._watch.line is None:
+        line = self._watch.line or (f"rank 0: {one_line(reason)}" if reason is not None else None)
+        if line is None:
             model: Any = self.loaded.model
             model.settle()
-        self._followers.end(self._watch.line)
+        self._followers.end(line)
 
 
 def lead(request: Request, on_lost: Callable[[str], None], on_download: OnDownload | None) -> Ranks:
