@@ -162,9 +162,7 @@ def main() -> None:
 
 
 def show(runs: dict[str, list[dict[str, dict[str, float]]]]) -> None:
-    print(
-        "| load | server | tokens/s | TTFT p50 | p95 | time per piece | errors |\n|---|---|---|---|---|---|---|"
-    )
+    print("| load | server | tokens/s | TTFT p50 | p95 | per piece | errors |\n|---|---|---|---|---|---|---|")
     loads: list[Any] = list(next(iter(runs.values()))[0])
     for load in loads:
         for name, each in runs.items():
