@@ -22,6 +22,7 @@ _STRING_END = re.compile(rb'"[}\]]*')
 _BRACKETS = re.compile(rb"[}\]]+")
 _CLOSING_BRACKETS, _SEPARATORS = {b"}", b"]"}, {b",", b":"}
 _OPENING = re.compile(rb"[\[{\s,]")
+_UNICODE_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 
 
 def json_state(state: int, text: bytes) -> int:
@@ -37,11 +38,12 @@ def json_state(state: int, text: bytes) -> int:
 
 
 class ClosingTokens:
-    """The tokens of a vocabulary that close JSON values, by state.
+    r"""The tokens of a vocabulary that close JSON values, by state.
 
     Attributes:
         ending: The tokens that end the value, or the string.
         probes: The ASCII characters after which the value may be allowed to end.
+        unicode_escapes: The tokens that begin a `\uXXXX`.
     """
 
     def __init__(self, token_bytes: Sequence[bytes], special_ids: Collection[int], end_id: int):
@@ -62,6 +64,9 @@ class ClosingTokens:
         self._preferred = {OUTSIDE: [closing, separating, not_opening], INSIDE: [string_end], ESCAPED: []}
         self.ending = {OUTSIDE: closing | separating, INSIDE: string_end, ESCAPED: nothing}
         self.probes = {OUTSIDE: single & not_opening, INSIDE: single, ESCAPED: nothing}
+        begins_escape = mask(lambda text: b"\\u" in text and _UNICODE_ESCAPE.search(text))
+        continues_escape = mask(lambda text: text[:1] == b"u")
+        self.unicode_escapes = {OUTSIDE: begins_escape, INSIDE: begins_escape, ESCAPED: continues_escape}
 
     def soonest(self, allowed: PackedMask, state: int) -> PackedMask:
         """The tokens of `allowed` that end the value soonest; all of them if none is known to."""

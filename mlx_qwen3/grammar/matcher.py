@@ -19,6 +19,7 @@ import numpy as np
 from mlx_qwen3.errors import SchemaError, one_line
 from mlx_qwen3.grammar.compilable_schema import compilable, find_problem
 from mlx_qwen3.grammar.json_completion import (
+    ESCAPED,
     INSIDE,
     OUTSIDE,
     ClosingTokens,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from mlx_qwen3.tokenizer import Tokenizer
 
+ANY_ESCAPE = {OUTSIDE: b'"\\u4e00', INSIDE: b"\\u4e00", ESCAPED: b"u4e00"}  # of no control character
 MAX_LOOKAHEAD = 2000  # tokens
 MAX_PROBED = 24  # tokens of one value at which the way to its end is probed, 30 ms each
 MAX_COMPILED = 32  # compiled grammars kept for later turns
@@ -188,7 +190,26 @@ class Matcher:
         """The tokens that may come next."""
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._check()
-        return mask
+        return self._without_traps(mask)
+
+    def _without_traps(self, mask: PackedMask) -> PackedMask:
+        r"""`mask` without `\u` where only escapes of control characters could follow.
+
+        llguidance has only those in strings that have a pattern: a model that means to write `\u00e9` would
+        end with a tab. It can write the character itself.
+        """
+        state = self._states[-1]
+        escapes = intersect(mask, self._compiler.closing_tokens.unicode_escapes[state])
+        if not escapes.any() or self._validates(ANY_ESCAPE[state]):
+            return mask
+        others = mask & ~escapes
+        return others if others.any() else mask
+
+    def _validates(self, text: bytes) -> bool:
+        """Whether `text` may come next."""
+        ids = [self._compiler.token_of.get(bytes([byte])) for byte in text]
+        tokens = [id_ for id_ in ids if id_ is not None]
+        return len(tokens) < len(ids) or self._matcher.validate_tokens(tokens) == len(tokens)
 
     def closing_mask(self) -> PackedMask:
         """Of the tokens that may come next, those that lead to the end of the JSON soonest."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mlx_qwen3
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
@@ -52,6 +54,61 @@ STRING_MAP = {"type": "object", "additionalProperties": {"type": "number"}}
 def test_any_strict_json_can_be_written(schema: Any, text: str, tokenizer: Tokenizer) -> None:
     json.loads(text)
     assert can_write(tokenizer, schema, text)
+
+
+ANY_TEXT = r"^[\s\S]*$"
+
+
+@pytest.mark.parametrize(
+    ("schema", "frame"),
+    [
+        (STRING, "%s"),
+        (STRING | {"maxLength": 40}, "%s"),
+        (STRING | {"pattern": ANY_TEXT}, "%s"),
+        (STRING | {"pattern": ANY_TEXT, "maxLength": 40}, "%s"),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, "{%s: 1}"),
+        (
+            {
+                "type": "object",
+                "properties": {"größe": STRING},
+                "additionalProperties": STRING | {"pattern": ANY_TEXT},
+            },
+            '{"n": %s}',
+        ),
+        ({"type": "object", "patternProperties": {"^x": {"type": "integer"}}}, '{"x\\u00e9": 1, %s: 2}'),
+    ],
+)
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12))
+def test_what_is_written_parses_to_what_was_meant(
+    schema: Any, frame: str, text: str, tokenizer: Tokenizer
+) -> None:
+    """A model that prefers escapes writes them where they lead on, and the character itself elsewhere."""
+    compiler = compiler_for(tokenizer).result()
+    byte_ids = {token[0]: id_ for id_, token in enumerate(compiler.token_bytes) if len(token) == 1}
+    matcher = compiler.matcher(answer_rules(AnswerSchema.of(schema).schema))
+    before, after = frame.split("%s")
+    written = b""
+    for spellings in [[before], ['"'], *([json.dumps(char)[1:-1], char] for char in text), ['"'], [after]]:
+        for spelling in spellings:
+            ids = [byte_ids[byte] for byte in spelling.encode()]
+            count = 0
+            for id_ in ids:
+                mask = matcher.mask()
+                if not mask[id_ // 8] >> id_ % 8 & 1:
+                    break
+                matcher.accept(id_)
+                count += 1
+            written += spelling.encode()[:count]
+            if count == len(ids):
+                break
+            assert count <= 1, f"{spelling!r} was let in by {count} bytes only"  # the backslash
+            if count:
+                matcher.rollback(1)
+                written = written[:-1]
+        else:
+            pytest.fail(f"{spellings} cannot be written")
+    assert json.loads(written) == json.loads(before + json.dumps(text) + after)
 
 
 @pytest.mark.parametrize("text", [r'"\ud83d"', r'"\ude00"', r'"\ud83d\u0041"', r'"\u00g0"', r'"\x41"'])
