@@ -24,7 +24,9 @@ def chat():
 
 
 def stream():
-    with client.messages.stream(messages=[{"role": "user", "content": SUM}], thinking=THINKING, **FIELDS) as running:
+    with client.messages.stream(
+        messages=[{"role": "user", "content": SUM}], thinking=THINKING, **FIELDS
+    ) as running:
         text = "".join(running.text_stream)
         message = running.get_final_message()
     check("stream", RESULT in text and message.stop_reason == "end_turn", message)
@@ -33,7 +35,9 @@ def stream():
 def tools():
     messages = [{"role": "user", "content": QUESTION}]
     for thinking in (THINKING, {"type": "disabled"}):
-        with client.messages.stream(messages=messages[:1], tools=[TOOL], thinking=thinking, **FIELDS) as running:
+        with client.messages.stream(
+            messages=messages[:1], tools=[TOOL], thinking=thinking, **FIELDS
+        ) as running:
             message = running.get_final_message()
         check(f"calls, thinking {thinking['type']}", message.stop_reason == "tool_use", message)
         results = [
@@ -41,7 +45,11 @@ def tools():
             for block in message.content
             if block.type == "tool_use"
         ]
-        following = [*messages[:1], {"role": "assistant", "content": message.content}, {"role": "user", "content": results}]
+        following = [
+            *messages[:1],
+            {"role": "assistant", "content": message.content},
+            {"role": "user", "content": results},
+        ]
         answer = client.messages.create(messages=following, tools=[TOOL], thinking=thinking, **FIELDS)
         check("tools to the end", TIME in text_of(answer), answer)
         check("cached tokens", answer.usage.cache_read_input_tokens > 0, answer.usage)
@@ -54,7 +62,9 @@ def required_and_schema():
         )
         check(f"tool_choice {choice['type']}", message.stop_reason == "tool_use", message)
     form = {"format": {"type": "json_schema", "schema": SCHEMA}}
-    message = client.messages.create(messages=[{"role": "user", "content": SUM}], output_config=form, **FIELDS)
+    message = client.messages.create(
+        messages=[{"role": "user", "content": SUM}], output_config=form, **FIELDS
+    )
     check("schema", isinstance(json.loads(text_of(message))["sum"], int), message)
     begun = [{"role": "user", "content": SUM}, {"role": "assistant", "content": "47 + 85 ="}]
     message = client.messages.create(messages=begun, **FIELDS)
@@ -63,15 +73,23 @@ def required_and_schema():
 
 def errors():
     try:
-        client.messages.create(messages=[{"role": "user", "content": SUM}], **FIELDS | {"extra_body": {"frobnicate": 1}})
+        client.messages.create(
+            messages=[{"role": "user", "content": SUM}], **FIELDS | {"extra_body": {"frobnicate": 1}}
+        )
     except anthropic.BadRequestError as error:
-        check("error", error.body["error"]["type"] == "invalid_request_error" and "frobnicate" in str(error), error)
+        check(
+            "error",
+            error.body["error"]["type"] == "invalid_request_error" and "frobnicate" in str(error),
+            error,
+        )
     else:
         check("error", False)
 
 
 def cancel():
-    with client.messages.stream(messages=[{"role": "user", "content": LONG}], **FIELDS | {"max_tokens": 5000}) as running:
+    with client.messages.stream(
+        messages=[{"role": "user", "content": LONG}], **FIELDS | {"max_tokens": 5000}
+    ) as running:
         next(iter(running))
     message = client.messages.create(messages=[{"role": "user", "content": SUM}], thinking=THINKING, **FIELDS)
     check("chat after a cancel", RESULT in text_of(message), message)

@@ -23,7 +23,12 @@ def get_time(city: str) -> str:
 for uses_responses in (False, True):
     name = "responses" if uses_responses else "chat"
     model = ChatOpenAI(
-        model="demo", base_url=API, api_key="none", temperature=0, max_retries=0, use_responses_api=uses_responses
+        model="demo",
+        base_url=API,
+        api_key="none",
+        temperature=0,
+        max_retries=0,
+        use_responses_api=uses_responses,
     )
     check(f"{name}: chat", RESULT in model.invoke(SUM).text, model.invoke(SUM))
     check(f"{name}: stream", RESULT in "".join(chunk.text for chunk in model.stream(SUM)))
@@ -31,7 +36,10 @@ for uses_responses in (False, True):
     messages = [HumanMessage(QUESTION)]
     messages.append(bound.invoke(messages))
     check(f"{name}: calls", messages[-1].tool_calls, messages[-1])
-    messages += [ToolMessage(get_time.invoke(call["args"]), tool_call_id=call["id"]) for call in messages[-1].tool_calls]
+    messages += [
+        ToolMessage(get_time.invoke(call["args"]), tool_call_id=call["id"])
+        for call in messages[-1].tool_calls
+    ]
     answer = bound.invoke(messages)
     check(f"{name}: tools to the end", TIME in answer.text, answer)
     parsed = model.with_structured_output(Sum, method="json_schema").invoke(SUM)

@@ -11,7 +11,10 @@ from task import API, DESCRIPTION, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TI
 
 litellm.suppress_debug_info = True
 THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "allowed_openai_params": ["thinking"]}
-TOOL = {"type": "function", "function": {"name": "get_time", "description": DESCRIPTION, "parameters": PARAMETERS}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_time", "description": DESCRIPTION, "parameters": PARAMETERS},
+}
 ROUTES = {
     "openai": {"model": "openai/demo", "api_base": API, "api_key": "none"},
     "anthropic": {"model": "anthropic/demo", "api_base": URL, "api_key": "none", "max_tokens": 1000},
@@ -44,7 +47,9 @@ answer = litellm.completion(
 )
 check("schema", isinstance(json.loads(answer.choices[0].message.content)["sum"], int), answer)
 try:
-    litellm.completion(messages=[{"role": "user", "content": SUM}], **ROUTES["openai"] | {"presence_penalty": 9})
+    litellm.completion(
+        messages=[{"role": "user", "content": SUM}], **ROUTES["openai"] | {"presence_penalty": 9}
+    )
 except litellm.BadRequestError as error:
     check("error", "presence_penalty" in str(error), error)
 else:

@@ -17,12 +17,20 @@ with tempfile.TemporaryDirectory() as folder:
 
     def llm(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", "llm", *arguments], env=environment, capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "llm", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         return done.stdout + done.stderr
 
     llm("keys", "set", "mlx-qwen3", "--value", "none")
-    check("chat", RESULT in llm("-m", "mlx-qwen3", "--no-stream", SUM), llm("-m", "mlx-qwen3", "--no-stream", SUM))
+    check(
+        "chat",
+        RESULT in llm("-m", "mlx-qwen3", "--no-stream", SUM),
+        llm("-m", "mlx-qwen3", "--no-stream", SUM),
+    )
     check("stream", RESULT in llm("-m", "mlx-qwen3", SUM))
     answer = llm("-m", "mlx-qwen3", "--functions", TOOL, "-o", "temperature", "0", QUESTION)
     check("tools to the end", TIME in answer, answer)

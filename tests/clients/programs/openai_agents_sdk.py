@@ -39,7 +39,9 @@ async def main():
         async for _ in running.stream_events():
             pass
         check(f"{name}: stream with tools", TIME in running.final_output, running)
-        answer = await Runner.run(Agent(name="sum", model=model, output_type=Sum, model_settings=SETTINGS), SUM)
+        answer = await Runner.run(
+            Agent(name="sum", model=model, output_type=Sum, model_settings=SETTINGS), SUM
+        )
         check(f"{name}: schema", isinstance(answer.final_output, Sum), answer)
 
 

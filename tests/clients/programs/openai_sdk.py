@@ -6,7 +6,10 @@ import openai
 from task import API, DESCRIPTION, LONG, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, check, get_time
 
 client = openai.OpenAI(base_url=API, api_key="none", max_retries=0)
-TOOL = {"type": "function", "function": {"name": "get_time", "description": DESCRIPTION, "parameters": PARAMETERS}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_time", "description": DESCRIPTION, "parameters": PARAMETERS},
+}
 RESPONSE_TOOL = {"type": "function", "strict": False, **TOOL["function"]}
 
 
@@ -21,7 +24,9 @@ def chat():
 
 
 def stream():
-    chunks = list(ask(messages=[{"role": "user", "content": SUM}], stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        ask(messages=[{"role": "user", "content": SUM}], stream=True, stream_options={"include_usage": True})
+    )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     check("stream", RESULT in text, text)
     check("usage of the stream", chunks[-1].usage.completion_tokens > 0, chunks[-1])
@@ -54,7 +59,11 @@ def stream_of_tools():
 def required_and_schema():
     named = {"type": "function", "function": {"name": "get_time"}}
     for choice in ("required", named):
-        calls = ask(messages=[{"role": "user", "content": "hi"}], tools=[TOOL], tool_choice=choice).choices[0].message
+        calls = (
+            ask(messages=[{"role": "user", "content": "hi"}], tools=[TOOL], tool_choice=choice)
+            .choices[0]
+            .message
+        )
         check(f"tool_choice {choice if isinstance(choice, str) else 'by name'}", calls.tool_calls, calls)
     form = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA, "strict": True}}
     answer = ask(messages=[{"role": "user", "content": SUM}], response_format=form, max_tokens=400)
@@ -68,7 +77,10 @@ def completion():
 
 
 def errors():
-    for name, fields in (("presence_penalty", {"presence_penalty": 9}), ("frobnicate", {"extra_body": {"frobnicate": 1}})):
+    for name, fields in (
+        ("presence_penalty", {"presence_penalty": 9}),
+        ("frobnicate", {"extra_body": {"frobnicate": 1}}),
+    ):
         try:
             ask(messages=[{"role": "user", "content": "hi"}], **fields)
         except openai.BadRequestError as error:
@@ -87,7 +99,10 @@ def cancel():
     running = ask(messages=[{"role": "user", "content": LONG}], stream=True, max_tokens=5000)
     next(iter(running))
     running.close()
-    check("chat after a cancel", RESULT in ask(messages=[{"role": "user", "content": SUM}]).choices[0].message.content)
+    check(
+        "chat after a cancel",
+        RESULT in ask(messages=[{"role": "user", "content": SUM}]).choices[0].message.content,
+    )
 
 
 def responses():
@@ -95,7 +110,11 @@ def responses():
     calls = [item for item in first.output if item.type == "function_call"]
     check("responses: calls", calls, first)
     outputs = [
-        {"type": "function_call_output", "call_id": call.call_id, "output": get_time(**json.loads(call.arguments))}
+        {
+            "type": "function_call_output",
+            "call_id": call.call_id,
+            "output": get_time(**json.loads(call.arguments)),
+        }
         for call in calls
     ]
     second = client.responses.create(
@@ -117,5 +136,15 @@ def responses():
         check("responses: deleted", True)
 
 
-for step in (chat, stream, tools, stream_of_tools, required_and_schema, completion, errors, cancel, responses):
+for step in (
+    chat,
+    stream,
+    tools,
+    stream_of_tools,
+    required_and_schema,
+    completion,
+    errors,
+    cancel,
+    responses,
+):
     step()

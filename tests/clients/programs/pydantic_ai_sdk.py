@@ -18,7 +18,10 @@ THINKING = {"anthropic_thinking": {"type": "enabled", "budget_tokens": 1024}}
 MODELS = {
     "chat": (OpenAIChatModel("demo", provider=openai_provider), {}),
     "responses": (OpenAIResponsesModel("demo", provider=openai_provider), {}),
-    "anthropic": (AnthropicModel("demo", provider=AnthropicProvider(anthropic_client=anthropic_client)), THINKING),
+    "anthropic": (
+        AnthropicModel("demo", provider=AnthropicProvider(anthropic_client=anthropic_client)),
+        THINKING,
+    ),
 }
 
 
