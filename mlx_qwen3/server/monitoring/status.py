@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
+import psutil
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -54,7 +55,11 @@ def status_of(service: Service) -> dict[str, Any]:
         "status": "stopping" if service.is_stopping else "error" if service.models.failure() else "ok",
         "models": [_model(model) for model in service.models],
         "requests": [_request(generation) for generation in list(service.running.values())],
-        "memory": {"active_bytes": mx.get_active_memory(), "peak_bytes": mx.get_peak_memory()},
+        "memory": {
+            "active_bytes": mx.get_active_memory(),
+            "peak_bytes": mx.get_peak_memory(),
+            "process_bytes": psutil.Process().memory_info().rss,
+        },
         "generated_tokens": service.metrics.generated,
     }
 
