@@ -22,6 +22,7 @@ from mlx_qwen3.checkpoint.safetensors_files import few, read_index, stored_tenso
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_name
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
 from mlx_qwen3.checkpoint.validation import (
+    ParameterShapes,
     build_model,
     check_counts,
     expected_tensors,
@@ -51,23 +52,38 @@ Shard = TensorShard | PipelineShard
 
 
 def plan_shares(
-    config: ModelConfig, mode: str, memories: list[int], cache_config: CacheConfig | None = None
+    config: ModelConfig,
+    mode: str,
+    memories: list[int],
+    cache_config: CacheConfig | None = None,
+    tensors: ParameterShapes | None = None,
 ) -> list[Share]:
-    """The parts of all ranks. memories: bytes that each rank has. Raises DistributedError."""
+    """The parts of all ranks.
+
+    Args:
+        config: Of the whole model.
+        mode: `tensor` or `pipeline`.
+        memories: Bytes that each rank has.
+        cache_config: The KV cache of its conversations.
+        tensors: The model's, from `expected_tensors`, if they are known.
+
+    Raises:
+        DistributedError: The model cannot be split like that.
+    """
     check_mode(mode, len(memories))
     if mode == TENSOR:
         return plan_tensor(config, len(memories))
-    layers, ends = part_sizes(config, cache_config or CacheConfig())
+    layers, ends = part_sizes(config, cache_config or CacheConfig(), tensors or expected_tensors(config))
     return plan_pipeline(config, layers, ends, memories)
 
 
 def part_sizes(
-    config: ModelConfig, cache_config: CacheConfig, tokens: int = USUAL_CONTEXT
+    config: ModelConfig, cache_config: CacheConfig, tensors: ParameterShapes, tokens: int = USUAL_CONTEXT
 ) -> tuple[list[int], int]:
     """Bytes of each layer with its KV cache for so many tokens, and of both ends of the model."""
     cache = cache_nbytes(config, cache_config, tokens, 2) // config.num_hidden_layers
     layers, ends = [cache] * config.num_hidden_layers, 0
-    for name, (shape, dtype) in expected_tensors(config).items():
+    for name, (shape, dtype) in tensors.items():
         size = int(np.prod(shape)) * dtype.size
         if match := LAYER.fullmatch(name):
             layers[int(match[2])] += size
@@ -76,10 +92,10 @@ def part_sizes(
     return layers, ends
 
 
-def share_weights(config: ModelConfig, share: Share) -> int:
-    """Bytes of the weights of `share`, nothing loaded."""
+def share_weights(config: ModelConfig, share: Share, tensors: ParameterShapes) -> int:
+    """Bytes of the weights of `share`. tensors: the whole model's."""
     size = 0
-    for name, (shape, dtype) in expected_tensors(config).items():
+    for name, (shape, dtype) in tensors.items():
         if is_needed(name, share):
             cut = slice_of(name, share, config)
             part = cut.of(shape[cut.axis]).length / shape[cut.axis] if cut is not None else 1

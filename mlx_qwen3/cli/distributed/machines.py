@@ -12,6 +12,7 @@ from mlx_qwen3.errors import DistributedError, one_line
 
 if TYPE_CHECKING:
     from mlx_qwen3.checkpoint import FamilyMember
+    from mlx_qwen3.checkpoint.validation import ParameterShapes
 
 ASK = "from mlx_qwen3.backend.device import available_memory; print(available_memory())"
 ASK_SECONDS = 30
@@ -21,7 +22,7 @@ def show_machines(path: Path) -> None:
     """Print a table: for each model and mode the longest context, and each machine's part."""
     from rich.table import Table
 
-    from mlx_qwen3.checkpoint import FAMILY
+    from mlx_qwen3.checkpoint import FAMILY, expected_tensors
     from mlx_qwen3.cli.console import SafeConsole
 
     hosts = read_hosts(path)
@@ -30,25 +31,28 @@ def show_machines(path: Path) -> None:
     for column in ("model", "weights", "mode", "context", "GB of each machine", "split"):
         table.add_column(column, justify="right" if column in ("weights", "context") else "left")
     for member in FAMILY.values():
+        tensors = expected_tensors(member.config)
         for mode in ("tensor", "pipeline"):
             name = (member.name, f"{member.num_bytes / 1e9:.1f} GB") if mode == "tensor" else ("", "")
-            table.add_row(*name, mode, *split_of(member, mode, memories))
+            table.add_row(*name, mode, *split_of(member, mode, memories, tensors))
     console = SafeConsole()
     console.print(table)
     console.print(f"\n4-bit weights; memory for the model: {_machines(hosts, memories)}", style="dim")
 
 
-def split_of(member: FamilyMember, mode: str, memories: list[int]) -> tuple[str, str, str]:
+def split_of(
+    member: FamilyMember, mode: str, memories: list[int], tensors: ParameterShapes
+) -> tuple[str, str, str]:
     """The longest context, the GB of weights on each machine, and the split, or why there is none."""
     from mlx_qwen3.checkpoint.memory_plan import LEAST_CONTEXT, MemoryRequest
     from mlx_qwen3.checkpoint.shares.load_share import plan_shares, share_config, share_weights
     from mlx_qwen3.distributed.plan import describe
 
     try:
-        shares = plan_shares(member.config, mode, memories)
+        shares = plan_shares(member.config, mode, memories, None, tensors)
     except DistributedError as error:
         return "", "", one_line(error)
-    weights = [share_weights(member.config, share) for share in shares]
+    weights = [share_weights(member.config, share, tensors) for share in shares]
     contexts = [
         MemoryRequest(member.name, share_config(member.config, share), size, 2).longest_context(memory)
         for share, size, memory in zip(shares, weights, memories, strict=True)

@@ -1,0 +1,82 @@
+"""The flags of a model over several machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import write_byte_tokenizer
+from tiny_checkpoints import DENSE, write_checkpoint
+
+LOCAL = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlx_qwen3", *arguments],
+        env={**os.environ, "MLX_QWEN3_PLAIN": "1", "COLUMNS": "200", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=200,
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_checkpoint(folder, DENSE | {"vocab_size": 320})
+    return write_byte_tokenizer(folder)
+
+
+def hosts_file(folder: Path, *hosts: dict[str, Any]) -> str:
+    path = folder / "hosts.json"
+    path.write_text(json.dumps(hosts))
+    return str(path)
+
+
+def test_hosts_starts_the_other_ranks_and_ends_them(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["generate", "--model", str(checkpoint), "-p", "hello", "--max-tokens", "6", "--temperature", "0"]
+    split = ["--distributed", "tensor", "--hosts", hosts_file(tmp_path, LOCAL, LOCAL)]
+    alone, together = run(*words), run(*words, *split)
+    assert (together.returncode, together.stdout, together.stderr) == (0, alone.stdout, "")
+
+
+def test_a_rank_that_cannot_start_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    broken = {**LOCAL, "python": "/nowhere/python"}
+    split = ["--distributed", "pipeline", "--hosts", hosts_file(tmp_path, LOCAL, broken)]
+    result = run("generate", "--model", str(checkpoint), "-p", "hello", *split)
+    assert result.returncode == 1
+    line = [line for line in result.stderr.splitlines() if not line.startswith("[ring]")][-1]
+    assert line.startswith("error: rank 1 (127.0.0.1) ended:")
+    assert "/nowhere/python" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--hosts", "x.json"], "needs --distributed tensor or pipeline"),
+        (["--distributed", "tensor"], "needs the machines"),
+        (["--distributed", "smoke"], "distributed must be tensor or pipeline, not 'smoke'"),
+        (["--distributed", "tensor", "--hosts", "/nowhere.json"], "/nowhere.json cannot be read"),
+    ],
+)
+def test_wrong_usage_is_said(arguments: list[str], said: str) -> None:
+    result = run("chat", "-p", "hi", *arguments)
+    assert result.returncode in (1, 2)
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_what_fits_on_several_machines(tmp_path: Path) -> None:
+    path = hosts_file(tmp_path, {**LOCAL, "memory": 48}, {"ssh": "mac2", "ips": ["10.0.0.2"], "memory": 128})
+    result = run("models", "--hosts", path)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["235b-a22b", "132.3", "GB", "tensor", "does", "not", "fit"] in [row[:7] for row in rows]
+    last = rows[[row[:1] for row in rows].index(["235b-a22b"]) :]
+    assert any(row[:2] == ["pipeline", "131,072"] for row in last)
