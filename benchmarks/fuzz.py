@@ -60,7 +60,7 @@ def fault_of(target: Target, seed: int) -> str:
         return (
             f"{type(problem).__name__} at {Path(frame.filename).name}:{frame.lineno}: {str(problem)[:100]!a}"
         )
-    for line in (str(error), error_text(error_line(error))) if error is not None else ():
+    for line in (str(error), error_text(error_line(error))) if error else ():
         if len(line) > MAX_MESSAGE_CHARACTERS:
             return f"a message of {len(line)} characters"
         if any(map(is_hidden, line)):

@@ -63,7 +63,7 @@ class Target:
         """The file with the mutations of this seed."""
         return mutate(self.sound, self.form, random.Random(f"{self.name} {seed}"))
 
-    def run(self, data: bytes) -> Exception | None:
+    def run(self, data: bytes) -> Qwen3Error | None:
         """Read the file with `data` in it. Returns the error, if it is one of ours; raises others."""
         path = self.folder / self.file
         path.write_bytes(data)

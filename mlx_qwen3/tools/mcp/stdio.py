@@ -175,8 +175,13 @@ async def _stop(process: Process, guard: Process | None) -> None:
                 guard.kill()
             guard.stdin.close()  # type: ignore[union-attr]
             await guard.wait()
-            with contextlib.suppress(OSError):
-                await guard.stdin.wait_closed()  # type: ignore[union-attr]
+            _close(guard)
+        _close(process)
+
+
+def _close(process: Process) -> None:
+    """Close the pipes to an ended process now: a loop that stops soon would leave them to the collector."""
+    process._transport.close()  # type: ignore[attr-defined]  # asyncio has no public way
 
 
 async def _end(process: Process) -> None:
