@@ -26,14 +26,14 @@ def attach(state: ChatState, argument: str) -> None:
     if not argument:
         _list_attachments(state)
         return
-    count = state.engine.tokenizer.encode
     for path in paths_in(argument):
         text = read_text(path)
         if not text.strip():
             raise MessageError(f"{path} is empty")
+        tokens = len(state.engine.tokenizer.encode(text))
         state.attachments.append(f"{path.name}:\n\n{text}")
-        state.print_line(f"{path.name} ({len(count(text)):,} tokens) goes before your next message")
-    waiting = sum(len(count(text)) for text in state.attachments)
+        state.print_line(f"{path.name} ({tokens:,} tokens) goes before your next message")
+    waiting = sum(len(state.engine.tokenizer.encode(text)) for text in state.attachments)
     free = state.free_tokens
     if free is not None and waiting > free:
         state.print_line(
