@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlx_qwen3.checkpoint.hub_address import split_revision
 from mlx_qwen3.checkpoint.safetensors_files import few, visible_weight_files
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_tensors
 from mlx_qwen3.errors import ModelNotFoundError, one_line
@@ -38,7 +39,7 @@ def download(
     A broken download resumes. Without network (or with HF_HUB_OFFLINE=1) a complete cache is enough.
 
     Args:
-        repository: The repository's id.
+        repository: The repository's id, perhaps with `@` and a revision.
         on_download: Told how many bytes have arrived.
         weights: Whether to download the weights too.
         files: Of the weights only these files; None is all.
@@ -52,8 +53,10 @@ def download(
     with _hub_errors(repository):
         from huggingface_hub import snapshot_download
 
+        repo_id, revision = split_revision(repository)
         folder = snapshot_download(
-            repository,
+            repo_id,
+            revision=revision,
             allow_patterns=wanted,
             ignore_patterns=SUBFOLDERS,
             tqdm_class=_progress_class(on_download),
@@ -78,8 +81,13 @@ def download_gguf(
     with _hub_errors(repository):
         from huggingface_hub import snapshot_download
 
+        repo_id, revision = split_revision(repository)
         snapshot = snapshot_download(
-            repository, allow_patterns=[parts], local_dir=folder, tqdm_class=_progress_class(on_download)
+            repo_id,
+            revision=revision,
+            allow_patterns=[parts],
+            local_dir=folder,
+            tqdm_class=_progress_class(on_download),
         )
     path = Path(snapshot) / name
     if not path.is_file():
@@ -94,7 +102,8 @@ def _gguf_names(repository: str, without: str | None = None) -> list[str]:
         with _hub_errors(repository):
             from huggingface_hub import HfApi
 
-            names = HfApi().list_repo_files(repository)
+            repo_id, revision = split_revision(repository)
+            names = HfApi().list_repo_files(repo_id, revision=revision)
     except ModelNotFoundError:  # the names only complete a message
         return []
     if without and fnmatch.filter(names, without):
@@ -108,8 +117,13 @@ def downloaded(repository: str) -> Path | None:
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     try:
+        repo_id, revision = split_revision(repository)
         folder = snapshot_download(
-            repository, allow_patterns=CHECKPOINT_FILES, ignore_patterns=SUBFOLDERS, local_files_only=True
+            repo_id,
+            revision=revision,
+            allow_patterns=CHECKPOINT_FILES,
+            ignore_patterns=SUBFOLDERS,
+            local_files_only=True,
         )
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
         return None
@@ -120,7 +134,7 @@ def cached_file(repository: str, name: str, commit: str) -> Path | None:
     """A file of a repository's `commit` in the hub's cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(repository, name, revision=commit)
+    path = try_to_load_from_cache(split_revision(repository)[0], name, revision=commit)
     return Path(path) if isinstance(path, str) else None
 
 
@@ -132,7 +146,11 @@ def download_file(
         from huggingface_hub import hf_hub_download
 
         path = hf_hub_download(
-            repository, name, revision=commit, local_dir=folder, tqdm_class=_progress_class(on_download)
+            split_revision(repository)[0],
+            name,
+            revision=commit,
+            local_dir=folder,
+            tqdm_class=_progress_class(on_download),
         )
     return Path(path)
 
@@ -145,7 +163,7 @@ def remote_header(repository: str, name: str, commit: str) -> list[StoredTensor]
     with _hub_errors(repository):
         from huggingface_hub import HfApi
 
-        header = HfApi().parse_safetensors_file_metadata(repository, name, revision=commit)
+        header = HfApi().parse_safetensors_file_metadata(split_revision(repository)[0], name, revision=commit)
     tensors = []
     for tensor, info in header.tensors.items():
         start, end = info.data_offsets
@@ -178,6 +196,8 @@ def _reason(repository: str, error: Exception) -> str:
         return f"{repository} is gated: accept its terms on its page, then log in with `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return f"no repository {repository} on the hub: check its name; if it is private, `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repository.replace('@', ' has no revision ')} on the hub: check its name"
     if isinstance(error, errors.IncompleteSnapshotError):
         return f"{repository} is only partly downloaded and the hub cannot be reached: connect and try again"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):

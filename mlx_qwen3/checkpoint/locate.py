@@ -10,13 +10,13 @@ from pathlib import Path
 
 from mlx_qwen3.checkpoint.catalog import FAMILY
 from mlx_qwen3.checkpoint.hub import OnDownload, download, downloaded
+from mlx_qwen3.checkpoint.hub_address import HUB_ID, from_address
 from mlx_qwen3.errors import ModelNotFoundError, one_line
 
 DEMO, DEMO_DRAFT = "demo", "demo-draft"
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
 PACKAGED = {DEMO: DEMO_FOLDER, DEMO_DRAFT: DEMO_FOLDER / "draft"}
 PUBLISHERS = ("Qwen", "mlx-community")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
@@ -24,7 +24,8 @@ def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
 
     Args:
         name: `demo` (or `demo-draft`, its draft model), a short name (`14b`, see FAMILY), a folder, or a
-            hub id (`org/name`). A folder named like a short name is given as a Path, or as `./14b`.
+            hub id (`org/name`, `org/name@revision` or its address). A folder named like a short name is
+            given as a Path, or as `./14b`.
         on_download: Told how many bytes have arrived.
 
     Raises:
@@ -48,7 +49,7 @@ def locate(name: str | Path) -> Path | str:
     """
     if isinstance(name, Path) and name.is_dir():
         return name
-    name = str(name)
+    name = from_address(str(name))
     if packaged := PACKAGED.get(name):
         return _checked_folder(packaged)
     if member := FAMILY.get(name.lower()):

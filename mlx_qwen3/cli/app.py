@@ -17,6 +17,8 @@ from mlx_qwen3.cli.convert import convert
 from mlx_qwen3.cli.distributed.options import follow
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
+from mlx_qwen3.cli.health.doctor import doctor
+from mlx_qwen3.cli.hub.upload import upload
 from mlx_qwen3.cli.models import models
 from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_line
 from mlx_qwen3.cli.retrieval.embed import embed
@@ -71,6 +73,7 @@ app.command("generate")(generate)
 app.command("models")(models)
 app.command("rerank")(rerank)
 app.command("serve")(serve)
+app.command("upload")(upload)
 app.command("verify")(verify)
 
 

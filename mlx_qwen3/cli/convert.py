@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlx_qwen3.cli.hub.upload import upload_folder
 from mlx_qwen3.cli.output import write_line
 from mlx_qwen3.cli.progress import DownloadBar, StageBars, progress_bars
 from mlx_qwen3.cli.verify import measured_error
@@ -53,6 +54,9 @@ def convert(
         float | None,
         typer.Option(help="Bits per weight of the whole, divided by the errors on --calibrate's text."),
     ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Fuse this LoRA or DoRA adapter (of mlx-lm or PEFT) into the weights.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint at the output.")] = False,
     verify: Annotated[
@@ -65,6 +69,9 @@ def convert(
             help="Keep downloaded files, or remove each when it is converted.",
         ),
     ] = True,
+    upload: Annotated[
+        str | None, typer.Option(help="Upload the result to this repository on the hub (private if new).")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a heat map of the error by layer and matrix (.html).")
     ] = None,
@@ -83,6 +90,7 @@ def convert(
         recipe=recipe,
         calibrate=calibrate,
         target_bpw=target_bpw,
+        adapter=adapter,
     )
     if report is not None:
         conversion.check_report_path(report)
@@ -110,13 +118,16 @@ def convert(
         if report is not None:
             conversion.write_report(report, output.resolve().name, result.verification)
     write_line(f"{output}: {summary}")
+    if upload is not None:
+        upload_folder(output, upload, private=True)
 
 
 def _default_output(source: str, quantization: Quantization | None) -> Path:
     """`Qwen/Qwen3-14B` -> `Qwen3-14B-MLX-4bit`, in the current folder."""
+    from mlx_qwen3.checkpoint.hub_address import from_address, split_revision
     from mlx_qwen3.conversion.source.gguf_file import stem
 
-    name = stem(Path(source).expanduser().resolve())
+    name = stem(Path(split_revision(from_address(source))[0]).expanduser().resolve())
     return Path(f"{name}-MLX-{quantization.bits}bit" if quantization else f"{name}-MLX")
 
 

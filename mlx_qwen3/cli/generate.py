@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
-from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MAX_TOKENS, MODEL, draft_setting
+from mlx_qwen3.cli.flags import (
+    ADAPTER,
+    AUTO,
+    DRAFT_MODEL,
+    DTYPE,
+    KV_BITS,
+    MAX_TOKENS,
+    MODEL,
+    WIRED,
+    device_options,
+    draft_setting,
+)
 from mlx_qwen3.cli.open_engine import open_engine
 from mlx_qwen3.cli.output import write
 
@@ -43,6 +54,9 @@ def generate(
     context: Annotated[int | None, typer.Option(min=1, help="Context in tokens.")] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
+    dtype: Annotated[str, DTYPE] = AUTO,
+    wired: Annotated[bool | None, WIRED] = None,
+    adapter: Annotated[Path | None, ADAPTER] = None,
     distributed: Annotated[str | None, DISTRIBUTED] = None,
     hosts: Annotated[Path | None, HOSTS] = None,
     batch: Annotated[
@@ -82,7 +96,9 @@ def generate(
     sampling = {name: value for name, value in flags.items() if value is not None}
     # A batch drafts no tokens: its sequences fill a forward pass already.
     drafts = draft_setting(draft_model) if batch is None else None
-    make_engine = partial(open_engine, model, context=context, kv_bits=kv_bits, draft_model=drafts, **ranks)
+    engine = {"context": context, "kv_bits": kv_bits, "draft_model": drafts, "adapter": adapter, **ranks}
+    engine |= device_options(dtype, wired)
+    make_engine = partial(open_engine, model, **engine)
     if batch is None:
         batch_options = {
             "--out": out,
@@ -108,6 +124,8 @@ def generate(
         "control_tokens": control_tokens,
     }
     settings = {"model": model, "context": context, "kv_bits": kv_bits, **options}
+    if adapter is not None:
+        settings["adapter"] = str(adapter)
     if schema is not None:
         from mlx_qwen3.grammar import AnswerSchema
 

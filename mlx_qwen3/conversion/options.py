@@ -35,18 +35,20 @@ class ConversionOptions:
     calibrate: str | Path | None = None
     target_bpw: float | None = None
     max_shard_bytes: int = MAX_SHARD_BYTES
+    adapter: str | Path | None = None
 
     def __post_init__(self) -> None:
+        check_type("mode", self.mode, (str,), "a name")
         if self.bits == "default":
             default, _ = MODE_DEFAULTS.get(self.mode, (4, 64))
             object.__setattr__(self, "bits", None if self.dequantize else default)
         check_type("bits", self.bits, (int, type(None)), "a whole number or None")
         check_type("group_size", self.group_size, (int, type(None)), "a whole number or None")
-        check_type("mode", self.mode, (str,), "a name")
         check_type("dtype", self.dtype, (str, type(None)), "a name or None")
         check_type("recipe", self.recipe, (str, type(None)), "a name or None")
         check_type("calibrate", self.calibrate, (*PATHS, type(None)), "a file or None")
         check_type("target_bpw", self.target_bpw, (int, float, type(None)), "a number or None")
+        check_type("adapter", self.adapter, (*PATHS, type(None)), "a folder or None")
         check_type("max_shard_bytes", self.max_shard_bytes, (int,), "a whole number")
 
     @property

@@ -24,6 +24,7 @@ from mlx_qwen3.conversion.planning import ConversionPlan, make_plan
 from mlx_qwen3.conversion.progress import OnProgress
 from mlx_qwen3.conversion.quantize.bit_allocation import allocate_bits
 from mlx_qwen3.conversion.recipes import check_recipe, recipe_named
+from mlx_qwen3.conversion.source.adapted import with_adapter
 from mlx_qwen3.conversion.source.open import open_folder, open_source
 from mlx_qwen3.conversion.source.tensors import source_tensors
 from mlx_qwen3.conversion.verification.compare import TensorCheck
@@ -73,6 +74,7 @@ def plan(
     target_bpw: float | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_download: OnDownload | None = None,
+    adapter: str | Path | None = None,
 ) -> ConversionPlan:
     """What `convert` would do with the same arguments. Writes nothing.
 
@@ -100,6 +102,7 @@ def plan(
         calibrate=calibrate,
         target_bpw=target_bpw,
         max_shard_bytes=max_shard_bytes,
+        adapter=adapter,
     )
     return plan_conversion(source, options, on_download)
 
@@ -122,6 +125,7 @@ def convert(
     keep_source: bool = True,
     on_progress: OnProgress | None = None,
     on_download: OnDownload | None = None,
+    adapter: str | Path | None = None,
 ) -> Report:
     """Convert a published checkpoint into MLX weights.
 
@@ -157,6 +161,8 @@ def convert(
             compare predictions.
         on_progress: Called with a `Progress` for each chunk.
         on_download: Called with the bytes downloaded and the bytes there are.
+        adapter: The folder of a LoRA or DoRA adapter, of mlx-lm or PEFT, to be fused into the weights. A
+            source that MLX quantized is then dequantized, changed and quantized anew.
 
     Returns:
         A report with sizes, time and the verification.
@@ -177,6 +183,7 @@ def convert(
         calibrate=calibrate,
         target_bpw=target_bpw,
         max_shard_bytes=max_shard_bytes,
+        adapter=adapter,
     )
     return run_conversion(
         source,
@@ -204,6 +211,8 @@ def plan_conversion(
     check_recipe(recipe, quantization, options.calibrate is not None, options.target_bpw is not None)
     dtype = options.stored_dtype
     checkpoint = open_source(source, on_download, download_folder)
+    if options.adapter is not None:
+        checkpoint = with_adapter(checkpoint, options.adapter)
     calibration = read_calibration(options.calibrate, checkpoint) if options.calibrate else None
     if dtype is None:  # the config's; without one, each tensor keeps its own
         dtype = FLOATS.get(str(checkpoint.raw_config.get("torch_dtype")))

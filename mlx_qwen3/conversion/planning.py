@@ -135,7 +135,7 @@ def make_plan(
 
 def _check_source(source: SourceCheckpoint, dequantize: bool) -> None:
     quantization = source.config.quantization
-    if quantization is not None and not dequantize:
+    if quantization is not None and not dequantize and source.adapter is None:
         raise ConversionError(
             f"{source.path} is quantized already ({quantization.bits} bits); convert its original, or "
             "dequantize it",

@@ -12,9 +12,12 @@ import pytest
 from mlx.utils import tree_flatten
 from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, IDS, MOE, logits, write_checkpoint
+from typer.testing import CliRunner
 
+import mlx_qwen3.conversion.source.chunks as chunks
 from mlx_qwen3 import Engine, load_model
 from mlx_qwen3.adapters import add_adapter, read_adapter
+from mlx_qwen3.cli.app import app
 from mlx_qwen3.conversion import convert
 from mlx_qwen3.errors import CheckpointError
 
@@ -245,3 +248,64 @@ def test_the_adapter_of_another_model(tmp_path, base):
         add_adapter(base, read_adapter(tmp_path / "adapter"), "the model")
     with pytest.raises(CheckpointError, match="is not a folder"):
         read_adapter(tmp_path / "none")
+
+
+FUSED = [
+    ("dense", None, "lora"),
+    ("moe", None, "lora"),
+    ("dense", None, "dora"),
+    ("dense", 8, "lora"),
+    ("moe", 8, "lora"),
+]
+
+
+@pytest.mark.parametrize(("kind", "bits", "method"), FUSED)
+def test_fused_equals_unfused(tmp_path, monkeypatch, kind, bits, method):
+    monkeypatch.setattr(chunks, "chunk_bytes", lambda: 5_000)
+    folder = write_model(tmp_path / "model", kind, bits)
+    train(folder, tmp_path / "adapter", method)
+    expected = logits(adapted(folder, tmp_path / "adapter"))
+    report = convert(folder, tmp_path / "out", bits=None, dtype="float32", adapter=tmp_path / "adapter")
+    np.testing.assert_allclose(
+        logits(load_model(tmp_path / "out")), expected, atol=1e-4 if bits is None else 2e-3
+    )
+    assert report.verification is not None
+    assert "With the adapter `adapter` fused" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_fusing_into_a_quantized_model_says_the_loss(tmp_path):
+    folder = write_model(tmp_path / "model", bits=8)
+    train(folder, tmp_path / "adapter")
+    report = convert(folder, tmp_path / "out", bits=8, group_size=32, adapter=tmp_path / "adapter")
+    assert 0 < report.verification.error < 0.02
+    assert report.verification.probe.kl < 0.05
+    expected = logits(adapted(folder, tmp_path / "adapter"))
+    assert np.abs(logits(load_model(tmp_path / "out")) - expected).max() < 1
+
+
+def test_an_adapter_of_another_model_is_not_fused(tmp_path):
+    folder = write_model(tmp_path / "model")
+    write_checkpoint(tmp_path / "other", DENSE | {"intermediate_size": 320})
+    write_byte_tokenizer(tmp_path / "other")
+    train(tmp_path / "other", tmp_path / "adapter")
+    with pytest.raises(
+        CheckpointError, match=r"down_proj as a matrix of \[128, 320\], but in .* \[128, 256\]"
+    ):
+        convert(folder, tmp_path / "out", adapter=tmp_path / "adapter")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_runs_and_fuses_it(tmp_path):
+    folder = write_model(tmp_path / "model")
+    train(folder, tmp_path / "adapter")
+
+    def text(*arguments: object) -> str:
+        options = ["-p", "hi", "--max-tokens", "8", "--temperature", "0"]
+        result = CliRunner().invoke(app, ["generate", *options, *map(str, arguments)])
+        assert result.exit_code == 0, result.exception
+        return result.stdout
+
+    adapted_text = text("--model", folder, "--adapter", tmp_path / "adapter")
+    fused = ["convert", folder, "-o", tmp_path / "fused", "--bits", 16, "--adapter", tmp_path / "adapter"]
+    assert CliRunner().invoke(app, [str(argument) for argument in fused]).exit_code == 0
+    assert text("--model", tmp_path / "fused") == adapted_text != text("--model", folder)

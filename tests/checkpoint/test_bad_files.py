@@ -208,13 +208,22 @@ class TestQuantized:
         refuse(folder, "groups of 64", "160")
 
     def test_undescribed(self, folder):
+        """Shapes tell most quantizations, but no mode has groups of 64 without biases."""
         (folder / "config.json").write_text(json.dumps(DENSE))
+        model = Model(ModelConfig.from_dict(DENSE))
+        nn.quantize(model, 64, 4)
+        tensors = dict(tree_flatten(model.parameters()))
+        save_shards(folder, {name: value for name, value in tensors.items() if ".biases" not in name})
         refuse(folder, "is quantized", "no `quantization`")
 
     def test_by_a_method_of_others(self, folder):
-        raw = DENSE | {"quantization_config": {"quant_method": "awq", "bits": 4}}
-        (folder / "config.json").write_text(json.dumps(raw))
-        refuse(folder, "'awq'", error=ConfigError)
+        for method, error, problem in (
+            ("hqq", ConfigError, "quantized with 'hqq'"),
+            ("awq", CheckpointError, "beside the parts of awq"),
+        ):
+            raw = DENSE | {"quantization_config": {"quant_method": method, "bits": 4}}
+            (folder / "config.json").write_text(json.dumps(raw))
+            refuse(folder, problem, error=error)
 
     def test_lost_scales(self, folder):
         model = Model(ModelConfig.from_dict(DENSE))

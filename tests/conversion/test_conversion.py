@@ -257,7 +257,7 @@ class TestFilesBesides:
         ({"group_size": 48}, "affine has no groups of 48; use 32, 64, 128"),
         ({"mode": "int4"}, "mode 'int4' is unknown; use affine, mxfp4, mxfp8, nvfp4"),
         ({"mode": "mxfp4", "group_size": 64}, "mxfp4 has no groups of 64; use 32"),
-        ({"mode": "mxfp8"}, "mxfp8 has no 4 bits; use 8"),
+        ({"mode": "mxfp8", "bits": 4}, "mxfp8 has no 4 bits; use 8"),
         ({"bits": None, "group_size": 32}, "no bits: nothing is quantized; give bits"),
         ({"bits": None, "mode": "mxfp4"}, "no bits: nothing is quantized; give bits"),
         ({"dtype": "int8"}, "dtype 'int8' is unknown; use float16, bfloat16, float32"),

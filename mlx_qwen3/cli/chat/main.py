@@ -12,7 +12,18 @@ from typer.core import TyperCommand
 
 from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
 from mlx_qwen3.cli.errors import error_line
-from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, MODEL, draft_setting
+from mlx_qwen3.cli.flags import (
+    ADAPTER,
+    AUTO,
+    DRAFT_MODEL,
+    DTYPE,
+    KV_BITS,
+    MODEL,
+    UNLOAD_AFTER,
+    WIRED,
+    device_options,
+    draft_setting,
+)
 from mlx_qwen3.cli.output import write_note
 from mlx_qwen3.errors import MessageError, Qwen3Error
 
@@ -56,6 +67,10 @@ def chat(
     ] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
+    adapter: Annotated[Path | None, ADAPTER] = None,
+    dtype: Annotated[str, DTYPE] = AUTO,
+    wired: Annotated[bool | None, WIRED] = None,
+    unload_after: Annotated[float | None, UNLOAD_AFTER] = None,
     distributed: Annotated[str | None, DISTRIBUTED] = None,
     hosts: Annotated[Path | None, HOSTS] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of one turn.")] = None,
@@ -103,10 +118,13 @@ def chat(
     sampling = {flag: value for flag, value in flags.items() if value is not None}
     with ExitStack() as stack:
         chat_tools = stack.enter_context(closing(ChatTools(tools, mcp, allow or ())))
-        if message is None:
-            stack.enter_context(quiet_terminal())
+        if message is None and stack.enter_context(quiet_terminal()):
+            return
         options: dict[str, Any] = {"context": context, "max_kv_size": max_kv_size, "kv_bits": kv_bits}
-        options |= {"draft_model": draft_setting(draft_model), **ranks}
+        options |= {"draft_model": draft_setting(draft_model), "adapter": adapter, **ranks}
+        options |= device_options(dtype, wired, unload_after)
+        if message is None:
+            check_once(write_note)
         engine = stack.enter_context(_open(name, bool(remembered), bool(chosen), **options))
         session = engine.session(
             thinking=defaults.get("thinking", True) if think is None else think,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from functools import partial
 from pathlib import Path
 
 from mlx_qwen3.checkpoint.hub import OnDownload, download, download_gguf
-from mlx_qwen3.checkpoint.locate import HUB_ID, locate, with_folder_hint
+from mlx_qwen3.checkpoint.hub_address import GGUF_ON_HUB, from_address
+from mlx_qwen3.checkpoint.locate import locate, with_folder_hint
 from mlx_qwen3.checkpoint.packed.matrix import PartReader
 from mlx_qwen3.checkpoint.packed.open import find_packed
 from mlx_qwen3.checkpoint.packed.stored_rows import read_stored_rows
@@ -25,7 +25,6 @@ from mlx_qwen3.errors import ConversionError, ModelNotFoundError
 from mlx_qwen3.model.config import ModelConfig, read_json
 
 CONFIG = "config.json"
-GGUF_ON_HUB = re.compile(rf"({HUB_ID.pattern})/(.+\.gguf)")
 COPIED_SUFFIXES = (".json", ".jinja", ".txt")  # tokenizer, chat template, generation settings, vocabulary
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
@@ -39,6 +38,8 @@ def open_source(
     download_folder: where they go, to be removed file by file after use; None is the hub's cache.
     Raises CheckpointError, ConfigError, and for GGUF TokenizerError and ConversionError.
     """
+    if isinstance(source, str):
+        source = from_address(source)
     if str(source).endswith(".gguf"):
         return open_gguf(_gguf_path(str(source), on_download, download_folder))
     place = locate(source)
@@ -57,7 +58,8 @@ def _gguf_path(source: str, on_download: OnDownload | None, download_folder: Pat
     if on_hub is None or path.exists():
         return path
     try:
-        return download_gguf(on_hub[1], on_hub[2], download_folder, on_download)
+        repository = f"{on_hub[1]}@{on_hub[2]}" if on_hub[2] else on_hub[1]
+        return download_gguf(repository, on_hub[3], download_folder, on_download)
     except ModelNotFoundError as error:  # the name may be a mistyped local path
         raise ModelNotFoundError(f"no file {source} here; {error}") from error
 
@@ -91,7 +93,7 @@ def open_repository(
         raw_config=read_json(folder / CONFIG),
         config=config,
         tensors={**plain, **packed},
-        write_files=partial(_copy_files, _copied_files(folder)),
+        write_files=partial(_copy_files, copied_files(folder)),
         downloads=downloads,
     )
 
@@ -114,11 +116,11 @@ def open_folder(folder: Path) -> SourceCheckpoint:
         raw_config=read_json(folder / CONFIG),
         config=config,
         tensors={**source_tensors(stored, config.quantization), **packed},
-        write_files=partial(_copy_files, _copied_files(folder)),
+        write_files=partial(_copy_files, copied_files(folder)),
     )
 
 
-def _copied_files(folder: Path) -> list[Path]:
+def copied_files(folder: Path) -> list[Path]:
     """The files that are neither weights nor code; config.json and the index are written anew.
 
     Raises ConversionError for a link out of the folder: the copy may be published, and what the link leads
@@ -130,7 +132,7 @@ def _copied_files(folder: Path) -> list[Path]:
         is_written = file.name == CONFIG or file.name.endswith(".index.json")
         if not file.is_file() or not is_wanted or is_written or file.name.startswith("."):
             continue
-        if not _is_inside(file, folder):
+        if not is_inside(file, folder):
             raise ConversionError(
                 f"{file} is a link to {file.resolve()}, outside the checkpoint's folder; replace it by a "
                 "copy, or remove it"
@@ -144,7 +146,7 @@ def _copy_files(files: list[Path], folder: Path) -> None:
         shutil.copyfile(file, folder / file.name)
 
 
-def _is_inside(file: Path, folder: Path) -> bool:
+def is_inside(file: Path, folder: Path) -> bool:
     """Whether `file` is in `folder` once its links are followed; files in the hub's cache are links too."""
     folder = folder.resolve()
     places = [folder, folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else [folder]

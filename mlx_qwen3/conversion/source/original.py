@@ -24,6 +24,7 @@ class SourceCheckpoint:
     tensors: Mapping[str, SourceTensor]  # by Qwen's published names; experts one by one or stacked
     write_files: Callable[[Path], None]  # writes tokenizer, chat template and other small files to a folder
     downloads: Downloads | None = None  # the weight files, if they are on the hub
+    adapter: str | None = None  # the folder of an adapter that is fused into the tensors
 
     def close(self) -> None:
         """Stop the downloads that are running."""

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_qwen3.checkpoint.catalog import FAMILY
-from mlx_qwen3.checkpoint.locate import HUB_ID
+from mlx_qwen3.checkpoint.hub_address import HUB_ID, from_address, split_revision
 from mlx_qwen3.checkpoint.safetensors_files import INDEX
 from mlx_qwen3.conversion.planning import ConversionPlan
 from mlx_qwen3.conversion.source.open import CONFIG
@@ -62,26 +62,45 @@ def write_card(
     plan: ConversionPlan, folder: Path, title: str, source: str, verification: Verification | None
 ) -> None:
     """Write the model card. title: the model's name. source: the name the user gave."""
-    (folder / CARD).write_text(_card(plan, title, source, verification), encoding="utf-8")
+    (folder / CARD).write_text(_card(plan, folder, title, source, verification), encoding="utf-8")
 
 
-def _card(plan: ConversionPlan, title: str, source: str, verification: Verification | None) -> str:
+def _card(
+    plan: ConversionPlan, folder: Path, title: str, source: str, verification: Verification | None
+) -> str:
     """A short README. Its first lines are the fields that the hub builds the page of the model from."""
-    repository = FAMILY[source].repository if source in FAMILY else source
+    repository = FAMILY[source].repository if source in FAMILY else from_address(source)
     is_public = HUB_ID.fullmatch(repository) and not Path(source).exists()
     fields = ["library_name: mlx", "pipeline_tag: text-generation", "tags:", "- mlx"]
+    if license_name := _license(folder):
+        fields.append(f"license: {license_name}")
     if is_public:
-        fields.append(f"base_model: {repository}")
+        fields.append(f"base_model: {split_revision(repository)[0]}")
     origin = f"Converted from {repository}" if is_public else "Converted"
     lines = ["---", *fields, "---", "", f"# {title}", ""]
     lines += [f"{origin} with mlx_qwen3: {_settings(plan.config.quantization)}."]
+    if plan.source.adapter is not None:
+        lines += [f"With the adapter `{Path(plan.source.adapter).resolve().name}` fused into the weights."]
     if plan.recipe.searched:
         lines += [f"Recipe `{plan.recipe.name}`: {plan.recipe.about}."]
     if plan.calibration is not None:
         lines += [f"Calibrated on {plan.calibration.windows.size:,} tokens of text."]
     lines += [f"{plan.bits_per_weight:.2f} bits per weight, {plan.total_size:,} bytes of weights."]
     lines += _measured(verification)
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", run_line(f"{title}`"), ""])
+
+
+def run_line(model: str) -> str:
+    """The line of a card that says how to run it. model: its name, and the end of the line."""
+    return f"Run it: `mlx-qwen3 chat --model {model}"
+
+
+def _license(folder: Path) -> str | None:
+    """The name of the licence that was copied from the source, if it is Qwen3's."""
+    for file in folder.glob("LICENSE*"):
+        if "Apache License" in file.read_text(encoding="utf-8", errors="replace")[:1000]:
+            return "apache-2.0"
+    return None
 
 
 def _measured(verification: Verification | None) -> list[str]:

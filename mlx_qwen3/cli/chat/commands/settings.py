@@ -136,7 +136,7 @@ def switch_model(state: ChatState, argument: str) -> None:
     # Close the first engine before opening the second: two large models may not fit in memory together.
     before.close()
     try:
-        engine = open_engine(argument, **before.options)
+        engine = open_engine(argument, **before.options | {"adapter": None})  # it is of the other model
     except BaseException:
         state.switch_engine(open_engine(before.name, **before.options))
         raise
