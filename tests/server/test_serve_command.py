@@ -23,8 +23,8 @@ CHAT = {"messages": [{"role": "user", "content": "hello " * 80}], "max_tokens": 
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The program, and its address."""
+def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """The program, its address, and its start-up screen."""
     process = subprocess.Popen(
         [*PROGRAM, "--cache-folder", str(folder), *arguments],
         stdout=subprocess.PIPE,
@@ -35,10 +35,12 @@ def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     killer = threading.Timer(100, process.kill)
     killer.start()
     try:
-        line = process.stdout.readline()
-        found = re.search(r"http://[\d.]+:\d+", line)
-        assert found, line + (process.stderr.read() if process.stderr and process.poll() is not None else "")
-        yield process, found[0]
+        screen = ""
+        while "Ctrl-C" not in screen and (line := process.stdout.readline()):
+            screen += line
+        found = re.search(r"http://[\d.]+:\d+", screen)
+        assert found, process.stderr.read() if process.stderr is not None else ""
+        yield process, found[0], screen
     finally:
         killer.cancel()
         process.kill()
@@ -54,16 +56,16 @@ def cached(url: str) -> int:
 
 
 def test_a_server_is_started_stopped_killed_and_started_again(tmp_path: Path) -> None:
-    with serving(tmp_path) as (process, url):
+    with serving(tmp_path) as (process, url, screen):
         assert cached(url) == 0
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 0
         assert err.strip() == "stopped"
         for word in ("/v1", "ANTHROPIC_BASE_URL", "Ctrl-C"):
-            assert word in out
+            assert word in screen
     assert len(list(tmp_path.rglob("*.safetensors"))) == 0  # 90 tokens are not worth a file
-    with serving(tmp_path) as (process, url):
+    with serving(tmp_path) as (process, url, _):
         stop = threading.Event()
 
         def load() -> None:
@@ -81,7 +83,7 @@ def test_a_server_is_started_stopped_killed_and_started_again(tmp_path: Path) ->
         stop.set()
         for thread in threads:
             thread.join()
-    with serving(tmp_path) as (_, url):
+    with serving(tmp_path) as (_, url, _):
         assert httpx.get(f"{url}/health").json() == {"status": "ok"}
         cached(url)
 
