@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-TOKENS = 24
+TOKENS = 8
 SECONDS = 900
 
 
@@ -44,11 +44,12 @@ def ours(folder: str, mode: str, prompt: int) -> dict[str, Any]:
     from mlx_qwen3 import Engine, SamplingParams
     from mlx_qwen3.engine.completion import Completion
 
+    import mlx.core as mx  # isort: skip  # after ours
+
     try:
         engine = Engine(folder, distributed=None if mode == "alone" else mode, draft_model=None)
     except SystemExit:  # a follower, whose leader is done
-        return {}
-    import mlx.core as mx
+        return {"arrays": mx.get_peak_memory()}
 
     params = SamplingParams(temperature=0, max_tokens=TOKENS, min_tokens=TOKENS)
     for _ in range(2):  # the first compiles kernels
@@ -89,7 +90,8 @@ def theirs(folder: str, mode: str, prompt: int) -> dict[str, Any]:
     since = time.perf_counter()
     for _, _ in zip(range(TOKENS), generate_step(ids, model, max_tokens=TOKENS), strict=False):
         times.append(time.perf_counter())
-    return {"prefill": prompt / (times[0] - since), "decode": (len(times) - 1) / (times[-1] - times[0])}
+    decode = (len(times) - 1) / (times[-1] - times[0])
+    return {"prefill": prompt / (times[0] - since), "decode": decode, "arrays": mx.get_peak_memory()}
 
 
 class Proxy:
@@ -173,11 +175,13 @@ def compare(options: argparse.Namespace) -> None:
             arguments = ["--worker", engine, str(folder), mode, str(options.prompt)]
             ranks = run_ranks(size, arguments, options.delay / 1000, options.rate and options.rate * 1e6)
             runs.setdefault((engine, mode), []).append(figures_of(ranks))
-    print(f"{'':24}prefill tok/s  decode tok/s  peak MB of each rank      sent/token  predicted")
+    print(f"{'':24}prefill tok/s  decode tok/s  peak MB of arrays (of the process)  sent/token  predicted")
     for (engine, mode), all_runs in runs.items():
         first = [ranks[0] for ranks in all_runs]
         peaks = "  ".join(
-            f"{median(r[n]['peak'] for r in all_runs) / 1e6:.0f}" for n in range(len(all_runs[0]))
+            f"{median(run[rank]['arrays'] for run in all_runs) / 1e6:.0f}"
+            f" ({median(run[rank]['peak'] for run in all_runs) / 1e6:.0f})"
+            for rank in range(len(all_runs[0]))
         )
         sent = ""
         if engine == "mlx-qwen3" and mode != "alone":
@@ -188,7 +192,7 @@ def compare(options: argparse.Namespace) -> None:
             sent = f"{(first[0]['sent'] - prompt) / (TOKENS - 1):12,.0f} {token:10,.0f}"
         print(
             f"{engine:12}{mode:12}{median(f['prefill'] for f in first):12.2f}"
-            f"{median(f['decode'] for f in first):14.2f}  {peaks:24}{sent}"
+            f"{median(f['decode'] for f in first):14.2f}  {peaks:34}{sent}"
         )
 
 
@@ -332,7 +336,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--layers", type=int)
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--prompt", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.0, help="ms, one way")
     parser.add_argument("--rate", type=float, help="MB/s")

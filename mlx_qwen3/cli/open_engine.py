@@ -22,11 +22,6 @@ def open_engine(model: str, **options: Any) -> Engine:
         timer.daemon = True
         timer.start()
         try:
-            engine = Engine(model, on_download=DownloadBar(bars), **options)
+            return Engine(model, on_download=DownloadBar(bars), **options)
         finally:
             timer.cancel()
-    if options.get("distributed"):
-        from mlx_qwen3.cli.distributed.options import leave
-
-        engine.on_lost = leave
-    return engine

@@ -31,7 +31,7 @@ from mlx_qwen3.distributed.group import rank_of_process
 from mlx_qwen3.engine.loading.draft_model import AUTO, TEXT, TwoModels, draft_cache_config, load_draft_model
 from mlx_qwen3.engine.loading.options import check_options
 from mlx_qwen3.engine.loading.planned_model import PlannedModel
-from mlx_qwen3.engine.loading.ranks import Ranks, Request, follow, lead, leave_at_exit
+from mlx_qwen3.engine.loading.ranks import Ranks, Request, follow, lead, leave_at_exit, tell_of_loss
 from mlx_qwen3.engine.memory.guard import IDLE_INTERVAL, MemoryGuard
 from mlx_qwen3.engine.memory.parking import ParkingLot
 from mlx_qwen3.engine.request import mark_engine_thread
@@ -92,8 +92,6 @@ class EngineCore(PlannedModel):
         self._death: BaseException | None = None
         self._process = os.getpid()
         self._ranks: Ranks | None = None
-        self.on_lost: Callable[[str], object] | None = None
-        """Called on a thread of its own when another machine is lost, with a line that names it."""
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(on_download,), name="mlx_qwen3 engine", daemon=True
@@ -221,8 +219,7 @@ class EngineCore(PlannedModel):
             return
         self.scheduler.abandon(self._death)
         self._fail_inbox()
-        if self.on_lost is not None:
-            self.on_lost(line)
+        tell_of_loss(line)
 
     def _refuse_if_unusable(self) -> None:
         if os.getpid() != self._process:

@@ -51,6 +51,9 @@ def engine_options(distributed: str | None, hosts: Path | None) -> dict[str, Any
         start_ranks(read_hosts(hosts), leave)
     elif rank:
         follow()
+    from mlx_qwen3.engine.loading.ranks import when_lost
+
+    when_lost(leave)
     return {"distributed": distributed}
 
 

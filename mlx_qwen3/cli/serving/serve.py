@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
 from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, draft_setting
 from mlx_qwen3.cli.output import write_line, write_note
 from mlx_qwen3.errors import ConfigError
@@ -51,6 +52,8 @@ def serve(
     ] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
+    distributed: Annotated[str | None, DISTRIBUTED] = None,
+    hosts: Annotated[Path | None, HOSTS] = None,
     think: Annotated[
         bool, typer.Option("--think/--no-think", help="For requests that do not say whether to think.")
     ] = True,
@@ -78,6 +81,9 @@ def serve(
     from mlx_qwen3.server.auth import read_api_keys
     from mlx_qwen3.server.config import Limits, ServerConfig
 
+    if distributed is not None and (len(model or ()) > 1 or keep_loaded is not None):
+        raise typer.BadParameter("takes one model, which stays loaded", param_hint="--distributed")
+    ranks = engine_options(distributed, hosts)
     config = ServerConfig(
         models=tuple(model or ["demo"]),
         aliases=dict(map(_alias, alias or [])),
@@ -91,12 +97,13 @@ def serve(
             "max_kv_size": max_kv_size,
             "kv_bits": kv_bits,
             "draft_model": draft_setting(draft_model),
+            **ranks,
         },
         thinking=think,
         prepares=prepare,
         pinned=tuple(pin or ()),
         keep_loaded=None if keep_loaded is None else keep_loaded * 60,
-        most_models=max_models,
+        most_models=1 if ranks else max_models,
         cache_folder=_cache_folder(cache_folder) if cache_size else None,
         cache_limit=int(cache_size * GB),
         log_prompts=log_prompts,

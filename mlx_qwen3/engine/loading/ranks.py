@@ -311,6 +311,23 @@ class _Deadline:
         self._timer.cancel()
 
 
+_when_lost: list[Callable[[str], object]] = []
+
+
+def when_lost(callback: Callable[[str], object]) -> None:
+    """Have `callback` called, on a thread of its own, with the line of a machine that is lost.
+
+    An engine's requests have failed with that line by then, and no engine over these machines runs again.
+    """
+    _when_lost.append(callback)
+
+
+def tell_of_loss(line: str) -> None:
+    """A machine is lost, and an engine has ended what ran."""
+    for callback in _when_lost:
+        callback(line)
+
+
 def leave_at_exit() -> None:
     """Have the process end without waiting for MLX, whose threads wait for a rank that is lost."""
 
