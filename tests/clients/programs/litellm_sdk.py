@@ -1,7 +1,6 @@
 """LiteLLM, by its routes to OpenAI's and to Anthropic's API."""
 
 import json
-
 import os
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches prices from another server

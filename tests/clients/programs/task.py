@@ -1,7 +1,7 @@
 """What every client asks the server: a sum, the time by a tool, an answer in a schema, and what must fail.
 
-The programs beside this one need no package of ours: each runs with its client's Python. Called with the URL of
-a server with the demo, it prints a line for each thing that worked, and fails at the first that did not.
+The programs beside this one need no package of ours: each runs with its client's Python. Given the URL
+of a server with the demo, it prints a line for each thing that worked, and fails at the first that did not.
 """
 
 import sys
