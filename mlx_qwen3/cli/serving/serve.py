@@ -40,6 +40,10 @@ def serve(
         Path | None, typer.Option(help="API keys, one a line: KEY, or NAME: KEY.")
     ] = None,
     alias: Annotated[list[str] | None, typer.Option(help="NAME=MODEL: another name of a model.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER: the first model with this adapter, under that name."),
+    ] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A name of this machine for clients.")
     ] = None,
@@ -86,7 +90,8 @@ def serve(
     ranks = engine_options(distributed, hosts)
     config = ServerConfig(
         models=tuple(model or ["demo"]),
-        aliases=dict(map(_alias, alias or [])),
+        aliases=dict(_pair(text, "--alias") for text in alias or []),
+        adapters=dict(_pair(text, "--adapter") for text in adapter or []),
         host=host,
         port=port,
         api_keys={} if api_key_file is None else read_api_keys(api_key_file),
@@ -101,10 +106,10 @@ def serve(
         },
         thinking=think,
         prepares=prepare,
-        pinned=tuple(pin or ()),
+        pinned=tuple(pin or (model if ranks and model else ())),
         keep_loaded=None if keep_loaded is None else keep_loaded * 60,
         most_models=1 if ranks else max_models,
-        cache_folder=_cache_folder(cache_folder) if cache_size else None,
+        cache_folder=_cache_folder(cache_folder) if cache_size and not ranks else None,
         cache_limit=int(cache_size * GB),
         log_prompts=log_prompts,
         limits=Limits(waiting=max_waiting, waiting_of_one=max(1, max_waiting // 2), request_seconds=timeout),
@@ -217,11 +222,11 @@ class _NoteHandler(logging.Handler):
         write_note(f"{time.strftime('%H:%M:%S')} {record.getMessage()}")
 
 
-def _alias(text: str) -> tuple[str, str]:
-    name, separator, model = text.partition("=")
-    if not separator or not name or not model:
-        raise typer.BadParameter(f"{text!r} is not NAME=MODEL", param_hint="--alias")
-    return name, model
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise typer.BadParameter(f"{text!r} is not NAME=...", param_hint=flag)
+    return name, value
 
 
 def _cache_folder(folder: Path | None) -> Path:
