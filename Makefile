@@ -4,6 +4,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# What MLX computes with on Linux: cpu or cuda. A Mac needs neither, and ignores it.
+BACKEND ?= cpu
 # The first Python that is new enough; `make PYTHON=... chat` picks another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -32,13 +34,13 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) >&2
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@$(PIP) install -e . >&2
+	@$(PIP) install -e '.[$(BACKEND)]' >&2
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
-	@$(PIP) install -e '.[test]' >&2
+	@$(PIP) install -e '.[$(BACKEND),test]' >&2
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-test
-	@$(PIP) install -e '.[test,dev,plot]' >&2
+	@$(PIP) install -e '.[$(BACKEND),test,dev,plot]' >&2
 	@touch $@

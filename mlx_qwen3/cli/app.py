@@ -67,6 +67,7 @@ app = typer.Typer(
 app.command("bench")(bench)
 app.command("chat", cls=ChatCommand)(chat)
 app.command("convert")(convert)
+app.command("doctor")(doctor)
 app.command("embed")(embed)
 app.command("follow", hidden=True)(follow)
 app.command("generate")(generate)
@@ -106,7 +107,16 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # no traceback reaches a user
-        sys.exit(_print_error(f"unexpected {type(error).__name__}: {error} (MLX_QWEN3_DEBUG=1 shows where)"))
+        sys.exit(_print_error(_unexpected(error)))
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, ImportError) and "libmlx" in str(error):
+        return (
+            "MLX has nothing to compute with here; run pip install 'mlx-qwen3[cpu]', or for an NVIDIA GPU "
+            "pip install 'mlx-qwen3[cuda]' (not both: each brings a libmlx.so)"
+        )
+    return f"unexpected {type(error).__name__}: {error} (MLX_QWEN3_DEBUG=1 shows where)"
 
 
 def _print_error(message: str) -> int:

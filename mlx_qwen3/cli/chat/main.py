@@ -102,6 +102,7 @@ def chat(
     from mlx_qwen3.cli.chat.terminal.tty import quiet_terminal
     from mlx_qwen3.cli.chat.text_files import text_or_file
     from mlx_qwen3.cli.chat.tools import ChatTools
+    from mlx_qwen3.cli.health.once import check_once
 
     ranks = engine_options(distributed, hosts)
     message = _message(prompt)

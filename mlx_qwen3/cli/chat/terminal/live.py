@@ -18,7 +18,7 @@ from rich.text import Text
 
 from mlx_qwen3.cli.chat.terminal.markdown import BlockStream, render_markdown
 from mlx_qwen3.cli.chat.terminal.region import LiveRegion
-from mlx_qwen3.cli.chat.terminal.text import context_grown_note, turn_note
+from mlx_qwen3.cli.chat.terminal.text import context_grown_note, memory_low_note, turn_note
 from mlx_qwen3.cli.chat.terminal.waiting import WaitIndicator
 from mlx_qwen3.cli.output import printable
 from mlx_qwen3.events import (
@@ -26,6 +26,7 @@ from mlx_qwen3.events import (
     ContextGrown,
     Done,
     Event,
+    MemoryLow,
     PromptProgress,
     ThinkingDelta,
     ThinkingDone,
@@ -92,6 +93,8 @@ class LivePrinter:
             match event:
                 case PromptProgress():
                     self._waiting.update(event)
+                case MemoryLow():
+                    self._add_block(Text(memory_low_note(event), style="dim"))
                 case ContextGrown():
                     self._add_block(Text(context_grown_note(event), style="dim"))
                 case ThinkingDelta():

@@ -11,6 +11,7 @@ from mlx_qwen3.cli.chat.terminal.text import (
     FINISH_NOTES,
     Printer,
     context_grown_note,
+    memory_low_note,
     turn_note,
 )
 from mlx_qwen3.cli.output import printable, write, write_json, write_note
@@ -19,6 +20,7 @@ from mlx_qwen3.events import (
     ContextGrown,
     Done,
     Event,
+    MemoryLow,
     ThinkingDelta,
     ToolCall,
     ToolResult,
@@ -118,6 +120,8 @@ class TerminalPrinter(_AppendOnlyPrinter):
 
     def show(self, event: Event) -> None:
         match event:
+            case MemoryLow():
+                self._console.print(memory_low_note(event), style="dim")
             case ContextGrown():
                 note = context_grown_note(event)
                 self._console.print(note, style="dim")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Self
 
-from mlx_qwen3.events import ContextGrown, Done, Event
+from mlx_qwen3.events import ContextGrown, Done, Event, MemoryLow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,13 @@ def turn_note(done: Done, with_figures: bool) -> str:
     """The line after a turn: why it did not end by itself, and the figures if they are wanted."""
     reasons = [FINISH_NOTES[done.finish_reason]] if done.finish_reason in FINISH_NOTES else []
     return " · ".join([*reasons, *(turn_figures(done) if with_figures else [])])
+
+
+def memory_low_note(event: MemoryLow) -> str:
+    """Tells the user that memory is scarce, and what was done about it."""
+    if event.action == "parked":
+        return f"memory is scarce: {event.nbytes / 1e6:,.0f} MB of idle conversations were moved to disk"
+    return "memory is scarce: other answers wait until there is more; closing programs helps"
 
 
 def turn_figures(done: Done) -> list[str]:

@@ -1,0 +1,137 @@
+"""Budgets of time and memory: each is missed where a slow path of a device is taken.
+
+The limits hold on GPUs. On a CPU the figures are measured and shown alone, except memory that grows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_qwen3.backend.device import is_cpu
+from mlx_qwen3.cache.prompt_cache import make_prompt_cache
+from mlx_qwen3.doctor.compare import drawn_ids
+from mlx_qwen3.doctor.models import VOCABULARY, make_subject
+from mlx_qwen3.generation.params import SamplingParams
+from mlx_qwen3.generation.sampling import Sampler
+
+ROWS, STEPS = 4000, 24
+QUANTIZED_SLOWER, CACHE_SHARE = 1.5, 0.05
+MOST_CHUNK_SECONDS = 0.6
+# A step that copies a layer's buffer takes as much beside what it holds.
+COPIED_SHARE = 0.5
+
+
+class Budgets:
+    """Measures, and keeps the figures. heads: whose ratio the model has."""
+
+    def __init__(self, heads: str = "4b"):
+        self.figures: dict[str, float] = {}
+        self._subject = make_subject(heads, bits=4)
+        args = self._subject.model.args
+        itemsize = self._subject.model.model.norm.weight.dtype.size
+        self._room = 2 * ROWS * args.num_key_value_heads * args.head_dim * itemsize
+
+    def check(self) -> Iterator[str]:
+        """All budgets, one after another."""
+        yield from self._freed_after_loading()
+        yield from self._first_token()
+        yield from self._steps()
+        yield from self._batch()
+
+    def _freed_after_loading(self) -> Iterator[str]:
+        mx.clear_cache()
+        make_subject("4b", bits=4)
+        weights = max(1, sum(value.nbytes for value in self._subject.weights.values()))
+        kept = mx.get_cache_memory() / weights
+        self.figures["kept after loading"] = kept
+        if not is_cpu() and kept > CACHE_SHARE and mx.get_cache_memory() > 2**26:
+            yield f"MLX keeps {kept:.0%} of the weights' size for later after loading"
+
+    def _first_token(self) -> Iterator[str]:
+        model = self._subject.model
+
+        def first() -> None:
+            cache = make_prompt_cache(model)
+            logits = model(mx.array([[1]], mx.uint32), cache)[0, -1]
+            mx.eval(Sampler(SamplingParams(seed=1), VOCABULARY)(logits))
+
+        self.figures["first token ms"] = 1e3 * _seconds(first)
+        self.figures["second token ms"] = 1e3 * _seconds(first)
+        yield from ()
+
+    def _steps(self) -> Iterator[str]:
+        plain = self._decode(None)
+        quantized = self._decode(8)
+        self.figures["ms at 4k rows"], self.figures["8 bits ms"] = plain, quantized
+        if not is_cpu() and quantized > QUANTIZED_SLOWER * plain:
+            yield f"a token over {ROWS} rows of 8 bits takes {quantized:.2g} ms, over plain ones {plain:.2g}"
+        beyond = self.figures["beyond cache"]
+        if beyond > COPIED_SHARE:
+            yield f"a token takes {beyond:.0%} of a layer's cache beside it: the cache is copied"
+        if not is_cpu() and self.figures["chunk s"] > MOST_CHUNK_SECONDS:
+            yield f"a chunk of a prompt takes {self.figures['chunk s']:.2g} s"
+
+    def _decode(self, bits: int | None) -> float:
+        """Milliseconds of a token over ROWS rows, run ahead by one."""
+        model = self._subject.model
+        cache: list[Any] = list(make_prompt_cache(model, bits=bits))
+        ids = drawn_ids(256, VOCABULARY)
+        self.figures["chunk s"] = _seconds(lambda: mx.eval(model(mx.array([ids], mx.uint32), cache)))
+        config = model.args
+        shape = (1, config.num_key_value_heads, ROWS - cache[0].offset, config.head_dim)
+        rows = mx.random.normal(shape, key=mx.random.key(1)).astype(model.model.norm.weight.dtype)
+        for layer in cache:
+            layer.update_and_fetch(rows, rows)
+        mx.eval([layer.state for layer in cache])
+        token = mx.array([1], mx.uint32)
+        mx.eval(token)
+        times = []
+        for _ in range(STEPS):
+            start = time.perf_counter()
+            following = mx.argmax(model(token[None], cache)[0], axis=-1).astype(mx.uint32)
+            mx.async_eval(following)  # type: ignore[no-untyped-call]
+            mx.eval(token)
+            token = following
+            times.append(time.perf_counter() - start)
+        mx.eval(token)
+        if bits is None:
+            # What is beside the cache: the scores and activations of a token are small, a copy is not.
+            self.figures["beyond cache"] = _beyond(model, cache, token) / self._room
+        return 1e3 * median(times)
+
+    def _batch(self) -> Iterator[str]:
+        """Time of 16 sequences by the scheduler, beside the same passes without it."""
+        from mlx_qwen3.cache.prompt_cache import PromptCache
+        from mlx_qwen3.generation.decode import SimpleSequence, decode_together
+
+        model, count, steps = self._subject.model, 16, 12
+        greedy = SamplingParams(temperature=0)
+        sequences = [
+            SimpleSequence(drawn_ids(20, VOCABULARY, seed=n), Sampler(greedy, VOCABULARY), PromptCache(model),
+                           limit=steps) for n in range(count)
+        ]  # fmt: skip
+        stamps = [time.perf_counter() for _ in decode_together(model, sequences, size=count)]
+        gaps = [after - before for before, after in pairwise(stamps)]
+        self.figures["batch of 16 ms"] = 1e3 * median(gaps)
+        yield from ()
+
+
+def _beyond(model: Any, cache: list[Any], token: mx.array) -> int:
+    """Bytes that a token takes at most beside what is held before it."""
+    mx.eval([layer.state for layer in cache])
+    mx.reset_peak_memory()
+    held = mx.get_active_memory()
+    mx.eval(model(token[None], cache))
+    return mx.get_peak_memory() - held
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
