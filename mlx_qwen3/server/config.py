@@ -50,6 +50,7 @@ class ServerConfig:
     Attributes:
         models: Names, folders or hub ids of the models; the first is the default.
         aliases: Further names of models.
+        adapters: Name -> folder of a LoRA or DoRA adapter: the default model with it, as a model of its own.
         host, port: Where to listen.
         api_keys: Key -> a short name for it; without any, no key is asked for.
         allowed_hosts: Names under which the server may be addressed, besides its own address and localhost.
@@ -70,6 +71,7 @@ class ServerConfig:
 
     models: tuple[str, ...] = ("demo",)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     api_keys: Mapping[str, str] = field(default_factory=dict)

@@ -38,8 +38,8 @@ OpenEngine = Callable[..., Engine]
 class ServedModel:
     """One model of the server, loaded or not. For the event loop's thread."""
 
-    def __init__(self, name: str, source: str, is_pinned: bool):
-        self.name, self.source, self.is_pinned = name, source, is_pinned
+    def __init__(self, name: str, source: str, is_pinned: bool, adapter: str | None = None):
+        self.name, self.source, self.is_pinned, self.adapter = name, source, is_pinned, adapter
         self.created = int(time.time())
         self.engine: Engine | None = None
         self.store: PrefixStore | None = None
@@ -68,17 +68,21 @@ class ModelPool:
         self._models: dict[str, ServedModel] = {}
         self._names: dict[str, ServedModel] = {}
         for source in config.models:
-            name = served_name(source)
-            if name in self._models:
-                raise ConfigError(f"two models have the name {name}; rename a folder or leave one out")
-            model = ServedModel(name, source, source in config.pinned or name in config.pinned)
-            self._models[name] = model
-            for spelling in _spellings(name, source):
-                self._names.setdefault(spelling, model)
+            self._add(served_name(source), source)
+        for name, folder in config.adapters.items():
+            self._add(name, config.models[0], folder)
         for alias, name in config.aliases.items():
             if name.lower() not in self._names:
                 raise ConfigError(f"the alias {alias} names {name}, which is none of the server's models")
             self._names[alias.lower()] = self._names[name.lower()]
+
+    def _add(self, name: str, source: str, adapter: str | None = None) -> None:
+        if name in self._models:
+            raise ConfigError(f"two models have the name {name}; rename a folder or leave one out")
+        is_pinned = name in self._config.pinned or (adapter is None and source in self._config.pinned)
+        model = self._models[name] = ServedModel(name, source, is_pinned, adapter)
+        for spelling in [name.lower()] if adapter is not None else _spellings(name, source):
+            self._names.setdefault(spelling, model)
 
     def __iter__(self) -> Iterator[ServedModel]:
         yield from self._models.values()
@@ -146,9 +150,10 @@ class ModelPool:
         while sum(each.is_loaded for each in self) >= self._config.most_models:
             if not await self._unload_oldest():
                 break
+        options = {**self._config.engine, **({"adapter": model.adapter} if model.adapter is not None else {})}
         while True:
             try:
-                engine = await asyncio.to_thread(self._open_engine, model.source, **self._config.engine)
+                engine = await asyncio.to_thread(self._open_engine, model.source, **options)
                 break
             except InsufficientMemoryError:
                 if not await self._unload_oldest():

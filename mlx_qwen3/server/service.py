@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +24,8 @@ from mlx_qwen3.server.monitoring.metrics import Metrics
 from mlx_qwen3.server.request import ServerRequest
 from mlx_qwen3.server.reuse.recall import Recall
 from mlx_qwen3.server.reuse.sequences import AheadSequence, RequestCache
+
+log = logging.getLogger("mlx_qwen3.server")
 
 # Seconds without a request after which a next one is prepared for, and after which caches are saved.
 PREPARE_AFTER, SAVE_AFTER = 0.05, 20.0
@@ -56,6 +60,9 @@ class Service:
         """
         self.refuse_if_stopping()
         arrived = time.perf_counter()
+        if self.config.log_prompts:
+            said = request.messages if request.messages is not None else request.prompts
+            log.info("%s asks: %s", request.key or "a client", json.dumps(said, ensure_ascii=False))
         model = await self._use(request.model)
         try:
             assert model.engine is not None and model.queue is not None  # noqa: PT018  # `use` loaded it

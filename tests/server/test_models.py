@@ -122,3 +122,35 @@ def test_names_of_a_model(tmp_path: Path) -> None:
         ModelPool(ServerConfig(models=("demo", "demo")))
     with pytest.raises(ConfigError, match="alias"):
         ModelPool(ServerConfig(aliases={"x": "y"}))
+
+
+def test_an_adapter_is_a_model_of_its_own(tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def open_engine(source: str, **options: Any) -> Engine:
+        asked.append((source, options.pop("adapter", None)))
+        return Engine(source, **options)
+
+    config = ServerConfig(adapters={"polite": str(tmp_path)}, prepares=False)
+    with live_server(config, open_engine) as server:
+        assert [model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]] == [
+            "demo",
+            "polite",
+        ]
+        assert say(server, model="Polite").json()["model"] == "polite"
+        assert sorted(loaded(server)) == ["demo", "polite"]
+    assert asked == [("demo", None), ("demo", str(tmp_path))]
+    with pytest.raises(ConfigError, match="two models"):
+        ModelPool(ServerConfig(adapters={"demo": str(tmp_path)}))
+
+
+def test_texts_are_logged_only_if_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    for wanted in (False, True):
+        caplog.clear()
+        with (
+            caplog.at_level("INFO", "mlx_qwen3.server"),
+            live_server(ServerConfig(log_prompts=wanted)) as server,
+        ):
+            say(server, messages=[{"role": "user", "content": "my secret"}])
+        assert ("my secret" in caplog.text) == wanted
+        assert "POST /v1/chat/completions 200" in caplog.text
