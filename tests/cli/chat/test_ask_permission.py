@@ -90,6 +90,9 @@ def test_the_name_is_last_however_long_the_arguments_are(length: int) -> None:
         ("y", "n no\r", Choice.DENY),
         ("\x03", "y\r", Choice.DENY),
         ("", "maybe\ry\r", Choice.ONCE),
+        ("", "Yes\r", Choice.ONCE),
+        ("", "no not now\r", Choice.DENY),
+        ("", "\x1b", Choice.DENY),
     ],
 )
 def test_keys_that_wait_when_the_prompt_is_drawn_do_not_answer(early: str, late: str, choice: Choice) -> None:

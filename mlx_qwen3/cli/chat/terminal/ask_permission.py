@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application
-from prompt_toolkit.key_binding import KeyPress
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from rich.text import Text
 
@@ -26,6 +26,7 @@ KEYS = {
     "s": (Choice.SERVER, "always this server"),
     "n": (Choice.DENY, "no (n REASON tells the model why)"),
 }
+WORDS = {"yes": "y", "no": "n"}
 MIN_WIDTH = 20
 
 
@@ -82,7 +83,7 @@ class PermissionPrompt:
                     early.append(key)
             app.key_processor.process_keys()
 
-        session: PromptSession[str] = PromptSession()
+        session: PromptSession[str] = PromptSession(key_bindings=_bindings())
         session.app.after_render += set_early_keys_aside
         while True:
             try:
@@ -93,15 +94,26 @@ class PermissionPrompt:
             except KeyboardInterrupt:
                 self._cancel()
                 return Answer(Choice.DENY)
-            key, _, reason = text.partition(" ")
-            if key.lower() in labels:
-                return Answer(KEYS[key.lower()][0], reason)
+            word, _, reason = text.partition(" ")
+            key = WORDS.get(word.lower(), word.lower())
+            if key in labels:
+                return Answer(KEYS[key][0], reason)
 
     def _print(self, text: str, style: str) -> None:
         """Print lines that are wrapped here: a terminal would start the rest of a line without a margin."""
         for line in text.split("\n"):
             for part in wrap(line, max(self._console.width, MIN_WIDTH)):
                 self._console.print(Text(part), style=style, soft_wrap=True)
+
+
+def _bindings() -> KeyBindings:
+    bindings = KeyBindings()
+
+    @bindings.add("escape", eager=True)
+    def deny(event: KeyPressEvent) -> None:
+        event.app.exit(result="n")
+
+    return bindings
 
 
 def max_cells(text: str) -> int:
