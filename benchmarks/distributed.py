@@ -5,6 +5,7 @@
     python -m benchmarks.distributed --links           # the table of docs/distributed.md, computed
     python -m benchmarks.distributed --faults 20       # kill and stop a rank, so often each
     python -m benchmarks.distributed --requests 10000  # of mixed kinds, with memory and step counters
+    python -m benchmarks.distributed --partition tensor  # cut the cable between two network namespaces
 
 Ranks are processes connected by MLX's ring over loopback, or through a proxy that delays (`--delay`, ms one
 way) and limits (`--rate`, MB/s) each connection. Engines alternate; the table has medians. On a machine with
@@ -272,6 +273,75 @@ def faults(count: int) -> None:
     print("slowest:", {name: f"{seconds:.1f} s" for name, seconds in slowest.items()})
 
 
+def partition(mode: str) -> None:
+    """Two ranks in network namespaces of their own, connected by a cable that is then cut. Needs root."""
+    root = Path(__file__).resolve().parents[1]
+    sys.path.insert(0, str(root / "tests"))
+    from scripted import write_byte_tokenizer
+    from tiny_checkpoints import DENSE, write_checkpoint
+
+    folder = Path(tempfile.mkdtemp())
+    write_checkpoint(folder / "m", DENSE | {"vocab_size": 320})
+    write_byte_tokenizer(folder / "m")
+    (folder / "ring.json").write_text(json.dumps([["10.213.7.1:24001"], ["10.213.7.2:24002"]]))
+    names = [f"mlxq{os.getpid()}r{rank}" for rank in range(2)]
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip(
+            "link",
+            "add",
+            "cable0",
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "cable1",
+            "netns",
+            names[1],
+        )
+        for rank, name in enumerate(names):
+            ip("-n", name, "addr", "add", f"10.213.7.{rank + 1}/24", "dev", f"cable{rank}")
+            ip("-n", name, "link", "set", f"cable{rank}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        path = os.pathsep.join([str(root), str(root / "tests")])
+        base = {**os.environ, "MLX_HOSTFILE": str(folder / "ring.json"), "PYTHONPATH": path}
+        endless = [
+            sys.executable,
+            str(root / "tests/distributed/endless.py"),
+            str(folder / "m"),
+            mode,
+            "decode",
+        ]
+        ranks = [
+            subprocess.Popen(
+                ["ip", "netns", "exec", name, *endless],
+                env={**base, "MLX_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank, name in enumerate(names)
+        ]
+        assert ranks[0].stdout is not None
+        assert ranks[0].stdout.readline() == "begun\n"
+        time.sleep(1)
+        ip("-n", names[0], "link", "set", "cable0", "down")
+        since = time.perf_counter()
+        for number, rank in enumerate(ranks):
+            _, error = rank.communicate(timeout=60)
+            print(f"rank {number}, {time.perf_counter() - since:.1f} s after the cut: {error.strip()}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
 def requests_worker(folder: str, mode: str, count: int) -> None:
     """Rank 0 sends requests of mixed kinds, and prints memory and step counters now and then."""
     import psutil
@@ -343,6 +413,7 @@ def main() -> None:
     parser.add_argument("--links", action="store_true")
     parser.add_argument("--faults", type=int)
     parser.add_argument("--requests", type=int)
+    parser.add_argument("--partition", choices=("tensor", "pipeline"))
     options = parser.parse_args()
     if options.worker:
         engine, folder, mode, prompt = options.worker
@@ -354,6 +425,8 @@ def main() -> None:
         links()
     elif options.faults:
         faults(options.faults)
+    elif options.partition:
+        partition(options.partition)
     elif options.requests:
         many_requests(options.requests)
     else:
