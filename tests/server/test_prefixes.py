@@ -101,6 +101,17 @@ def test_caches_used_longest_ago_go_first(demo: Engine) -> None:
     assert demo.call(lambda: store.stats().nbytes) <= store.limit
 
 
+def test_many_short_conversations_do_not_pile_up(demo: Engine, store: PrefixStore) -> None:
+    def run() -> int:
+        for number in range(300):
+            held = store.take([number, 1, 2], "a", demo.config)
+            fill(demo, held, [number, 1, 2])
+            store.put(held)
+        return store.stats().caches
+
+    assert demo.call(run) == 128
+
+
 def test_what_memory_drops_comes_back_from_disk(demo: Engine, tmp_path: Path) -> None:
     disk = demo.call(lambda: DiskTier(demo, tmp_path, 10**9, least=50))
     store = PrefixStore(demo, demo.cache_nbytes(256), disk)

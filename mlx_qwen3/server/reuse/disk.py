@@ -24,6 +24,7 @@ from mlx_qwen3.errors import CacheError
 from mlx_qwen3.files import remove_unfinished
 from mlx_qwen3.model.config import ModelConfig
 
+MOST_FILES = 2000
 SUFFIX = ".safetensors"
 
 
@@ -133,7 +134,7 @@ class DiskTier:
             saved.path.unlink(missing_ok=True)
 
     def _trim(self) -> None:
-        while self._saved and self.nbytes > self._limit:
+        while self._saved and (self.nbytes > self._limit or len(self._saved) > MOST_FILES):
             self.remove(self._saved[0])
 
     def _fingerprint(self, config: ModelConfig) -> dict[str, str]:

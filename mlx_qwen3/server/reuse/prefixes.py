@@ -19,6 +19,9 @@ from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.server.reuse.disk import DiskTier, SavedPrefix
 
+# Caches kept in memory at most: each is compared with every prompt that comes.
+MOST_IDLE = 128
+
 
 @dataclass
 class Held:
@@ -112,8 +115,11 @@ class PrefixStore:
 
     def trim(self) -> None:
         """Drop caches beyond the limit, those used longest ago first. What is worth it goes to disk."""
-        while self._idle and sum(held.cache.nbytes for held in self._idle) > self.limit:
-            self._save(self._idle.pop(0))
+        nbytes = sum(held.cache.nbytes for held in self._idle)
+        while self._idle and (nbytes > self.limit or len(self._idle) > MOST_IDLE):
+            oldest = self._idle.pop(0)
+            nbytes -= oldest.cache.nbytes
+            self._save(oldest)
 
     def save_next(self) -> bool:
         """Save the latest cache that is not on disk; whether there was one. For idle moments."""
