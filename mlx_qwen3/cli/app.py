@@ -18,6 +18,7 @@ from mlx_qwen3.cli.distributed.options import follow
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.health.doctor import doctor
+from mlx_qwen3.cli.hub.pull import pull, rm
 from mlx_qwen3.cli.hub.upload import upload
 from mlx_qwen3.cli.models import models
 from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_line
@@ -72,7 +73,9 @@ app.command("embed")(embed)
 app.command("follow", hidden=True)(follow)
 app.command("generate")(generate)
 app.command("models")(models)
+app.command("pull")(pull)
 app.command("rerank")(rerank)
+app.command("rm")(rm)
 app.command("serve")(serve)
 app.command("upload")(upload)
 app.command("verify")(verify)

@@ -87,10 +87,16 @@ def write_line(text: str) -> None:
 def write_json(line: str, file: IO[str] | None = None) -> None:
     r"""Write a line of JSON, to stdout if no file is given.
 
-    Characters that a terminal could obey become \uXXXX, which is the same JSON.
+    Characters that a terminal could obey, and those that the file's encoding lacks, become \uXXXX, which is
+    the same JSON.
     """
     file = file or sys.stdout
-    file.write(_escaped(line) + "\n")
+    text = _escaped(line)
+    try:
+        text.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = "".join(char if char.isascii() else _json_escape(char) for char in text)
+    file.write(text + "\n")
     file.flush()
 
 

@@ -10,25 +10,39 @@ from types import FrameType
 
 
 @contextmanager
-def quiet_terminal() -> Iterator[None]:
+def quiet_terminal() -> Iterator[bool]:
     """Within the block, keys are not echoed and not held back until Enter. Ctrl-C still interrupts.
 
-    Keys typed meanwhile stay, unchanged, for the next reader of stdin.
+    Keys typed meanwhile stay, unchanged, for the next reader of stdin. Yields whether the input had ended
+    before: Ctrl-D was pressed, or a program that types has nothing to type.
     """
     if not sys.stdin.isatty():
-        yield
+        yield False
         return
     import termios
 
+    has_ended = _has_ended()
     saved = termios.tcgetattr(sys.stdin)
     quiet = list(saved)
     quiet[0] &= ~termios.ICRNL
     quiet[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
     try:
-        yield
+        yield has_ended
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)
+
+
+def _has_ended() -> bool:
+    """Whether a Ctrl-D comes next. The terminal forgets it once it no longer waits for whole lines."""
+    import fcntl
+    import select
+    import termios
+
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        return False
+    waiting = fcntl.ioctl(sys.stdin, termios.FIONREAD, b"\0\0\0\0")
+    return not int.from_bytes(waiting, sys.byteorder)
 
 
 @contextmanager
