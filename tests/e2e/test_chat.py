@@ -347,6 +347,8 @@ def test_the_first_run_offers_what_fits_and_remembers_what_runs(tmp_path: Path) 
     with Terminal(tmp_path, "", environment={"HF_HUB_OFFLINE": "1"}) as terminal:
         terminal.wait("Which model?")
         terminal.type("0.6b")
+        terminal.wait("Go on? [Y/n]")
+        terminal.type("")
         terminal.wait("error: ")
     with Terminal(tmp_path, "") as terminal:
         terminal.wait("Which model?")

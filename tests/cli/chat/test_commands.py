@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from mlx_qwen3.cache.config import CacheConfig
+from mlx_qwen3.checkpoint import FAMILY
 from mlx_qwen3.cli import open_engine
 from mlx_qwen3.cli.chat import first_run, main, preferences, tools
 from mlx_qwen3.cli.chat.commands import conversation as conversation_commands
@@ -69,7 +70,7 @@ def test_a_choice_is_remembered_once_its_model_runs(folder: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("typed", "chosen"), [("", "4b"), ("0", "demo"), ("1", "0.6b"), ("demo", "demo"), (" 4B ", "4b")]
+    ("typed", "chosen"), [("", "0.6b"), ("0", "demo"), ("1", "0.6b"), ("demo", "demo"), (" 4B ", "4b")]
 )
 def test_a_model_is_chosen_by_number_or_name(
     typed: str, chosen: str, monkeypatch: pytest.MonkeyPatch
@@ -77,8 +78,26 @@ def test_a_model_is_chosen_by_number_or_name(
     answers = iter(["9", "-1", "²", "no idea", typed])
     monkeypatch.setattr("builtins.input", lambda _: next(answers))
     written = io.StringIO()
-    assert first_run._ask(Console(file=written), ["demo", "0.6b", "4b"]) == chosen
+    assert first_run._ask(Console(file=written), ["demo", "0.6b", "4b"], "0.6b") == chosen
     assert written.getvalue().splitlines() == ["type a number from 0 to 2, or a name: demo, 0.6b, 4b"] * 4
+
+
+@pytest.mark.parametrize(
+    ("memory", "recommended"), [(64e9, "32b"), (18e9, "8b"), (5e9, "0.6b"), (0.5e9, "demo")]
+)
+def test_the_recommended_model_leaves_half_of_the_memory(
+    memory: float, recommended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download is confirmed; no asks again."""
+    monkeypatch.setattr("mlx_qwen3.backend.device.available_memory", lambda: int(memory))
+    answers = iter(["", "n", "", "y"] if recommended != "demo" else [""])
+    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    written = io.StringIO()
+    chosen = first_run.choose_model(Console(file=written, width=100))
+    assert chosen == recommended
+    assert next(answers, None) is None
+    member = FAMILY.get(chosen)
+    assert member is None or member.num_bytes < memory / 2
 
 
 def test_a_window_is_shown_as_such_and_holds_no_more() -> None:
