@@ -62,7 +62,10 @@ def _visible_spaces(line: str) -> str:
 
 def key_text(key: str) -> str:
     r"""A tool's key: as it is if it is plain ASCII, else quoted, with \uXXXX for all other characters."""
-    return key if _PLAIN_KEY.fullmatch(key) else _visible_spaces(json.dumps(key).replace("\x7f", r"\u007f"))
+    if _PLAIN_KEY.fullmatch(key):
+        return key
+    # A literal "<U+" is spelled out too, or it would look like a space that is.
+    return _visible_spaces(visible(json.dumps(key).replace("\x7f", r"\u007f")))
 
 
 def json_text(value: Any) -> str:

@@ -94,7 +94,7 @@ def read_back(lines: list[str]) -> tuple[str, Any]:
         arguments = joined(lines[first:allow])
     else:
         key, arguments = split_key(call)
-    return json.loads(key) if key.startswith('"') else key, json.loads(spelled(arguments))
+    return json.loads(spelled(key)) if key.startswith('"') else key, json.loads(spelled(arguments))
 
 
 def joined(lines: list[str]) -> str:
@@ -110,7 +110,7 @@ def split_key(text: str) -> tuple[str, str]:
 
 
 def spelled(text: str) -> str:
-    """Arguments with <U+XXXX> as JSON escapes of these characters; a key has JSON's escapes alone."""
+    """`text` with <U+XXXX> as JSON escapes of these characters."""
 
     def escape(match: re.Match[str]) -> str:
         return json.dumps(chr(int(match[1], 16)))[1:-1]

@@ -143,3 +143,7 @@ def test_a_tool_cannot_write_a_line_of_ours() -> None:
     lines = describe(tool).split("\n")
     assert all(line.startswith(ours) for line in lines)
     assert lines[0].startswith('Tool "Reads')
+
+
+def test_spaces_of_a_key_and_their_spelling_look_different() -> None:
+    assert key_text("a  b") != key_text("a<U+0020> b")
