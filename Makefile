@@ -28,12 +28,14 @@ check: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV)
 
-$(BIN)/python:
+# A folder without a working pip is what a set-up leaves that was stopped. It is made again.
+$(VENV)/.made:
 	@if [ -z "$(PYTHON)" ]; then echo "error: Python 3.11 or later is needed; none was found" >&2; exit 1; fi
-	@echo "setting up $(VENV) (once) ..." >&2
-	@$(PYTHON) -m venv $(VENV) >&2
+	@$(PIP) --version >/dev/null 2>&1 || { \
+		echo "setting up $(VENV) (once) ..." >&2; $(PYTHON) -m venv --clear $(VENV) >&2; }
+	@touch $@
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
 	@$(PIP) install -e '.[$(BACKEND)]' >&2
 	@touch $@
 
