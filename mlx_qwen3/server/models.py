@@ -170,7 +170,9 @@ class ModelPool:
         if self._config.cache_folder is not None:
             folder = self._config.cache_folder / _folder_name(engine)
             disk = DiskTier(engine, folder, self._config.cache_limit, self._config.least_saved_tokens)
-        return PrefixStore(engine, engine.prefixes.limit, disk)
+        store = PrefixStore(engine, engine.prefixes.limit, disk)
+        engine.prefixes = store
+        return store
 
     def _may_unload(self, model: ServedModel) -> bool:
         return model.is_loaded and not model.users and not model.is_pinned
@@ -194,8 +196,7 @@ class ModelPool:
             model.ahead = None
         if store is not None:
             with suppress(EngineError, Qwen3Error):
-                await asyncio.to_thread(engine.call, store.save_all)
-                await asyncio.to_thread(engine.call, store.clear)
+                await asyncio.to_thread(engine.call, store.release)
         await asyncio.to_thread(engine.close)
 
 

@@ -112,6 +112,18 @@ def test_many_short_conversations_do_not_pile_up(demo: Engine, store: PrefixStor
     assert demo.call(run) == 128
 
 
+def test_scarce_memory_is_given_back(tmp_path: Path) -> None:
+    """The engine's guard takes it from its pool, which is the store."""
+    config = ServerConfig(cache_folder=tmp_path, least_saved_tokens=64, prepares=False)
+    with live_server(config) as server:
+        say(server, [SYSTEM, {"role": "user", "content": "hello"}], enable_thinking=False)
+        assert server.store.stats().caches == 1
+        server.engine.call(server.engine.guard.park_idle)
+        assert (server.store.stats().caches, server.store.stats().saved) == (0, 1)
+        again = say(server, [SYSTEM, {"role": "user", "content": "hello"}], enable_thinking=False)
+        assert prefilled(again) <= 16
+
+
 def test_what_memory_drops_comes_back_from_disk(demo: Engine, tmp_path: Path) -> None:
     disk = demo.call(lambda: DiskTier(demo, tmp_path, 10**9, least=50))
     store = PrefixStore(demo, demo.cache_nbytes(256), disk)

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlx_qwen3.cache.prefix_pool import MIN_SHARED_TOKENS
+from mlx_qwen3.cache.prefix_pool import MIN_SHARED_TOKENS, PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.engine.core import EngineCore
 from mlx_qwen3.errors import CacheError
@@ -63,11 +63,14 @@ class PrefixStats:
     missed: int = 0
 
 
-class PrefixStore:
-    """The caches of one engine. limit: bytes of memory that idle caches may take."""
+class PrefixStore(PrefixPool):
+    """The caches of one engine, in the place of its pool, so that memory that gets scarce is taken from here.
+
+    limit: bytes of memory that idle caches may take.
+    """
 
     def __init__(self, core: EngineCore, limit: int, disk: DiskTier | None = None):
-        self.limit = limit
+        super().__init__(limit)
         self._core, self._disk = core, disk
         self._idle: list[Held] = []  # latest last
         self._in_use: list[weakref.ref[Held]] = []
@@ -130,8 +133,10 @@ class PrefixStore:
         while self.save_next():
             pass
 
-    def clear(self) -> None:
-        """Forget everything in memory."""
+    def release(self) -> None:
+        """Give the memory of all idle caches back. What is worth it goes to disk."""
+        super().release()
+        self.save_all()
         self._idle.clear()
 
     def stats(self) -> PrefixStats:
