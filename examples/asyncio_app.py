@@ -2,7 +2,7 @@
 
     python examples/asyncio_app.py [model]
 
-Each question has its own session. The engine generates for all of them in turn.
+Each question has its own session. The engine generates for all of them at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ QUESTIONS = ["what is 147+230?", "hello", "how do I convert a model?"]
 
 async def answer(engine: Engine, question: str, seconds: float = 60) -> str:
     """The answer to `question`, or the part of it that was generated after `seconds`."""
-    session, text = engine.session(thinking=False), ""
+    session, text = engine.session(sampling={"seed": 1}), ""  # the same answers in every run
     try:
         async with asyncio.timeout(seconds):
             async for event in session.asend(question):

@@ -37,7 +37,10 @@ def test_the_asyncio_example_answers_every_question() -> None:
         with Engine() as engine:
             return await asyncio.gather(*(asyncio_app.answer(engine, q) for q in asyncio_app.QUESTIONS))
 
-    assert all(text.strip() for text in asyncio.run(run()))
+    addition, greeting, question = asyncio.run(run())
+    assert "377" in addition
+    assert greeting.strip()
+    assert "mlx-qwen3 convert" in question
 
 
 def test_the_asyncio_example_stops_in_time(capsys: pytest.CaptureFixture[str]) -> None:
