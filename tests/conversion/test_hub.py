@@ -10,8 +10,11 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import mlx.core as mx
+import numpy as np
 import pytest
+from conversion.test_packed import AWQ
 from local_hub import Hub, hub  # noqa: F401  # a fixture
+from packed_files import awq, write_packed
 from tiny_checkpoints import DENSE, published_tensors, read_tensors
 from typer.testing import CliRunner
 
@@ -167,3 +170,14 @@ def test_ctrl_c_leaves_nothing(repository, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         convert("org/tiny", tmp_path / "out", keep_source=False, on_progress=interrupt)
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_packed_weights_are_streamed_too(hub, tmp_path):  # noqa: F811
+    """The parts of one matrix are in different files; each file is removed after its use."""
+    (hub.folder / "model.safetensors").unlink()
+    meant = write_packed(hub.folder, DENSE, AWQ, awq(), shards=3)
+    convert("org/tiny", tmp_path / "out", bits=None, dtype="float32", keep_source=False)
+    for name, value in read_tensors(tmp_path / "out").items():
+        np.testing.assert_allclose(np.array(value), np.array(meant[name]), atol=1e-6, err_msg=name)
+    assert not list(tmp_path.glob("**/cache/**/*.safetensors"))
+    assert sorted(weights(hub.downloads)) == sorted(file.name for file in hub.folder.glob("*.safetensors"))

@@ -145,3 +145,75 @@ def scores(folder: Path, query: str, documents: list[str], instruction: str) -> 
         answers = logits[[tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes")]]
         result.append(torch.log_softmax(answers, 0)[1].exp().item())
     return result
+
+
+@torch.no_grad()
+def peft_logits(folder: Path, adapter: Path, ids: np.ndarray, **options: Any) -> np.ndarray:
+    """Train nothing: make an adapter of random numbers with PEFT, save it, and return its logits."""
+    import peft
+
+    torch.manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], **options)
+    adapted = peft.get_peft_model(model, config).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            parameter.copy_(torch.randn_like(parameter) * 0.1)
+        elif "magnitude" in name:
+            parameter.mul_(torch.rand_like(parameter) * 0.4 + 0.8)
+    adapted.save_pretrained(adapter)
+    return _logits(adapted, ids)
+
+
+@torch.no_grad()
+def compress(folder: Path, output: Path, ids: np.ndarray, symmetric: bool, is_float: bool) -> np.ndarray:
+    """Write the model in `folder` as compressed-tensors packs it; return its logits once unpacked."""
+    import json
+
+    from compressed_tensors.compressors.base import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from safetensors.torch import load_file, save_file
+
+    layout = "naive-quantized" if is_float else "pack-quantized"
+    kind = (
+        {"num_bits": 8, "type": "float", "strategy": "channel"}
+        if is_float
+        else {"num_bits": 4, "type": "int"}
+    )
+    kind |= {"symmetric": symmetric} | ({} if is_float else {"strategy": "group", "group_size": 32})
+    scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**kind))
+    compressor = BaseCompressor.get_value_from_registry(layout)
+    tensors, meant = {}, {}
+    for name, value in load_file(folder / "model.safetensors").items():
+        if not name.endswith("_proj.weight"):
+            tensors[name] = meant[name] = value
+            continue
+        groups = value.reshape(len(value), -1, value.shape[1] if is_float else 32)
+        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+        if is_float:
+            scale, zero = torch.maximum(high, -low) / 448, None
+        elif symmetric:
+            scale, zero = torch.maximum(high, -low) / 7.5, None
+        else:
+            scale = (high - low) / 15
+            zero = (torch.round(-low / scale) - 8).clamp(-8, 7).to(torch.int8)
+        state = {"weight": value, "weight_scale": scale} | (
+            {} if zero is None else {"weight_zero_point": zero}
+        )
+        packed = compressor.compress(state, scheme)
+        path = name.removesuffix("weight")
+        tensors |= {path + leaf: part.contiguous() for leaf, part in packed.items()}
+        meant[name] = compressor.decompress(packed, scheme)["weight"].float()
+    output.mkdir()
+    save_file(tensors, output / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    group = {"targets": ["Linear"], "weights": json.loads(QuantizationArgs(**kind).model_dump_json())}
+    quantization = {
+        "quant_method": "compressed-tensors",
+        "format": layout,
+        "config_groups": {"group_0": group},
+    }
+    (output / "config.json").write_text(json.dumps(config | {"quantization_config": quantization}))
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    model.load_state_dict(meant, strict=False)
+    return _logits(model, ids)
