@@ -85,6 +85,12 @@ class StoredCache:
 class KVCache(StoredCache):
     """Keeps every token."""
 
+    _expected = 0  # tokens of a prompt under way: the buffers get their capacity at once
+
+    def expect(self, tokens: int) -> None:
+        """A prompt will make it so many tokens: when it grows next, it grows to that, and is copied once."""
+        self._expected = tokens
+
     def __init__(self) -> None:
         self._keys, self._values = make_buffer(None), make_buffer(None)
         self.offset = 0
@@ -95,7 +101,7 @@ class KVCache(StoredCache):
         for buffer, rows in ((self._keys, keys), (self._values, values)):
             encoded = buffer.encode(rows)
             if buffer.capacity < self.offset:
-                buffer.reserve(capacity_for(self.offset), encoded, used=start)
+                buffer.reserve(capacity_for(max(self.offset, self._expected)), encoded, used=start)
             buffer.write(encoded, start)
         return self._used_rows()
 

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache, roll_back
+from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
 
 
@@ -34,6 +35,12 @@ class CacheLayers(list[Cache]):
     def keep_for_rollback(self, tokens: int) -> int:
         """From now on, be able to roll back so many tokens; returns how many can be promised."""
         return min(layer.keep_for_rollback(tokens) for layer in self)
+
+    def expect(self, tokens: int) -> None:
+        """A prompt will make each cache so many tokens: full caches grow to that at once."""
+        for layer in self:
+            if isinstance(layer, KVCache):
+                layer.expect(tokens)
 
     def restart(self) -> bool:
         """Cut windows back to their first tokens; False if there is none."""

@@ -32,6 +32,7 @@ from mlx_qwen3.engine.loading.draft_model import AUTO, TEXT, TwoModels, draft_ca
 from mlx_qwen3.engine.loading.options import check_options
 from mlx_qwen3.engine.loading.planned_model import PlannedModel
 from mlx_qwen3.engine.loading.ranks import Ranks, Request, follow, lead, leave_at_exit, tell_of_loss
+from mlx_qwen3.engine.loading.warm_up import warm_up
 from mlx_qwen3.engine.memory.guard import IDLE_INTERVAL, MemoryGuard
 from mlx_qwen3.engine.memory.parking import ParkingLot
 from mlx_qwen3.engine.request import mark_engine_thread
@@ -247,11 +248,12 @@ class EngineCore(PlannedModel):
             loaded = self._ranks.loaded
         else:
             loaded = self._adapted(load(folder, context, config, self.name, **given))
+            warm_up(loaded.model)
         return loaded, load_draft_model(self._draft_setting, loaded, config, context, on_download)
 
     def unload(self) -> None:
         """Give the model's memory back until the next request; caches are parked. For the engine's thread."""
-        if self.model is None or not self.scheduler.is_idle:
+        if self.model is None or self.options["distributed"] or not self.scheduler.is_idle:
             return
         self.guard.park_idle()
         self.sessions.let_go()

@@ -140,6 +140,7 @@ class Sequence:
         else:
             self.pending = self.cache.begin(ids)
         self.is_prefilling, self.total_to_prefill = True, len(self.pending)
+        self.cache.layers.expect(len(self.cache.ids) + len(self.pending))
         self.snapshot_at = None
         if self.opening and len(self.pending) > self.opening:
             self.snapshot_at = len(self.pending) - self.opening

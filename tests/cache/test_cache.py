@@ -8,7 +8,7 @@ import pytest
 
 from mlx_qwen3.cache.base import roll_back
 from mlx_qwen3.cache.config import CacheConfig
-from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.cache.kv import KVCache, capacity_for
 from mlx_qwen3.cache.prompt_cache import PromptCache, common_prefix, make_prompt_cache
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.model.qwen3 import Model
@@ -179,3 +179,18 @@ def test_a_roll_back_beyond_the_start_is_refused() -> None:
     assert cache.offset == 1
     with pytest.raises(CacheError, match="cannot roll back 2 tokens"):
         roll_back([cache], 2)
+
+
+def test_a_prompts_room_is_reserved_at_once() -> None:
+    """Chunk by chunk a cache would be copied each time it grows."""
+    cache, grown = KVCache(), []
+    cache.expect(3000)
+    for _ in range(6):
+        rows = mx.zeros((1, 2, 500, 32))
+        cache.update_and_fetch(rows, rows)
+        grown.append(cache.keys.shape[2])
+    assert set(grown) == {capacity_for(3000)}
+    unexpected = KVCache()
+    for _ in range(6):
+        unexpected.update_and_fetch(rows, rows)
+    assert unexpected.keys.shape == cache.keys.shape  # planned alike

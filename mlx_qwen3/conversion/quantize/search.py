@@ -12,12 +12,14 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
+from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.model.config import Quantization
 
 SPANS = (1.0, 0.9, 0.8, 0.7, 0.6)  # widths tried, as fractions of a group's span
 FIRST_REFITS, LAST_REFITS = 1, 5  # rounds of least squares for each of these, and for the best one
 TINY = 1e-7  # the smallest scale, as in mx.quantize
-TILE = 2**18  # weights quantized at once, so that temporaries stay in a core's cache
+# Weights quantized at once: temporaries stay in a core's cache; a GPU waits for each tile.
+TILE, TILE_GPU = 2**18, 2**22
 
 Grid = tuple[mx.array, mx.array]
 """Scale and offset (MLX's bias) of each group, in fp32, (..., groups, 1)."""
@@ -31,7 +33,7 @@ def quantize_searched(
     importance: weight of the squared errors of each column, (width,), zero or more; None is equal weights.
     Returns packed codes, and scales and biases in the dtype of `weight`.
     """
-    step = max(1, TILE // weight.shape[1])
+    step = max(1, (TILE if is_cpu() else TILE_GPU) // weight.shape[1])
     tiles = (weight[start : start + step] for start in range(0, weight.shape[0], step))
     parts = [_quantize(tile, quantization, importance) for tile in tiles]
     packed, scales, biases = (mx.concatenate(list(part)) for part in zip(*parts, strict=True))
@@ -56,8 +58,12 @@ def search(groups: mx.array, bits: int, dtype: mx.Dtype, importance: mx.array | 
     """The best grid for each of `groups` (..., groups, group size) in fp32; `dtype` stores it exactly."""
     if importance is None:
         importance = mx.ones(groups.shape[-1])
-    error, best = mx.array(mx.inf), (mx.zeros(1), mx.ones(1))
-    for grid in _candidates(groups, bits, dtype, importance):
+    # The plain grid comes first, and is kept where every error is NaN, as of a group of zeros whose scale a
+    # device has flushed to zero.
+    candidates = _candidates(groups, bits, dtype, importance)
+    best = next(candidates)
+    error, best = _better(groups, bits, dtype, importance, best, mx.array(mx.inf), best)
+    for grid in candidates:
         error, best = _better(groups, bits, dtype, importance, grid, error, best)
     refined = _refit(groups, best, bits, importance, LAST_REFITS)
     return _better(groups, bits, dtype, importance, refined, error, best)[1]

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import mlx.core as mx
 
 from mlx_qwen3.backend.memory import Pressure, memory_pressure, memory_to_free
+from mlx_qwen3.cache.prefix_pool import PrefixPool
+from mlx_qwen3.engine.memory.parking import ParkingLot
 from mlx_qwen3.events import MemoryLow
-
-if TYPE_CHECKING:
-    from mlx_qwen3.engine.core import EngineCore
+from mlx_qwen3.generation.scheduler import Scheduler
 
 # Seconds between two looks at the machine's memory, while there is work and while there is none.
 INTERVAL, IDLE_INTERVAL = 0.25, 2.0
 # Memory must have been plenty for so long before waiting texts are taken again.
 RECOVERY = 1.0
+
+
+class Guarded(Protocol):
+    """What is asked of an engine."""
+
+    scheduler: Scheduler
+    prefixes: PrefixPool
+    sessions: ParkingLot
 
 
 class MemoryGuard:
@@ -32,7 +40,7 @@ class MemoryGuard:
 
     def __init__(
         self,
-        core: EngineCore,
+        core: Guarded,
         pressure: Callable[[], Pressure] = memory_pressure,
         to_free: Callable[[], int] = memory_to_free,
     ):

@@ -142,6 +142,7 @@ class ModelDrafter:
         self._fed: list[int] = []  # since `begin`, and said
         self._unfed: list[int] = []  # said, and not fed yet
         self._guesses = NOTHING  # fed, and not said yet
+        self._guessed: list[int] = []  # their ids, once one was asked for: one wait for all
 
     def begin(self, ids: Sequence[int]) -> Iterator[int]:
         self.discard()
@@ -152,8 +153,10 @@ class ModelDrafter:
             self.pace.longest = min(self.pace.longest, layer.keep_for_rollback(self.pace.longest))
 
     def extend(self, token: int) -> None:
-        if self._guesses.size and self._guesses[0].item() == token:
-            self._guesses = self._guesses[1:]
+        if self._guesses.size and not self._guessed:
+            self._guessed = self._guesses.tolist()  # type: ignore[assignment]
+        if self._guessed and self._guessed[0] == token:
+            self._guesses, self._guessed = self._guesses[1:], self._guessed[1:]
             self._fed.append(token)
         else:
             self._drop_guesses()
@@ -183,4 +186,4 @@ class ModelDrafter:
     def _drop_guesses(self) -> None:
         if self._guesses.size:
             roll_back(self._cache.layers, self._guesses.size)
-            self._guesses = NOTHING
+            self._guesses, self._guessed = NOTHING, []
