@@ -98,7 +98,7 @@ def _user(blocks: Iterable[Fields]) -> list[dict[str, Any]]:
             texts.clear()
 
     for block in blocks:
-        kind = block.value("type")
+        kind = block.text("type")
         if kind == "tool_result":
             end_text()
             messages.append(_tool_result(block))
@@ -124,7 +124,7 @@ def _tool_result(block: Fields) -> dict[str, Any]:
 
 
 def _result_part(part: Fields) -> str:
-    kind = part.value("type")
+    kind = part.text("type")
     return _UNSEEN[kind] if kind in _UNSEEN else _text(part)
 
 
@@ -133,7 +133,7 @@ def _assistant(blocks: Iterable[Fields]) -> dict[str, Any]:
     texts: list[str] = []
     calls: list[dict[str, Any]] = []
     for block in blocks:
-        kind = block.value("type")
+        kind = block.text("type")
         if kind == "text":
             texts.append(_text(block))
         elif kind == "thinking":

@@ -137,7 +137,7 @@ def _output(item: Fields) -> str:
     if isinstance(value, str):
         return value
     parts = [Fields(part, item.where(f"output[{index}]")) for index, part in enumerate(item.list("output"))]
-    return "\n".join(_UNSEEN.get(part.value("type", ""), "") or _part(part) for part in parts)
+    return "\n".join(_UNSEEN.get(part.text("type", ""), "") or _part(part) for part in parts)
 
 
 def _reasoning(item: Fields) -> str:
