@@ -77,7 +77,7 @@ def test_a_chat_about_strange_things_shows_none_of_it(tmp_path: Path) -> None:
     with Terminal(tmp_path, *arguments, environment=environment) as terminal:
         terminal.wait("/help for help", seconds=60)
         terminal.say("/sessions", "old")
-        terminal.say("/mcp", "faile")
+        terminal.say("/mcp", "fail")
         terminal.say(f"/file {tmp_path / 'note.txt'}", "note.txt")
         terminal.say("/load old", "messages")
         terminal.type("/thoughts")
