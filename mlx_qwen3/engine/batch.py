@@ -18,7 +18,7 @@ from mlx_qwen3.errors import CacheError, MessageError, Qwen3Error, SamplingError
 from mlx_qwen3.events import Done, FinishReason, Logprobs
 from mlx_qwen3.generation.params import SamplingParams
 from mlx_qwen3.generation.sequence import Priority
-from mlx_qwen3.grammar import AnswerSchema
+from mlx_qwen3.grammar import AnswerSchema, begun_answer
 from mlx_qwen3.tokenizer.messages import Message
 
 # Requests submitted beyond those that run, so that the next one is there when one ends.
@@ -115,13 +115,14 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class _Task:
-    """A request that can run, and which of its results this is."""
+    """A request that can run, and which of its results this is. begun: the answer's part in the prompt."""
 
     index: int
     request: BatchRequest
     turn: TurnRequest
     schema: AnswerSchema | None
     choice: int
+    begun: str = ""
 
 
 class BatchRun:
@@ -234,7 +235,7 @@ def _result(task: _Task, events: list[Any], end: object) -> BatchResult | Except
     parsed: dict[str, Any] = {}
     if task.schema is not None:
         try:
-            parsed = {"parsed": task.schema.parse(reply.answer)}
+            parsed = {"parsed": task.schema.parse(task.begun + reply.answer)}
         except SchemaError as error:
             parsed = {"error": str(error)}
     return _as_result(task, reply, parsed)
@@ -288,7 +289,10 @@ def _tasks(index: int, request: BatchRequest, core: EngineCore, options: BatchOp
         is_completion=request.messages is None,
         priority=Priority.BATCH,
     )
-    return [_Task(index, request, _choice(turn, number), schema, number) for number in range(request.n)]
+    begun = begun_answer(core.tokenizer, ids) if request.continue_final_message else ""
+    return [
+        _Task(index, request, _choice(turn, number), schema, number, begun) for number in range(request.n)
+    ]
 
 
 def _choice(turn: TurnRequest, number: int) -> TurnRequest:

@@ -7,8 +7,8 @@ turn: thinking stays free, and so does an answer without a schema. `build.py` ma
 """
 
 from mlx_qwen3.grammar.answer_schema import AnswerSchema
-from mlx_qwen3.grammar.build import constrain
+from mlx_qwen3.grammar.build import begun_answer, constrain
 from mlx_qwen3.grammar.matcher import is_installed
 from mlx_qwen3.grammar.turn_grammar import TurnGrammar
 
-__all__ = ["AnswerSchema", "TurnGrammar", "constrain", "is_installed"]
+__all__ = ["AnswerSchema", "TurnGrammar", "begun_answer", "constrain", "is_installed"]

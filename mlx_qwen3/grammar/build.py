@@ -48,7 +48,8 @@ def constrain(
         The grammar; None if nothing is constrained.
 
     Raises:
-        SchemaError: `must_call`, and calls cannot be constrained.
+        SchemaError: `must_call`, and calls cannot be constrained; or the prompt ends with the beginning of an
+            answer that is of another form.
     """
     call, tags = _call_rules(tokenizer, tools), _call_tags(tokenizer)
     if must_call:
@@ -69,7 +70,24 @@ def constrain(
         rules = answer_rules(answer.schema)
     if rules is None:
         return None
-    return TurnGrammar(tokenizer, vocab_size, rules, answer is not None, _first_phase(tokenizer, prompt_ids))
+    grammar = TurnGrammar(
+        tokenizer, vocab_size, rules, answer is not None, _first_phase(tokenizer, prompt_ids)
+    )
+    if answer is not None and (begun := begun_answer(tokenizer, prompt_ids)):
+        grammar.begin(begun)
+    return grammar
+
+
+def begun_answer(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> str:
+    """The beginning of the answer that a prompt ends with: what follows its header and its thinking."""
+    start = tokenizer.control_tokens.get("<|im_start|>")
+    if start not in prompt_ids or tokenizer.think_block(prompt_ids) == "open":
+        return ""
+    message = list(prompt_ids[len(prompt_ids) - list(reversed(prompt_ids)).index(start) :])
+    if tokenizer.think_end_id in message:
+        return tokenizer.decode(message[message.index(tokenizer.think_end_id) + 1 :]).lstrip("\n")
+    _, _, text = tokenizer.decode(message).partition("\n")
+    return text
 
 
 def _why_no_call(tokenizer: Tokenizer, tools: Mapping[str, Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -209,7 +209,11 @@ class Matcher:
         """Whether `text` may come next."""
         ids = [self._compiler.token_of.get(bytes([byte])) for byte in text]
         tokens = [id_ for id_ in ids if id_ is not None]
-        return len(tokens) < len(ids) or self._matcher.validate_tokens(tokens) == len(tokens)
+        return len(tokens) < len(ids) or self.may_begin_with(tokens)
+
+    def may_begin_with(self, tokens: Sequence[int]) -> bool:
+        """Whether all of `tokens` may come next."""
+        return self._matcher.validate_tokens(list(tokens)) == len(tokens)
 
     def closing_mask(self) -> PackedMask:
         """Of the tokens that may come next, those that lead to the end of the JSON soonest."""

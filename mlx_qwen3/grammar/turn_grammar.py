@@ -11,6 +11,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from mlx_qwen3.errors import SchemaError
 from mlx_qwen3.events import FinishReason
 from mlx_qwen3.grammar.json_completion import PackedMask
 from mlx_qwen3.grammar.matcher import GrammarCompiler, Matcher, compiler_for
@@ -119,6 +120,16 @@ class TurnGrammar:
             self._lookahead = accepted.lookahead
 
     # For the turn
+
+    def begin(self, text: str) -> None:
+        """Start behind `text`, the beginning of the answer. Raises SchemaError if no answer begins so."""
+        tokens = self._tokenizer.encode(text)
+        matcher = self._current_matcher()
+        if not matcher.may_begin_with(tokens):
+            raise SchemaError("the answer to continue does not begin as its schema demands")
+        for token in tokens:
+            matcher.accept(token)
+        self._phase = Phase.CONSTRAINED
 
     def force(self, tokens: Sequence[int]) -> None:
         """Advance by `tokens` that were inserted into the output. They do not count towards `limit`."""

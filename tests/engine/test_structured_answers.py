@@ -49,6 +49,24 @@ def test_a_pydantic_model_comes_back_as_its_instance(demo: Engine) -> None:
     assert session.ask("What is 12 + 30?").parsed is None
 
 
+@pytest.mark.parametrize(
+    "begun", ['{"x": 1', '{"x": -', '{"x": 7, "label": "a', '{"x": 7, "label": "a"}', "{"]
+)
+def test_a_begun_answer_is_continued_in_its_form(begun: str, demo: Engine) -> None:
+    messages = [{"role": "user", "content": "Give me a point."}, {"role": "assistant", "content": begun}]
+    request = BatchRequest(messages=messages, thinking=False, schema=Point, continue_final_message=True)
+    (result,) = demo.generate_batch([request], sampling={"max_tokens": 60, "seed": 3})
+    assert result.error is None
+    assert Point.model_validate_json(begun + result.text) == result.parsed
+
+
+def test_a_begun_answer_of_another_form_is_one_line(demo: Engine) -> None:
+    messages = [{"role": "user", "content": "Give me a point."}, {"role": "assistant", "content": "[1"}]
+    request = BatchRequest(messages=messages, thinking=False, schema=Point, continue_final_message=True)
+    (result,) = demo.generate_batch([request], sampling={"max_tokens": 60})
+    assert result.error == "the answer to continue does not begin as its schema demands"
+
+
 def test_events_are_the_same_with_async(demo: Engine) -> None:
     async def answer() -> str:
         session = demo.session(thinking=False, sampling={"max_tokens": 100, "seed": 1})
