@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
-import mlx_qwen3  # noqa: F401  # isort: skip  # before mlx.core: brings the fast BLAS
+# Or fp32 products are rounded to 10 bits on some GPUs, and every close comparison fails.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
 import mlx.core as mx
 import pytest
 from parity.model_cases import DENSE, MOE, Raw, weights
+from platformdirs import user_cache_path
 
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
+
+# Programs that tests start in a home folder of their own find what was compiled before.
+os.environ.setdefault("MLX_QWEN3_KERNELS", str(user_cache_path("mlx-qwen3") / "kernels"))
 
 KINDS: dict[str, Raw] = {
     "dense": DENSE,
@@ -44,3 +51,57 @@ def tiny_model(tiny_raw: Raw) -> Model:
 def make_model() -> Callable[[Raw], Model]:
     """Builds the small model of a config of `parity.model_cases`."""
     return build
+
+
+def has_gpu() -> bool:
+    """Whether MLX can compute on a GPU here."""
+    return bool(mx.is_available(mx.Device(mx.gpu)))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", choices=("cpu", "gpu", "both"), help="Where MLX computes; both where there is a GPU."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") in ("gpu", "both") and not has_gpu():
+        raise pytest.UsageError("--device: MLX finds no GPU here")
+
+
+def devices(config: pytest.Config) -> list[str]:
+    """The devices that every test runs on."""
+    chosen = config.getoption("--device") or ("both" if has_gpu() else "cpu")
+    return ["cpu", "gpu"] if chosen == "both" else [chosen]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # By the session, so that all tests of one device come before those of the other. A single device has no
+    # part in the names of tests.
+    if len(chosen := devices(metafunc.config)) > 1:
+        metafunc.fixturenames.insert(0, "device")
+        metafunc.parametrize("device", chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device MLX computes on by default: "cpu" or "gpu"."""
+    name: str = getattr(request, "param", None) or devices(request.config)[0]
+    before = mx.default_device()
+    mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
+    yield name
+    mx.set_default_device(before)
+
+
+@pytest.fixture(autouse=True)
+def _on_device(request: pytest.FixtureRequest, device: str) -> None:
+    """Skip what is about the other device."""
+    for mark, only in (("cpu_only", "cpu"), ("gpu_only", "gpu")):
+        if (found := request.node.get_closest_marker(mark)) and device != only:
+            pytest.skip(str(found.kwargs.get("reason", f"it is about the {only.upper()}")))
+
+
+@pytest.fixture
+def tolerance(device: str) -> Callable[[float], float]:
+    """How far results may differ where a CPU's may by so much: a GPU sums in another order, with fast sines."""
+    return lambda value: value if device == "cpu" else max(20 * value, 1e-3)

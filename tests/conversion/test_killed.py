@@ -82,6 +82,7 @@ def fast_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.cpu_only(reason="it forks, and Metal does not outlive a fork")
 def test_twenty_moments(fast_folder):
     source = fast_folder / "source"
     write_checkpoint(source, DENSE)
