@@ -214,4 +214,4 @@ def logits_at(
     if not rows:
         return None
     hidden = hidden.reshape(inputs.size, -1)
-    return model.output_head(hidden[mx.array(rows)][None])[0]
+    return model.output_head(hidden[mx.array(list(rows))][None])[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import mlx.core as mx
@@ -21,37 +20,11 @@ from mlx_qwen3.generation.prefill import CLEAR_MEMORY_EVERY, AdaptiveChunkSize
 from mlx_qwen3.generation.sampling import NOTHING
 from mlx_qwen3.generation.sequence import Part, Priority, Sequence
 from mlx_qwen3.generation.speculative.speculation import Speculation
+from mlx_qwen3.generation.stats import Rate, SchedulerStats
 
 # Prompts get a smaller chunk while others are decoding, so that the gap between two tokens stays short.
 CHUNK_SHARE_BESIDE_OTHERS = 0.5
-RATE_SECONDS = 2.0
 NOT_FINITE = "the model computed logits that are not numbers; its weights are damaged, or its dtype overflows"
-
-
-@dataclass
-class SchedulerStats:
-    """What the scheduler is doing. tokens_per_second: of all sequences, lately. kv_bytes: of their caches."""
-
-    running: int = 0
-    waiting: int = 0
-    tokens_per_second: float = 0.0
-    kv_bytes: int = 0
-    generated: int = 0
-
-
-@dataclass
-class _Rate:
-    """Tokens a second over the last seconds in which there was work."""
-
-    tokens: int = 0
-    since: float = field(default_factory=time.perf_counter)
-    value: float = 0.0
-
-    def add(self, count: int) -> None:
-        self.tokens += count
-        spent = time.perf_counter() - self.since
-        if spent > RATE_SECONDS:
-            self.value, self.tokens, self.since = self.tokens / spent, 0, time.perf_counter()
 
 
 class Scheduler:
@@ -79,7 +52,7 @@ class Scheduler:
         self._speculation = Speculation()
         self._queue = self.queue = Admission(size, room, nbytes, on_park=self._speculation.leave)
         self._passes = self._generated = 0
-        self._rate = _Rate()
+        self._rate = Rate()
 
     def add(self, sequence: Sequence) -> None:
         """Have `sequence` run as soon as there is room."""
