@@ -65,6 +65,7 @@ def _with_any_of(schema: Schema, root: Schema) -> Schema:
         choices = part.get("oneOf")
         if not isinstance(choices, list) or "anyOf" in part:
             return part
+        choices = [_typed(choice) for choice in choices]
         if not all(_are_disjoint(first, second, root) for first, second in combinations(choices, 2)):
             return part
         return {**{key: value for key, value in part.items() if key != "oneOf"}, "anyOf": choices}
@@ -73,10 +74,22 @@ def _with_any_of(schema: Schema, root: Schema) -> Schema:
     return changed
 
 
+def _typed(choice: Any) -> Any:
+    """A choice that only lists properties, for objects alone: any number matches each such choice."""
+    is_untyped = isinstance(choice, Mapping) and "$ref" not in choice and not _stated_types(choice, {})
+    return {"type": "object", **choice} if is_untyped and "properties" in choice else choice
+
+
+def _stated_types(schema: Schema, root: Schema) -> set[str]:
+    """The types that a schema allows, without those that its keywords merely suggest."""
+    hints = ("properties", "items")
+    return schema_types({key: value for key, value in schema.items() if key not in hints}, root)
+
+
 def _are_disjoint(first: Any, second: Any, root: Schema, depth: int = 0) -> bool:
     """Whether surely no value matches both schemas."""
     first, second = resolve(first, root), resolve(second, root)
-    types = schema_types(first, root), schema_types(second, root)
+    types = _stated_types(first, root), _stated_types(second, root)
     if not all(types) or depth > 3:
         return False
     numbers = {"integer", "number"}

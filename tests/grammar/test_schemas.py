@@ -169,6 +169,7 @@ def tagged(kind: Any, **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"kind": kind, **properties}, "required": ["kind"]}
 
 
+UNTYPED = {"oneOf": [{"properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in (1, 2)]}
 DEFS = {"cat": tagged({"const": "cat"}, lives={"type": "integer"}), "dog": tagged({"enum": ["dog", "wolf"]})}
 
 
@@ -181,12 +182,28 @@ DEFS = {"cat": tagged({"const": "cat"}, lives={"type": "integer"}), "dog": tagge
         ({"oneOf": [{"type": "array", "maxItems": 1}, {"type": "array", "minItems": 2}]}, "[]"),
         ({"oneOf": [STRING, {"type": "integer"}, {"type": "null"}]}, "null"),
         ({"oneOf": [{"enum": [1, 2]}, {"const": 3}]}, "3"),
+        (UNTYPED, '{"kind": 2}'),
     ],
 )
 def test_one_of_is_taken_if_its_choices_can_be_told_apart(
     schema: Any, text: str, tokenizer: Tokenizer
 ) -> None:
     assert can_write(tokenizer, schema, text)
+
+
+@pytest.mark.parametrize("text", ["1", '"a"', "null", "[]", '{"kind": 3}'])
+def test_a_value_that_matches_every_choice_of_one_of_cannot_be_written(
+    text: str, tokenizer: Tokenizer
+) -> None:
+    """`properties` says nothing about what is no object."""
+    assert not can_write(tokenizer, UNTYPED, text)
+
+
+def test_values_that_are_told_apart_only_as_objects_are_not_told_apart() -> None:
+    choices = [{"properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in (1, 2)]
+    schema = {"oneOf": [tagged(choice) for choice in choices]}  # {"kind": 5} matches both
+    with pytest.raises(SchemaError, match="several choices of oneOf"):
+        AnswerSchema.of(schema)
 
 
 @pytest.mark.parametrize(
