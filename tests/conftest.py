@@ -103,5 +103,5 @@ def _on_device(request: pytest.FixtureRequest, device: str) -> None:
 
 @pytest.fixture
 def tolerance(device: str) -> Callable[[float], float]:
-    """How far results may differ where a CPU's may by so much: a GPU sums in another order, with fast sines."""
+    """How far results may differ where a CPU's may by so much: a GPU sums in another order."""
     return lambda value: value if device == "cpu" else max(20 * value, 1e-3)
