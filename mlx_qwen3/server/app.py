@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ log = logging.getLogger("mlx_qwen3.server")
 
 PROTOCOLS = ("openai", "anthropic", "responses", "page")
 OPEN_PATHS = ("/health",)
+MOST_THREADS = 64
 LOOK_AFTER_SECONDS, WATCH_SECONDS = 2.0, 0.5
 
 OnFailure = Callable[[str], object]
@@ -118,6 +120,9 @@ class Entrance:
     async def lifespan(self) -> AsyncIterator[None]:
         """Loads the models and what runs beside requests; at the end saves caches and unloads."""
         service = self.service
+        # What waits for an engine waits on a thread; none of it may keep prompts from being made.
+        threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="mlx_qwen3 server")
+        asyncio.get_running_loop().set_default_executor(threads)
         await service.models.preload()
         watch = _watch(service, self._on_failure)
         tasks = [asyncio.create_task(_look_after(service)), asyncio.create_task(watch)]

@@ -143,16 +143,24 @@ def generation_endpoint(
             body = await read_json(request, service.config.limits)
             asked = await asyncio.to_thread(_read_checked, read, body, service, key_of(request))
             generation = await service.start(asked)
+            writer = _writer(make_writer, asked, generation)
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)
         except Exception as error:  # noqa: BLE001  # the client gets it
             response = error_response(protocol, as_request_error(error))
             service.metrics.request(protocol.name, response.status_code)
             return response
-        writer = make_writer(asked, generation.started)
         return GenerationResponse(service, protocol, generation, writer)
 
     return endpoint
+
+
+def _writer(make_writer: MakeWriter, asked: ServerRequest, generation: Generation) -> Writer:
+    try:
+        return make_writer(asked, generation.started)
+    except BaseException:
+        generation.cancel()
+        raise
 
 
 def key_of(request: Request) -> str:

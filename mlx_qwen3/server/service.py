@@ -13,7 +13,7 @@ from typing import Any
 from mlx_qwen3.engine.engine import Engine
 from mlx_qwen3.engine.request import Job, PrefillRequest, ignore
 from mlx_qwen3.engine.tool_loop import assistant_message
-from mlx_qwen3.errors import EngineError, Qwen3Error
+from mlx_qwen3.errors import EngineError, InsufficientMemoryError, Qwen3Error
 from mlx_qwen3.parsing import CollectedOutput
 from mlx_qwen3.server.config import ServerConfig
 from mlx_qwen3.server.errors import RequestError, as_request_error, bad_request
@@ -192,8 +192,12 @@ class Service:
     async def _use(self, name: str | None) -> ServedModel:
         try:
             model = await self.models.use(name)
-        except Qwen3Error as error:
+        except InsufficientMemoryError as error:
             raise as_request_error(error) from error
+        except Qwen3Error as error:  # it may name folders of this machine
+            log.error("%s cannot be loaded: %s", self.models.find(name).name, error)
+            problem = f"{self.models.find(name).name} cannot be loaded; the server's log says why"
+            raise RequestError(503, problem, param="model", code="model_unavailable") from error
         if model.ahead is not None:  # it makes way, and leaves its cache to the request
             model.ahead.cancel()
         return model

@@ -154,3 +154,14 @@ def test_texts_are_logged_only_if_asked_for(caplog: pytest.LogCaptureFixture) ->
             say(server, messages=[{"role": "user", "content": "my secret"}])
         assert ("my secret" in caplog.text) == wanted
         assert "POST /v1/chat/completions 200" in caplog.text
+
+
+def test_a_model_that_cannot_be_loaded_tells_clients_no_paths(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken").mkdir()
+    with live_server(ServerConfig(models=("demo", str(tmp_path / "broken")))) as server:
+        answer = say(server, model="broken")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
+    assert str(tmp_path) not in answer.text
+    assert str(tmp_path) in caplog.text
