@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+
+compile_listeners: list[Callable[[], None]] = []
+"""Called when kernels are about to be compiled, which happens once on a machine and takes seconds."""
 
 # Processors whose machine code `native` is written and tested for.
 MACHINES = ("x86_64", "aarch64")

@@ -15,13 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.bench import worker
+from mlx_qwen3.bench import llama_cpp, worker
 from mlx_qwen3.bench.cost import cost_of
 from mlx_qwen3.bench.result import Result
 from mlx_qwen3.checkpoint import load_config
 from mlx_qwen3.errors import BenchmarkError
 
 ENGINES = tuple(worker.ENGINES)  # ours comes first
+# What is imported, and what is installed for it.
+PEERS = {"mlx-lm": ("mlx_lm", "mlx-lm"), "llama.cpp": ("xllamacpp", "xllamacpp 'mlx-qwen3[gguf]'")}
 OnRun = Callable[[str, int], None]
 """Called with the engine and the number of each run before it starts."""
 
@@ -89,8 +91,25 @@ def _check(folder: Path, workload: Workload, engines: Sequence[str]) -> None:
         )
     if min(workload.prompts) < 2 or min(workload.batches) < 1 or workload.tokens < 1 or workload.repeat < 1:
         raise BenchmarkError("prompts need at least 2 tokens; batches, tokens and repeat must be at least 1")
-    if "mlx-lm" in engines and find_spec("mlx_lm") is None:
-        raise BenchmarkError("mlx-lm is not installed; pip install mlx-lm")
+    for engine, (module, package) in PEERS.items():
+        if engine in engines and find_spec(module) is None:
+            raise BenchmarkError(f"{engine} is not installed; pip install {package}")
+    if "llama.cpp" in engines:
+        _prepare_llama_cpp(folder, workload)
+
+
+def _prepare_llama_cpp(folder: Path, workload: Workload) -> None:
+    """Write its file before anything is timed. Raises BenchmarkError for what it is not compared at."""
+    if max(workload.batches) > 1:
+        raise BenchmarkError("llama.cpp is compared with one sequence at a time: batches must be 1")
+    if max(workload.prompts) + workload.tokens > worker.LLAMA_CPP_CONTEXT:
+        raise BenchmarkError(f"prompt and answer must have {worker.LLAMA_CPP_CONTEXT:,} tokens at most")
+    if not llama_cpp.can_be_written(json.loads((folder / "config.json").read_text())):
+        raise BenchmarkError("llama.cpp is compared with checkpoints of 4, 8 and 16 bits")
+    try:
+        llama_cpp.gguf_of(folder)
+    except OSError as error:
+        raise BenchmarkError(f"{folder / llama_cpp.FILE} could not be written: {error.strerror}") from error
 
 
 def _json_from(*arguments: str) -> dict[str, Any]:
@@ -115,7 +134,7 @@ def _setup(folder: Path, workload: Workload) -> dict[str, Any]:
     return {
         "checkpoint": folder.name,
         "work": asdict(workload),
-        "packages": {name: _version(name) for name in ("mlx", "mlx-lm", "mlx-qwen3")},
+        "packages": {name: _version(name) for name in ("mlx", "mlx-lm", "mlx-qwen3", "xllamacpp")},
         "device": str(mx.device_info().get("device_name", mx.default_device())),
         "system": platform.platform(),
     }

@@ -1,9 +1,10 @@
 """Measures one engine in its own process: start, load, prefill, decode. Prints one line of JSON.
 
-Both engines run on the same files and token ids: ours `load_model` and the scheduler, mlx-lm `load_model`
-and `generate_step`, or for a batch a plain loop over its model. Sampling is greedy, without a tokenizer.
+The engines run on the same token ids, ours and mlx-lm on the same files: ours `load_model` and the scheduler,
+mlx-lm `load_model` and `generate_step`, or for a batch a plain loop over its model, llama.cpp its server on
+a GGUF file of the same shape. Sampling is greedy, without a tokenizer.
 
-This file is run by its path, not as a module: importing mlx_qwen3 would give mlx-lm our BLAS.
+This file is run by its path, so that mlx-lm's process imports nothing of mlx_qwen3.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ PROBE_PROMPT, PROBE_TOKENS = 4, 2
 # Share of the time limit that prefill may take.
 PREFILL_SHARE = 2 / 3
 PREFILL_STEP_SIZE = 2048
+LLAMA_CPP_CONTEXT = 8192
 
 Prompts = list[list[int]]
 Generate = Callable[[Prompts], Iterator[Any]]  # yields after each token (of every sequence in the batch)
@@ -71,7 +73,21 @@ def mlx_lm(folder: Path) -> Generate:
     return generate
 
 
-ENGINES = {"mlx-qwen3": ours, "mlx-lm": mlx_lm}
+def llama_cpp(folder: Path) -> Generate:
+    """Load a GGUF file of the same shape with llama.cpp. Returns a function as above."""
+    from mlx_qwen3.backend.threads import num_threads
+    from mlx_qwen3.bench.llama_cpp import LlamaCpp, gguf_of
+
+    peer = LlamaCpp(gguf_of(folder), LLAMA_CPP_CONTEXT, num_threads())
+
+    def generate(prompts: Prompts) -> Iterator[Any]:
+        (ids,) = prompts
+        return peer.generate(ids)
+
+    return generate
+
+
+ENGINES = {"mlx-qwen3": ours, "mlx-lm": mlx_lm, "llama.cpp": llama_cpp}
 
 
 def _batched(model: Any, cache: Any, prompts: Prompts) -> Iterator[Any]:
@@ -100,7 +116,7 @@ def measure(engine: str, folder: Path, cases: Sequence[Sequence[int]], limit: fl
     began = time.perf_counter()
     generate = ENGINES[engine](folder)
     loaded = time.perf_counter()
-    import mlx.core as mx  # not earlier: the engine that imports it first chooses its BLAS
+    import mlx.core as mx
 
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
     measure_case = partial(_measure_case, generate, range(min(vocabulary, ORDINARY_TOKENS)))

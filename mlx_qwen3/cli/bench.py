@@ -1,4 +1,4 @@
-"""`mlx-qwen3 bench`: measures how fast a model runs here, alone or beside mlx-lm."""
+"""`mlx-qwen3 bench`: measures how fast a model runs here, alone or beside another engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.bench import Result
     from mlx_qwen3.bench.result import TableRow
 
-PEER = "mlx-lm"
+PEERS = ("mlx-lm", "llama.cpp")
 
 
 def bench(
@@ -26,7 +26,7 @@ def bench(
     ] = None,
     bits: Annotated[int, typer.Option(help="Bits per weight of --shape: 2, 3, 4, 5, 6, 8 or 16.")] = 4,
     vs: Annotated[
-        str | None, typer.Option(help="mlx-lm: measure it too, in turn, on the same files.")
+        str | None, typer.Option(help="mlx-lm or llama.cpp: measure it too, in turn, in the same shape.")
     ] = None,
     prompt: Annotated[str, typer.Option(help="Prompt lengths in tokens, separated by commas.")] = "128,1024",
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1",
@@ -46,8 +46,8 @@ def bench(
     from mlx_qwen3.cli.console import SafeConsole
     from mlx_qwen3.files import write_atomically
 
-    if vs not in (None, PEER):
-        raise typer.BadParameter(f"only {PEER} can be compared with", param_hint="--vs")
+    if vs not in (None, *PEERS):
+        raise typer.BadParameter(f"{' or '.join(PEERS)} can be compared with", param_hint="--vs")
     if plot_file is not None:
         library.check_plot_path(plot_file)
     workload = library.Workload(
@@ -59,7 +59,7 @@ def bench(
         result = library.run(
             folder,
             workload,
-            library.ENGINES if vs else library.ENGINES[:1],
+            [library.ENGINES[0], *([vs] if vs else [])],
             lambda engine, number: line.update(f"{engine}, run {number + 1} of {repeat}"),
         )
     if json_file is not None:

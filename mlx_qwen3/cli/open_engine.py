@@ -15,13 +15,21 @@ SHOW_DELAY = 0.5  # seconds; a model that loads faster needs no progress bar
 
 def open_engine(model: str, **options: Any) -> Engine:
     """Engine(model, **options), with progress bars. Raises the errors of Engine."""
+    from mlx_qwen3.backend.switches import compile_listeners
     from mlx_qwen3.engine import Engine
 
     with progress_bars() as bars:
         timer = threading.Timer(SHOW_DELAY, lambda: bars.add_task(f"loading {model}", total=None))
         timer.daemon = True
+
+        def say_compiling() -> None:
+            compile_listeners.clear()
+            bars.add_task("compiling for this processor, once", total=None)
+
+        compile_listeners.append(say_compiling)
         timer.start()
         try:
             return Engine(model, on_download=DownloadBar(bars), **options)
         finally:
             timer.cancel()
+            compile_listeners.clear()

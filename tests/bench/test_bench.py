@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mlx_qwen3 import bench
-from mlx_qwen3.bench import shapes
+from mlx_qwen3.bench import llama_cpp, shapes
 from mlx_qwen3.bench.cost import Cost, cost_of
 from mlx_qwen3.bench.measure import Workload
 from mlx_qwen3.bench.plot import check_plot_path
@@ -153,15 +151,32 @@ def test_a_failed_process_is_reported_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_ours_is_imported_before_mlx_and_so_brings_its_blas() -> None:
-    code = f"""
-import runpy, sys
-worker = runpy.run_path({bench.measure.__file__.replace("measure.py", "worker.py")!r})
-worker["ENGINES"]["mlx-qwen3"] = lambda folder: sys.exit("too early" if "mlx.core" in sys.modules else 0)
-worker["measure"]("mlx-qwen3", None, [], 1.0)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(("bits", "layers"), [(4, 2), (16, 2)])
+def test_llama_cpp_gets_a_file_of_the_same_shape(bits: int, layers: int, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    folder = bench.make_checkpoint("tiny-moe", bits, tmp_path, layers=layers)
+    path = llama_cpp.gguf_of(folder)
+    assert llama_cpp.gguf_of(folder) == path
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    kind = {4: gguf.GGMLQuantizationType.Q4_0, 16: gguf.GGMLQuantizationType.BF16}[bits]
+    assert tensors["blk.1.ffn_gate_exps.weight"].tensor_type == kind
+    assert tensors["blk.1.ffn_gate_exps.weight"].shape.tolist() == [256, 192, 16]
+    assert tensors["token_embd.weight"].shape.tolist() == [256, 151_936]
+    stored = sum(tensor.n_bytes for tensor in tensors.values())
+    ours = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    assert stored == pytest.approx(ours, rel=0.05)
+
+
+def test_llama_cpp_is_refused_what_it_is_not_compared_at(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    folder = bench.make_checkpoint("tiny", 3, tmp_path)
+    for workload, said in (
+        (bench.Workload([8], [2]), "one sequence"),
+        (bench.Workload([9000], [1]), "8,192 tokens at most"),
+        (bench.Workload([8], [1]), "4, 8 and 16 bits"),
+    ):
+        with pytest.raises(BenchmarkError, match=said):
+            bench.run(folder, workload, ["mlx-qwen3", "llama.cpp"])
 
 
 def test_a_plot_or_checkpoint_that_cannot_be_written_is_refused_before_anything_is_measured(

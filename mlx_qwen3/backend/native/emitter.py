@@ -215,13 +215,23 @@ class Kernel:
     def store(self, value: Value, address: Value) -> None:
         self.builder.store(value.raw, self.pointer(address), align=1)
 
+    def prefetch(self, address: Value) -> None:
+        """Have the processor bring what is at `address` into its cache."""
+        name = "llvm.prefetch.p0"
+        function = self.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(VOID, [POINTER, I32, I32, I32])
+            function = ir.Function(self.module, kind, name)
+        how = [ir.Constant(I32, value) for value in (0, 3, 1)]  # to read, to keep, data
+        self.builder.call(function, [self.pointer(address), *how])
+
     # Control
 
     def variable(self, first: Value) -> Variable:
         return Variable(self, first)
 
     @contextmanager
-    def loop(self, start: Operand, stop: Operand, step: Operand = 1) -> Iterator[Value]:
+    def loop(self, start: Value | int, stop: Value | int, step: Value | int = 1) -> Iterator[Value]:
         """Repeat for start, start + step, ... below stop."""
         counter = self.variable(start if isinstance(start, Value) else self.integer(start))
         head, body, done = (self.builder.append_basic_block() for _ in range(3))

@@ -7,7 +7,7 @@ values of a row. In the modes mxfp4, mxfp8 and nvfp4 values and scales are small
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llvmlite.ir as ir
 
@@ -42,6 +42,10 @@ class Format(NamedTuple):
         if self.mode != "affine":
             return 1
         return 4 if self.scales == "float32" else 2
+
+
+PLAIN = Format("float32", 32)
+"""Numbers as they are."""
 
 
 class Row(NamedTuple):
@@ -134,7 +138,7 @@ def dequantized(
 def widened(k: Kernel, dtype: str, address: Value, count: int) -> Value:
     """A number (`count` 1) or a vector in fp32, which is stored as `dtype`."""
 
-    def of(kind: object) -> object:
+    def of(kind: Any) -> Any:
         return kind if count == 1 else ir.VectorType(kind, count)
 
     if dtype == "float32":
@@ -153,11 +157,11 @@ def _codes(k: Kernel, bits: int, address: Value) -> Value:
         word = k.load(ir.IntType(8 * bits), address)
         if bits < 4:
             word = k.convert(word, "zext", I32)
-        return (k.splat(word) >> k.lanes([bits * lane for lane in range(LANES)])) & (2**bits - 1)
+        return (k.splat(word) >> k.lanes([bits * lane for lane in range(LANES)])) & ((1 << bits) - 1)
     word = k.convert(k.load(ir.IntType(8 * bits), address), "zext", I64)
     low, high = (k.splat(k.convert(part, "trunc", I32)) for part in (word, word >> (4 * bits)))
     both = k.shuffled(low, high, [0, 1, 2, 3, 12, 13, 14, 15])
-    return (both >> k.lanes([bits * (lane % 4) for lane in range(LANES)])) & (2**bits - 1)
+    return (both >> k.lanes([bits * (lane % 4) for lane in range(LANES)])) & ((1 << bits) - 1)
 
 
 def _small_float(k: Kernel, codes: Value, bits: int) -> Value:

@@ -5,9 +5,9 @@ A module of kernels is compiled once on a machine. Later processes load the obje
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,9 +21,12 @@ import llvmlite.binding as llvm
 import llvmlite.ir as ir
 from platformdirs import user_cache_path
 
+from mlx_qwen3.backend.switches import compile_listeners
 from mlx_qwen3.errors import Qwen3Error
 from mlx_qwen3.files import write_atomically
 
+# Where compiled kernels are kept, if not in the user's cache folder.
+FOLDER_VARIABLE = "MLX_QWEN3_KERNELS"
 logger = logging.getLogger(__name__)
 # Part of the name of what is kept: the source of the kernels, as it was when it was imported.
 _SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
@@ -72,6 +75,8 @@ def _load(engine: Any, stored: bytes) -> list[str]:
 
 def _compile(name: str, emit: Callable[[ir.Module], None]) -> bytes:
     started = time.perf_counter()
+    for listener in compile_listeners:
+        listener()
     module = ir.Module(name)
     module.triple = llvm.get_process_triple()
     emit(module)
@@ -84,7 +89,7 @@ def _compile(name: str, emit: Callable[[ir.Module], None]) -> bytes:
     defined = [function for function in compiled.functions if not function.is_declaration]
     names = [function.name for function in defined if function.linkage.name == "external"]
     rest = " ".join(names).encode() + b"\n" + machine.emit_object(compiled)
-    stored = hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
+    stored: bytes = hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
     logger.info("compiled %s in %.1f s", name, time.perf_counter() - started)
     with suppress(OSError, Qwen3Error):  # a folder that cannot be written to costs the next process time
         _folder().mkdir(parents=True, exist_ok=True)
@@ -123,7 +128,6 @@ def _folder() -> Path:
     for text in (llvmlite.__version__, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):
         digest.update(text.encode())
     digest.update(_SOURCES)
-    return user_cache_path("mlx-qwen3") / "kernels" / digest.hexdigest()[:16]
-
-
-__all__ = ["address_of", "ctypes"]
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    parent = Path(chosen) if chosen else user_cache_path("mlx-qwen3") / "kernels"
+    return parent / digest.hexdigest()[:16]

@@ -27,6 +27,8 @@ BLOCK = 64
 # Output rows that a thread takes at a time, of a product and of unpacking.
 PRODUCT_ROWS, UNPACK_ROWS = 32, 16
 FLOAT, VECTOR = 4, 4 * LANES  # bytes
+# How far ahead of the values that are multiplied the matrix is fetched from memory, in bytes.
+AHEAD = 2048
 
 
 def emit(module: ir.Module, fmt: Format) -> None:
@@ -101,6 +103,7 @@ def _emit_quantized_dot(module: ir.Module, fmt: Format, rows: int) -> Any:
     by_scale = [k.variable(k.vector()) for _ in range(rows)]
     by_bias = [k.variable(k.vector()) for _ in range(rows)]
     with k.loop(0, width, block) as start:
+        k.prefetch(weight + start * fmt.bits // 8 + AHEAD)
         scale, bias = scale_and_bias(k, fmt, row, start)
         assert scale is not None
         parts: list[list[Value]] = [[] for _ in range(rows)]

@@ -6,6 +6,7 @@ Addresses are those of arrays that the caller keeps alive.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,11 @@ class Stored(NamedTuple):
         return Stored(fmt, *place, width, outputs)
 
 
+def _matmul(fmt: Format) -> int:
+    name = gemm.matmul_name(fmt)
+    return library.address_of(name, name, lambda module: gemm.emit(module, fmt))
+
+
 STEPS = {
     "attend": ("attention", attention.emit),
     "arrange_panels": ("panels", gemm.emit_helpers),
@@ -53,6 +59,15 @@ def _kernel(fmt: Format, name: str) -> int:
 def _step(name: str) -> int:
     module, emit = STEPS.get(name, ("steps", steps.emit))
     return library.address_of(module, name, emit)
+
+
+def prepare(formats: Iterable[Format]) -> None:
+    """Load, or compile, all kernels for matrices of these formats."""
+    for name in ("norm", *STEPS):
+        _step(name)
+    for fmt in formats:
+        _kernel(fmt, products.product_name(fmt))
+        _matmul(fmt)
 
 
 class Program:
@@ -110,9 +125,7 @@ class Program:
         panels: memory of `gemm.panels_bytes`.
         """
         self._add(_step("arrange_panels"), x, matrix.width, rows, panels)
-        kernel = library.address_of(
-            f"matmul_{matrix.fmt.name}", gemm.matmul_name(matrix.fmt), lambda m: gemm.emit(m, matrix.fmt)
-        )
+        kernel = _matmul(matrix.fmt)
         place = (matrix.weight, matrix.scales, matrix.biases, matrix.width, matrix.outputs)
         number = self._add(kernel, *place, panels, y, y_stride, rows, 0, 0)
         return self._needs_scratch(number, gemm.tile_bytes(matrix.width))

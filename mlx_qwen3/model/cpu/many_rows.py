@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.backend.native.emitter import LANES
-from mlx_qwen3.backend.native.formats import Format
+from mlx_qwen3.backend.native.formats import PLAIN
 from mlx_qwen3.backend.native.gemm import panels_bytes
 from mlx_qwen3.backend.native.program import Program, Stored
 from mlx_qwen3.backend.stored_matrix import Part, StoredMatrix
@@ -120,17 +120,16 @@ def _attend_block(queries: Any, keys: Any, values: Any, block: int, scale: float
     columns = np.zeros((heads, D, stride), np.float32)
     mixed = np.empty_like(queries)
     panels = np.empty(panels_bytes(rows, max(D, stride)), np.uint8).ctypes
-    plain = Format("float32", 32)
     program = Program()
     for head in range(heads):
         x, y = queries[head].ctypes.data, scores[head].ctypes.data
-        matrix = Stored(plain, keys[head].ctypes.data, 0, 0, D, S)
+        matrix = Stored(PLAIN, keys[head].ctypes.data, 0, 0, D, S)
         program.matmul(matrix, x, y, rows, FLOAT * stride, panels.data)
         program.transpose(values[head].ctypes.data, S, D, columns[head].ctypes.data, FLOAT * stride)
     program.softmax(scores.ctypes.data, heads * rows, stride, block, S - block + 1, scale)
     for head in range(heads):
         x, y = scores[head].ctypes.data, mixed[head].ctypes.data
-        matrix = Stored(plain, columns[head].ctypes.data, 0, 0, stride, D)
+        matrix = Stored(PLAIN, columns[head].ctypes.data, 0, 0, stride, D)
         program.matmul(matrix, x, y, rows, FLOAT * D, panels.data)
     program.run()
     return mixed

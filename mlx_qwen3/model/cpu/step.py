@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3.backend.device import eval_unless_traced
+from mlx_qwen3.backend.native.program import prepare
 from mlx_qwen3.backend.stored_matrix import FEW_ROWS
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.batch import SequenceCaches
@@ -33,6 +34,7 @@ class CpuStep:
     def __init__(self, model: Model):
         self._contents = Contents(model)
         self._weights = Weights(model)
+        prepare(self._weights.formats)
         self._many = ManyRows(self._weights)
         self._few: dict[int, FewRows] = {}
         self._is_dense = all(layer.experts is None for layer in self._weights.layers)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.backend.native.emitter import LANES
+from mlx_qwen3.backend.native.formats import PLAIN, Format
 from mlx_qwen3.backend.stored_matrix import StoredMatrix, address_of
 from mlx_qwen3.model.cpu_layers import CPU_LAYERS
 from mlx_qwen3.model.mlp import MLP, SparseMoeBlock
@@ -69,6 +70,15 @@ class Weights:
         self.norm = address_of(model.model.norm.weight)
         self.head = _stored(model.lm_head) if "lm_head" in model else self.embedding
 
+    @property
+    def formats(self) -> set[Format]:
+        """How the matrices are stored; fp32 is among them, for attention."""
+        matrices = [self.embedding, self.head]
+        for layer in self.layers:
+            matrices += [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]
+            matrices += [layer.router] if layer.experts is not None else []
+        return {matrix.stored.fmt for matrix in matrices} | {PLAIN}
+
 
 def supports(model: Model) -> bool:
     """Whether a pass of this model can be computed by kernels: all of its layers are those of `prepare`."""
@@ -80,7 +90,7 @@ def supports(model: Model) -> bool:
         matrices.append(model.lm_head)
     norms = [model.model.norm]
     for block in model.layers:
-        attention, mlp = block.self_attn, block.mlp
+        attention, mlp = block.self_attn, cast(Any, block.mlp)
         matrices += [attention[name] for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
         norms += [block.input_layernorm, block.post_attention_layernorm, attention.q_norm, attention.k_norm]
         if isinstance(mlp, SparseMoeBlock):

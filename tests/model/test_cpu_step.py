@@ -1,0 +1,84 @@
+"""Whole passes by kernels: the numbers of MLX's own modules, with every kind of cache and batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from model.test_prepare import SHAPES, difference, plain_fp32, stored
+
+from mlx_qwen3.backend.switches import has_kernels
+from mlx_qwen3.cache.batch import batched_layers
+from mlx_qwen3.model import prepare
+from mlx_qwen3.model.qwen3 import Model
+
+pytestmark = pytest.mark.skipif(not has_kernels(), reason="kernels are for Linux CPUs")
+
+
+def ids_of(length: int) -> mx.array:
+    return mx.array([[(7 * i + length) % 96 for i in range(length)]])
+
+
+def pair(shape: str, storage: str) -> tuple[Model, Model]:
+    model = prepare.prepare(stored(SHAPES[shape], storage))
+    assert isinstance(model, Model)
+    assert model.computes_now
+    return plain_fp32(SHAPES[shape], storage), model
+
+
+@pytest.mark.parametrize("cache", [{}, {"max_size": 16}, {"bits": 8, "group_size": 32}], ids=str)
+@pytest.mark.parametrize("storage", ["affine-4", "bf16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_passes_of_any_length_are_those_of_mlx(shape: str, storage: str, cache: dict[str, Any]) -> None:
+    reference, model = pair(shape, storage)
+    theirs, ours = reference.make_cache(**cache), model.make_cache(**cache)
+    for length in (5, 1, 1, 3, 30, 1, 17, 18, 1):
+        expected, logits = reference(ids_of(length), theirs), model(ids_of(length), ours)
+        assert difference(logits, expected) <= (2e-2 if cache.get("bits") else 1e-4)
+        assert ours[0].offset == theirs[0].offset
+
+
+@pytest.mark.parametrize("shape", ["dense", "moe"])
+def test_sequences_that_share_a_pass_see_their_own_rows(shape: str) -> None:
+    reference, model = pair(shape, "affine-4")
+    theirs = [reference.make_cache() for _ in range(3)]
+    ours = [model.make_cache() for _ in range(3)]
+    for number in range(3):
+        reference(ids_of(4 + number), theirs[number])
+        model(ids_of(4 + number), ours[number])
+    for lengths in ([1, 1, 1], [1, 5, 1], [20, 1, 3]):
+        ids = mx.concatenate([ids_of(length)[0] for length in lengths])[:, None]
+        expected = reference(ids, batched_layers(theirs, lengths))
+        logits = model(ids, batched_layers(ours, lengths))
+        assert difference(logits, expected) <= 1e-4
+
+
+def test_a_copy_of_a_cache_keeps_its_rows() -> None:
+    _, model = pair("dense", "affine-4")
+    cache = model.make_cache()
+    model(ids_of(6), cache)
+    copies = [layer.copy() for layer in cache]
+    expected = model(ids_of(2), [layer.copy() for layer in cache])
+    for layer in cache:
+        layer.trim(3)
+    model(ids_of(5), cache)
+    assert difference(model(ids_of(2), copies), expected) <= 1e-6
+
+
+def test_hidden_states_lead_to_the_logits() -> None:
+    _, model = pair("tied", "affine-4")
+    for length in (3, 40):
+        hidden = model.hidden_states(ids_of(length), model.make_cache())
+        logits = model(ids_of(length), model.make_cache())
+        assert difference(model.output_head(hidden), logits) <= 1e-5
+
+
+def test_new_weights_end_the_kernels_pass() -> None:
+    reference, model = pair("dense", "bf16")
+    weight = mx.random.normal(model.layers[0].mlp.up_proj.weight.shape).astype(mx.bfloat16)
+    model.layers[0].mlp.up_proj.weight = weight
+    reference.layers[0].mlp.up_proj.weight = weight.astype(mx.float32)
+    logits = model(ids_of(5), model.make_cache())
+    assert difference(logits, reference(ids_of(5), reference.make_cache())) <= 1e-4
+    assert not model.computes_now
