@@ -25,16 +25,18 @@ def run_batch(
     out: Path | None,
     settings: Mapping[str, Any],
     options: Mapping[str, Any],
+    is_raw: bool = False,
 ) -> None:
     """Generate for each request of `file`. The results go to `out`, or to standard output.
 
     settings: everything beside the requests that the results depend on; a run continues an earlier one only
-    if they are equal. options: the arguments of `generate_batch`. Raises MessageError for a file that cannot
-    be used, and at the end if requests failed.
+    if they are equal. options: the arguments of `generate_batch`. is_raw: plain lines are continued and not
+    answered. Raises MessageError for a file that cannot be used, and at the end if requests failed.
     """
     from mlx_qwen3.cli.batch_file import ResultFile, ResultStream, read_requests, result_line
 
-    requests = [_with_token_limit(request, options) for request in read_requests(_read(file), str(file))]
+    read = read_requests(_read(file), str(file), is_raw)
+    requests = [_with_defaults(request, options) for request in read]
     results = ResultStream(sys.stdout) if out is None else ResultFile(out, requests, settings)
     waiting = [index for index in range(len(requests)) if index not in results.done]
     if out is not None and len(waiting) < len(requests):
@@ -60,11 +62,20 @@ def run_batch(
         raise MessageError(f"{failed} of {len(requests)} requests failed; their lines say why ('error')")
 
 
-def _with_token_limit(request: BatchRequest, options: Mapping[str, Any]) -> BatchRequest:
-    """`request` with the default token limit, if it is a raw completion and the user gave none."""
-    if request.prompt is None or "max_tokens" in options["sampling"]:
-        return request
-    return replace(request, sampling={"max_tokens": MAX_TOKENS, **request.sampling})
+def _with_defaults(request: BatchRequest, options: Mapping[str, Any]) -> BatchRequest:
+    """`request` with the default token limit, if it is a raw completion and the user gave none.
+
+    Each of a line's results also gets a seed of its own, made of the one that is given for all.
+    """
+    from mlx_qwen3.cli.batch_file import Choice
+
+    given: Mapping[str, Any] = options["sampling"]
+    defaults: dict[str, Any] = {}
+    if request.prompt is not None and "max_tokens" not in given:
+        defaults["max_tokens"] = MAX_TOKENS
+    if isinstance(request, Choice) and given.get("seed") is not None:
+        defaults["seed"] = given["seed"] + request.choice
+    return replace(request, sampling={**defaults, **request.sampling}) if defaults else request
 
 
 def _read(file: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,25 +15,46 @@ from mlx_qwen3.errors import MessageError, Qwen3Error
 from mlx_qwen3.files import lock_file, text_lines, write_atomically
 from mlx_qwen3.generation.params import SamplingParams
 
-REQUEST_FIELDS = ["id", "prompt", "messages", "thinking", "thinking_budget", "schema"]
+REQUEST_FIELDS = [
+    *("id", "prompt", "messages", "thinking", "thinking_budget", "schema", "n", "continue_final_message")
+]
 SAMPLING_FIELDS = [item.name for item in fields(SamplingParams)]
-FIELD_TYPES = {"prompt": str, "messages": list, "thinking": bool, "thinking_budget": int, "schema": dict}
+FIELD_TYPES = {
+    "prompt": str,
+    "messages": list,
+    "thinking": bool,
+    "thinking_budget": int,
+    "schema": dict,
+    "n": int,
+    "continue_final_message": bool,
+}
 
 
-def read_requests(text: str, name: str) -> list[BatchRequest]:
-    """The requests of a file: one JSON object per line if the first line is one, else one prompt per line.
+@dataclass(frozen=True)
+class Choice(BatchRequest):
+    """One of the `n` results that a line asks for."""
 
-    Empty lines and a byte order mark are skipped. The default id of a request is its line number. Raises
-    MessageError that names the file, the line and the problem.
+    choice: int = 0
+
+
+def read_requests(text: str, name: str, is_raw: bool = False) -> list[BatchRequest]:
+    """The requests of a file: one JSON object per line if the first line is one, else one message per line.
+
+    is_raw: plain lines are texts to continue. Empty lines and a byte order mark are skipped. The default id
+    of a request is its line number. Raises MessageError that names the file, the line and the problem.
     """
     lines = list(enumerate(text_lines(text), 1))
     lines = [(number, line) for number, line in lines if line.strip()]
     if not lines or not isinstance(_json(lines[0][1]), dict):
-        return [BatchRequest(prompt=line, id=number) for number, line in lines]
+        if is_raw:
+            return [BatchRequest(prompt=line, id=number) for number, line in lines]
+        return [
+            BatchRequest(messages=[{"role": "user", "content": line}], id=number) for number, line in lines
+        ]
     requests = []
     for number, line in lines:
         try:
-            requests.append(_request(_json(line), number))
+            requests += _choices(_request(_json(line), number))
         except Qwen3Error as error:
             raise MessageError(f"{name}, line {number}: {error}") from error
     return requests
@@ -64,10 +85,28 @@ def _request(row: Any, number: int) -> BatchRequest:
     return BatchRequest(**{"id": number, **options}, sampling=sampling)
 
 
+def _choices(request: BatchRequest) -> list[BatchRequest]:
+    """A request for each result, so that a run that was killed goes on with those that are missing."""
+    if request.n == 1:
+        return [request]
+    values = {item.name: getattr(request, item.name) for item in fields(BatchRequest)} | {"n": 1}
+    seed = request.sampling.get("seed")
+    choices: list[BatchRequest] = []
+    for number in range(request.n):
+        own = {} if seed is None else {"seed": seed + number}  # as Engine.generate_batch does
+        choices.append(Choice(**{**values, "sampling": {**request.sampling, **own}}, choice=number))
+    return choices
+
+
+def _names(request: BatchRequest) -> dict[str, Any]:
+    """What says whose result a line is."""
+    return {"id": request.id} | ({"choice": request.choice} if isinstance(request, Choice) else {})
+
+
 def result_line(request: BatchRequest, result: BatchResult) -> str:
     """The result as one line of JSON. A completion has `text`; a conversation `thinking` and `answer`."""
     if result.error is not None:
-        return _line({"id": request.id, "error": result.error})
+        return _line({**_names(request), "error": result.error})
     output: dict[str, Any] = {"text": result.text}
     if request.messages is not None:
         output = {"thinking": result.thinking, "answer": result.text}
@@ -76,7 +115,7 @@ def result_line(request: BatchRequest, result: BatchResult) -> str:
     counts = {"prompt_tokens": result.prompt_tokens, "completion_tokens": result.completion_tokens}
     if request.messages is not None:
         counts["thinking_tokens"] = result.thinking_tokens
-    return _line({"id": request.id, **output, "finish_reason": result.finish_reason, **counts})
+    return _line({**_names(request), **output, "finish_reason": result.finish_reason, **counts})
 
 
 def _line(value: Mapping[str, Any]) -> str:
@@ -86,6 +125,12 @@ def _line(value: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:  # half a surrogate pair, possible in an id
         return json.dumps(value)
     return text
+
+
+def _is_answer(result: dict[str, Any]) -> bool:
+    """Whether a result of an earlier run is one that `result_line` writes for a request that was answered."""
+    text, reason = result.get("text", result.get("answer")), result.get("finish_reason")
+    return "error" not in result and isinstance(text, str) and isinstance(reason, str)
 
 
 class ResultFile:
@@ -111,10 +156,10 @@ class ResultFile:
             waiting.setdefault(key, []).append(index)
         for line in self._partial_lines():
             match _json(line):  # a killed run may leave half a line
-                case {"key": str(key), "result": {"id": _} as result} if "error" not in result:
+                case {"key": str(key), "result": {"id": _} as result} if _is_answer(result):
                     if waiting.get(key):
                         index = waiting[key].pop()
-                        self.done[index] = _line({**result, "id": requests[index].id})
+                        self.done[index] = _line({**result, **_names(requests[index])})
 
     def _partial_lines(self) -> list[str]:
         try:
@@ -162,8 +207,10 @@ class ResultFile:
 def _key(request: BatchRequest, settings: Mapping[str, Any]) -> str:
     """A hash of everything the result depends on. The id is not part of it."""
     parts = [request.prompt, request.messages, request.sampling, request.thinking, request.thinking_budget]
-    if request.schema is not None:
+    if request.schema is not None or request.continue_final_message:
         parts.append(request.schema)
+    if request.continue_final_message:
+        parts.append("continued")
     text = json.dumps([parts, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

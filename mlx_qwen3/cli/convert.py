@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,8 +119,14 @@ def convert(
         if report is not None:
             conversion.write_report(report, output.resolve().name, result.verification)
     write_line(f"{output}: {summary}")
+    write_line(f"chat with it: mlx-qwen3 chat --model {shlex.quote(str(_as_model(output)))}")
     if upload is not None:
         upload_folder(output, upload, private=True)
+
+
+def _as_model(output: Path) -> Path | str:
+    """`output` as a value of --model: a bare name could be that of another model."""
+    return output if output.is_absolute() or len(output.parts) > 1 else f"./{output}"
 
 
 def _default_output(source: str, quantization: Quantization | None) -> Path:

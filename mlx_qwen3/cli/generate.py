@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.chat.preferences import load_preferences
 from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
 from mlx_qwen3.cli.flags import (
     ADAPTER,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def generate(
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The text to continue.")] = None,
-    model: Annotated[str, MODEL] = "demo",
+    model: Annotated[str | None, MODEL] = None,
     control_tokens: Annotated[
         bool,
         typer.Option(
@@ -61,8 +62,12 @@ def generate(
     hosts: Annotated[Path | None, HOSTS] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(help="A file of requests: a prompt per line, or JSON lines (prompt or messages)."),
+        typer.Option(help="A file of requests: a message per line, or JSON lines (prompt or messages)."),
     ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="With --batch: continue plain lines in place of answering them."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="With --batch: the file for the results, JSON lines.")
     ] = None,
@@ -86,6 +91,8 @@ def generate(
     With --batch, complete many texts, or answer many conversations, together.
     """
     ranks = engine_options(distributed, hosts)
+    # The model that the chat remembers, so that both agree.
+    model = model or load_preferences().get("model", "demo")
     flags = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -106,6 +113,7 @@ def generate(
             "--think": think,
             "--thinking-budget": thinking_budget,
             "--schema": schema,
+            "--raw": raw or None,
         }
         for name, value in batch_options.items():
             if value is not None:
@@ -131,7 +139,9 @@ def generate(
 
         answer_schema = AnswerSchema.read(schema)
         options["schema"], settings["schema"] = answer_schema, answer_schema.schema
-    run_batch(make_engine, batch, out, settings, {**options, "batch_size": batch_size})
+    if raw:
+        settings["raw"] = True
+    run_batch(make_engine, batch, out, settings, {**options, "batch_size": batch_size}, raw)
 
 
 def _complete(

@@ -15,6 +15,7 @@ from cli.test_cli import run
 from typer.testing import CliRunner
 
 from mlx_qwen3.cli.app import app
+from mlx_qwen3.cli.batch import _with_defaults
 from mlx_qwen3.cli.batch_file import ResultFile, ResultStream, read_requests, result_line
 from mlx_qwen3.engine.batch import BatchRequest, BatchResult
 from mlx_qwen3.errors import MessageError
@@ -29,8 +30,14 @@ def write(path: Path, *lines: object) -> Path:
     return path
 
 
-def test_a_prompt_a_line() -> None:
+def test_a_message_a_line() -> None:
     requests = read_requests("one\n\n  two \n", "p.txt")
+    assert [request.messages for request in requests] == [
+        [{"role": "user", "content": "one"}],
+        [{"role": "user", "content": "  two "}],
+    ]
+    assert [request.id for request in requests] == [1, 3]
+    requests = read_requests("one\n\n  two \n", "p.txt", is_raw=True)
     assert requests == [BatchRequest(prompt="one", id=1), BatchRequest(prompt="  two ", id=3)]
     assert read_requests("\n \n", "p.txt") == []
 
@@ -63,6 +70,9 @@ def test_json_lines() -> None:
         ('{"id": 3}', "either a prompt or messages"),
         ('{"messages": [], "thinking_budget": -1}', "thinking_budget must be a number of tokens, not -1"),
         ('{"messages": [], "thinking_budget": true}', "thinking_budget is True, which is of the wrong type"),
+        ('{"prompt": "a", "n": 0}', "n must be between 1 and 128, not 0"),
+        ('{"prompt": "a", "n": true}', "n is True, which is of the wrong type"),
+        ('{"messages": [], "continue_final_message": "yes"}', "is 'yes', which is of the wrong type"),
         ('{"prompt": 3}', "prompt is 3, which is of the wrong type"),
         ('{"messages": "hi"}', "messages is 'hi', which is of the wrong type"),
     ],
@@ -80,6 +90,31 @@ def test_lines_end_where_json_says_so() -> None:
     assert [request.prompt for request in read_requests("\ufeff" + text, "a file")] == ["a\u2028b\x85c", "d"]
     line = result_line(requests[0], BatchResult(0, None, text="\u2028"))
     assert json.loads(line.encode())["text"] == "\u2028"
+
+
+def test_a_line_may_ask_for_several_results_and_a_begun_answer(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hel"}]
+    begun = {"messages": messages, "continue_final_message": True}
+    text = json.dumps({"prompt": "a", "n": 3, "seed": 5, "id": "a"}) + "\n" + json.dumps(begun)
+    requests = read_requests(text, "p.jsonl")
+    assert [request.sampling.get("seed") for request in requests] == [5, 6, 7, None]
+    assert [request.n for request in requests] == [1, 1, 1, 1]
+    assert requests[3].continue_final_message
+    lines = [result_line(request, BatchResult(0, request.id, text="x")) for request in requests]
+    assert [json.loads(line).get("choice") for line in lines] == [0, 1, 2, None]
+    first = ResultFile(tmp_path / "out", requests, {})
+    for index in (1, 3):
+        first.add(index, lines[index])
+    first._file.close()
+    other = [*requests[:3], *read_requests(json.dumps(begun | {"continue_final_message": False}), "p")]
+    again = ResultFile(tmp_path / "out", other, {})  # the last asks for something else now
+    assert {index: json.loads(line)["choice"] for index, line in again.done.items()} == {1: 1}
+
+
+def test_one_seed_for_all_gives_each_result_its_own() -> None:
+    asked = read_requests('{"prompt": "a", "n": 2}\n{"prompt": "b", "n": 2, "seed": 9}\n', "p")
+    sampling = [_with_defaults(request, {"sampling": {"seed": 1}}).sampling for request in asked]
+    assert [values["seed"] for values in sampling] == [1, 2, 9, 10]
 
 
 def test_results_stream_in_the_order_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +182,8 @@ def test_answers_in_the_form_of_a_schema(tmp_path: Path) -> None:
 
 def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     file, out = write(tmp_path / "in.txt", *(["The time"] * 24)), tmp_path / "out.jsonl"
-    arguments = ["generate", "--batch", str(file), "-o", str(out), "--batch-size", "2", "--max-tokens", "16"]
+    arguments = ["generate", "--raw", "--batch", str(file), "-o", str(out), "--batch-size", "2"]
+    arguments += ["--max-tokens", "16"]
     code = "from mlx_qwen3.cli.app import main; main()"
     process = subprocess.Popen([sys.executable, "-c", code, *arguments])
     partial = tmp_path / "out.jsonl.partial"
@@ -165,7 +201,7 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--out=x", "--batch-size=2", "--think", "--thinking-budget=3", "--schema=x"]
+    "option", ["--out=x", "--batch-size=2", "--think", "--thinking-budget=3", "--schema=x", "--raw"]
 )
 def test_what_only_a_batch_has_is_wrong_usage_without_one(option: str) -> None:
     done = CliRunner().invoke(app, ["generate", "-p", "hi", option])
