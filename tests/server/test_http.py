@@ -1,4 +1,4 @@
-"""The HTTP side: limits, bad bodies, disconnects, keep-alives, full queues, keys, dead engines."""
+"""The HTTP side: limits, bad bodies, disconnects, keep-alive, full queues, keys, dead engines."""
 
 from __future__ import annotations
 
