@@ -56,6 +56,8 @@ def serve(
     ] = None,
     kv_bits: Annotated[int | None, KV_BITS] = None,
     draft_model: Annotated[str, DRAFT_MODEL] = AUTO,
+    dtype: Annotated[str, DTYPE] = AUTO,
+    wired: Annotated[bool | None, WIRED] = None,
     distributed: Annotated[str | None, DISTRIBUTED] = None,
     hosts: Annotated[Path | None, HOSTS] = None,
     think: Annotated[
@@ -65,9 +67,7 @@ def serve(
         bool, typer.Option("--prepare/--no-prepare", help="Read ahead, in idle moments, what comes next.")
     ] = True,
     pin: Annotated[list[str] | None, typer.Option(help="A model to load now and never unload.")] = None,
-    keep_loaded: Annotated[
-        float | None, typer.Option(min=0, help="Minutes without a request before a model is unloaded.")
-    ] = None,
+    unload_after: Annotated[float | None, UNLOAD_AFTER] = None,
     max_models: Annotated[int, typer.Option(min=1, help="Models loaded at once.")] = 4,
     cache_folder: Annotated[Path | None, typer.Option(help="Where prompts' KV caches are kept.")] = None,
     cache_size: Annotated[float, typer.Option(min=0, help="Gigabytes of them on disk; 0 keeps none.")] = 20.0,
