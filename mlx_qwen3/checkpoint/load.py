@@ -8,8 +8,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.backend.memory import keep_resident, limit_memory
 from mlx_qwen3.backend.safetensors_io import DTYPES
+from mlx_qwen3.backend.switches import import_llvm_early
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.context_length import config_for_context
 from mlx_qwen3.checkpoint.locate import resolve
@@ -88,6 +90,8 @@ def load(
         dtype: Of a GPU's numbers: `float16`, `bfloat16`, or `auto`.
         wired: Whether macOS keeps the model in memory; None does as `MLX_QWEN3_WIRED` says.
     """
+    if is_cpu():
+        import_llvm_early()
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)
