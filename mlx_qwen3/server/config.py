@@ -55,11 +55,11 @@ class ServerConfig:
         api_keys: Key -> a short name for it; without any, no key is asked for.
         allowed_hosts: Names under which the server may be addressed, besides its own address and localhost.
         allowed_origins: Web pages that may use the server (CORS); none by default.
-        engine: Options of every engine: `context`, `max_kv_size`, `kv_bits`, `draft_model`.
+        engine: Options of every engine, such as `context`, `kv_bits` or `dtype`.
         thinking: Whether the model thinks if a request does not say.
         prepares: Whether to prefill, in idle moments, what a conversation's next request begins with.
         pinned: Models that are never unloaded.
-        keep_loaded: After how long without a request a model is unloaded; None is never.
+        unload_after: After how long without a request a model is unloaded; None is never.
         most_models: Models loaded at once.
         cache_folder: For KV caches on disk; None keeps them in memory alone.
         cache_limit: Bytes on disk.
@@ -81,7 +81,7 @@ class ServerConfig:
     thinking: bool = True
     prepares: bool = True
     pinned: tuple[str, ...] = ()
-    keep_loaded: float | None = None
+    unload_after: float | None = None
     most_models: int = 4
     cache_folder: Path | None = None
     cache_limit: int = 20 * 10**9

@@ -130,7 +130,7 @@ class ModelPool:
 
     async def unload_idle(self) -> None:
         """Unload models that were not used for as long as they are kept."""
-        keep = self._config.keep_loaded
+        keep = self._config.unload_after
         for model in list(self) if keep is not None else []:
             assert keep is not None
             if self._may_unload(model) and time.monotonic() - model.used_at > keep:

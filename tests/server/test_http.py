@@ -152,9 +152,13 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind(
     tight: LiveServer, ann: httpx.Client, stream: bool
 ) -> None:
     for number in range(DISCONNECTS):
-        timeout = httpx.Timeout(60, read=0.001 + 0.002 * (number % 40))
-        with pytest.raises(httpx.TimeoutException):
-            ann.post(CHAT, json={**LONG, "stream": stream}, timeout=timeout)
+        seconds = 0.001 + 0.002 * (number % 40)
+        if stream:
+            with ann.stream("POST", CHAT, json=LONG):
+                time.sleep(seconds)
+        else:
+            with pytest.raises(httpx.TimeoutException):
+                ann.post(CHAT, json={**LONG, "stream": False}, timeout=httpx.Timeout(60, read=seconds))
     wait_until(lambda: not tight.service.running and tight.engine.scheduler.is_idle)
     queue = tight.service.models.default.queue
     assert queue is not None

@@ -56,14 +56,14 @@ def test_models_are_loaded_on_demand_and_make_room(two: LiveServer) -> None:
 
 
 def test_a_model_nobody_uses_is_unloaded_after_a_while() -> None:
-    with live_server(ServerConfig(keep_loaded=0.1)) as server:
+    with live_server(ServerConfig(unload_after=0.1)) as server:
         deadline = time.monotonic() + 20
         while loaded(server):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert httpx.get(f"{server.url}/health").status_code == 200
         assert say(server).status_code == 200
-    with live_server(ServerConfig(keep_loaded=0.1, pinned=("demo",))) as server:
+    with live_server(ServerConfig(unload_after=0.1, pinned=("demo",))) as server:
         time.sleep(2.5)
         assert loaded(server) == ["demo"]
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
-from mlx_qwen3.cli.flags import AUTO, DRAFT_MODEL, KV_BITS, draft_setting
+from mlx_qwen3.cli.flags import (
+    AUTO,
+    DRAFT_MODEL,
+    DTYPE,
+    KV_BITS,
+    UNLOAD_AFTER,
+    WIRED,
+    device_options,
+    draft_setting,
+)
 from mlx_qwen3.cli.output import write_line, write_note
 from mlx_qwen3.errors import ConfigError
 
@@ -85,7 +94,7 @@ def serve(
     from mlx_qwen3.server.auth import read_api_keys
     from mlx_qwen3.server.config import Limits, ServerConfig
 
-    if distributed is not None and (len(model or ()) > 1 or keep_loaded is not None):
+    if distributed is not None and (len(model or ()) > 1 or unload_after is not None):
         raise typer.BadParameter("takes one model, which stays loaded", param_hint="--distributed")
     ranks = engine_options(distributed, hosts)
     config = ServerConfig(
@@ -102,12 +111,13 @@ def serve(
             "max_kv_size": max_kv_size,
             "kv_bits": kv_bits,
             "draft_model": draft_setting(draft_model),
+            **device_options(dtype, wired),
             **ranks,
         },
         thinking=think,
         prepares=prepare,
         pinned=tuple(pin or (model if ranks and model else ())),
-        keep_loaded=None if keep_loaded is None else keep_loaded * 60,
+        unload_after=None if unload_after is None else unload_after * 60,
         most_models=1 if ranks else max_models,
         cache_folder=_cache_folder(cache_folder) if cache_size and not ranks else None,
         cache_limit=int(cache_size * GB),
