@@ -39,7 +39,7 @@ def call(servers: MCPServers, key: str, **arguments) -> ToolOutput:
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
