@@ -6,6 +6,7 @@ the others, and runs this with their interpreters in MLX_QWEN3_CLIENTS_PYTHON an
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -99,6 +100,10 @@ def test_command_lines_with_the_config_that_is_printed_for_them(
     config = client_config(client, server.url, "demo")
     environment = {"HOME": str(tmp_path), "QWEN_SYSTEM_MD": str(tmp_path / "instructions.md")}
     (tmp_path / "instructions.md").write_text("Be brief.", encoding="utf-8")
+    if client == "qwen-code":  # with a prompt that confuses it, the demo goes on for long
+        settings = {"model": {"generationConfig": {"samplingParams": {"max_tokens": 200}}}}
+        (tmp_path / ".qwen").mkdir()
+        (tmp_path / ".qwen" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     if client == "codex":
         (tmp_path / ".codex").mkdir()
         (tmp_path / ".codex" / "config.toml").write_text(config, encoding="utf-8")
