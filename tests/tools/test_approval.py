@@ -131,7 +131,7 @@ def test_permissions_can_be_taken_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"user": []}', '{"user": {"allowed": {"a": 5}}}', "\ufeff{}", "null"]
+    "text", ["{", "[]", '{"user": []}', '{"user": {"allowed": {"a": 5}}}', "\ufeff{", "null"]
 )
 def test_a_broken_file_is_one_clear_line(tmp_path, text):
     file = tmp_path / "a.json"

@@ -305,7 +305,7 @@ def test_a_call_that_goes_wrong_says_so_and_the_others_go_on(one, how, says):
     )
     begin = time.monotonic()
     output = call(servers, f"{how}.go")
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 30
     assert output.is_error
     assert output.text.startswith(says)
     assert "\n" not in output.text
@@ -353,7 +353,7 @@ def test_a_server_that_will_not_stop_is_stopped(one):
     servers = one(hostile("stays"))
     begin = time.monotonic()
     servers.close()
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 30
     assert servers.tools == []
     with pytest.raises(ToolError, match="were not started"):
         servers.prompt("stays", "x")
