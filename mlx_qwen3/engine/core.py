@@ -312,6 +312,7 @@ class EngineCore(PlannedModel):
                         self.scheduler.abandon(EngineError("the engine was closed"))
                         return
                     call()
+                    del call  # or it would keep the sequence, its cache and the model until the next one
                     self._last_work = time.monotonic()
             except queue.Empty:
                 self._work()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,7 +98,7 @@ def test_idle_conversations_are_parked_and_come_back(
     monkeypatch.delenv("MLX_QWEN3_MEMORY")
     assert session.cache_info.nbytes == 0
     assert session.tokens == held.tokens
-    assert len(list(tmp_path.glob("*/*.safetensors"))) == 1
+    assert len(list(tmp_path.glob("*/1.safetensors"))) == 1
     said = {event.action: event.nbytes for event in events if isinstance(event, MemoryLow)}
     assert said["parked"] >= held.nbytes
     assert "waiting" in said
@@ -108,7 +110,7 @@ def test_idle_conversations_are_parked_and_come_back(
     expected = unparked.ask("12 - 5")
     assert (reply.answer, reply.stats.cached_tokens) == (expected.answer, expected.stats.cached_tokens)
     assert reply.stats.cached_tokens > 10
-    assert list(tmp_path.glob("*/*.safetensors")) == []
+    assert list(tmp_path.glob("*/1.safetensors")) == []  # its file; the other may be parked by now
 
 
 def test_what_cannot_be_parked_is_prefilled_again(
@@ -140,6 +142,7 @@ def test_waiting_texts_are_begun_once_there_is_memory(engine: Engine) -> None:
         first = engine.session(thinking=False, sampling={**GREEDY, "max_tokens": 2000, "min_tokens": 2000})
         events = first.send("count")
         assert any(isinstance(event, MemoryLow) and event.action == "waiting" for event in events)
+        events.close()
         with ThreadPoolExecutor(1) as pool:
             running = first.send("go on")
             next(running)
@@ -175,10 +178,13 @@ def test_an_idle_model_is_unloaded_and_loaded_again(tmp_path: Path, monkeypatch:
     with Engine("demo", unload_after=0.05) as engine:
         session = engine.session(thinking=False, sampling=GREEDY)
         session.ask("what is 47+85?")
-        loaded = mx.get_active_memory()
+        model = weakref.ref(engine.model)
         while engine.model is not None:
             time.sleep(0.01)
-        assert mx.get_active_memory() < loaded - 5_000_000
+        deadline = time.monotonic() + 20  # the engine's thread may be about to let it go
+        while model() is not None and time.monotonic() < deadline:
+            gc.collect()
+        assert model() is None
         assert session.tokens > 0
         reply = session.ask("12 - 5")
         assert reply.stats.cached_tokens > 0
