@@ -238,6 +238,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--sessions", type=int, default=30)
     options = parser.parse_args()
+    # Caches of ended conversations are kept as far as memory goes; with all of it, growth would be no leak.
+    os.environ.setdefault("MLX_QWEN3_MEMORY", "600MB")
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), options.minutes * 60, options.sessions)
         soak.run()
