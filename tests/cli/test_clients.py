@@ -86,6 +86,11 @@ def test_the_command_prints_it(client: str) -> None:
     assert "demo" in result.output or client == "open-webui"
 
 
+def test_the_context_is_told() -> None:
+    result = CliRunner().invoke(app, ["serve", "--context", "40960", "--print-config", "codex"])
+    assert tomllib.loads(result.output)["model_context_window"] == 40960
+
+
 def test_an_unknown_client_is_named() -> None:
     with pytest.raises(ConfigError, match=r"emacs.*claude-code"):
         client_config("emacs", URL, MODEL)

@@ -254,7 +254,9 @@ def _client_config(client: str, config: ServerConfig) -> str:
     if client not in CLIENTS:
         raise ConfigError(f"there is no configuration for {client}; there are {', '.join(CLIENTS)}")
     key: str | None = next(iter(config.api_keys), None)
-    return str(client_config(client, config.url, served_name(config.models[0]), key))
+    context = config.engine.get("context")
+    limit = context if isinstance(context, int) else None
+    return client_config(client, config.url, served_name(config.models[0]), key, limit)
 
 
 __all__: list[Any] = ["serve", "start_lines", "status_line"]
