@@ -17,7 +17,7 @@ ROOMS = [
     "backend", "cache", "tokenizer", "parsing", "tools",
     "model", "generation", "grammar", "distributed",
     "checkpoint", "adapters",
-    "engine", "conversion", "bench", "doctor", "server", "cli", "demo",
+    "engine", "conversion", "finetuning", "bench", "doctor", "server", "cli", "demo",
 ]  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
 NAMES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES}

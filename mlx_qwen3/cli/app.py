@@ -26,6 +26,7 @@ from mlx_qwen3.cli.retrieval.embed import embed
 from mlx_qwen3.cli.retrieval.rerank import rerank
 from mlx_qwen3.cli.serving.serve import serve
 from mlx_qwen3.cli.standard_streams import repair_streams
+from mlx_qwen3.cli.training.finetune import finetune
 from mlx_qwen3.cli.verify import verify
 from mlx_qwen3.errors import Qwen3Error
 
@@ -70,6 +71,7 @@ app.command("chat", cls=ChatCommand)(chat)
 app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.command("embed")(embed)
+app.command("finetune")(finetune)
 app.command("follow", hidden=True)(follow)
 app.command("generate")(generate)
 app.command("models")(models)

@@ -67,7 +67,7 @@ def plan_upload(folder: str | Path, repository: str) -> UploadPlan:
 
 def _is_name(repository: str) -> bool:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repository)
