@@ -14,7 +14,7 @@ LOOK_SECONDS = 0.25
 SILENCE_SECONDS = 10.0
 # A rank that lives, and yet does not finish a pass for so long, has stalled.
 STEP_SECONDS = 120.0
-STEP_VARIABLE = "MLX_QWEN3_STEP_SECONDS"
+STEP_VARIABLE, SILENCE_VARIABLE = "MLX_QWEN3_STEP_SECONDS", "MLX_QWEN3_SILENCE_SECONDS"
 
 
 class Watch:
@@ -35,7 +35,8 @@ class Watch:
         self._connections, self._on_lost, self._waiting_since = connections, on_lost, waiting_since
         self._said, self._stopped = threading.Event(), threading.Event()
         self._lock = threading.Lock()
-        self._step_seconds = step_seconds()
+        self._step_seconds = _seconds(STEP_VARIABLE, STEP_SECONDS)
+        self._silence_seconds = _seconds(SILENCE_VARIABLE, SILENCE_SECONDS)
         threading.Thread(target=self._watch, name="mlx_qwen3 watch", daemon=True).start()
 
     def stop(self) -> None:
@@ -72,17 +73,17 @@ class Watch:
         for connection in self._connections:
             if not connection.is_open:
                 return f"{connection} ended, or the connection to it was lost"
-            if now - connection.heard > SILENCE_SECONDS:
-                return f"{connection} has given no sign of life for {SILENCE_SECONDS:.0f} s"
+            if now - connection.heard > self._silence_seconds:
+                return f"{connection} has given no sign of life for {self._silence_seconds:.0f} s"
         waiting = self._waiting_since()
         if waiting is not None and now - waiting[0] > self._step_seconds:
             return f"{waiting[1]} lives, but has not finished a pass for {self._step_seconds:.0f} s"
         return None
 
 
-def step_seconds() -> float:
-    """How long a pass may take: STEP_SECONDS, or what the environment says."""
+def _seconds(variable: str, default: float) -> float:
+    """What the environment says, at least a second, or else `default`."""
     try:
-        return max(1.0, float(os.environ.get(STEP_VARIABLE, "")))
+        return max(1.0, float(os.environ.get(variable, "")))
     except ValueError:
-        return STEP_SECONDS
+        return default

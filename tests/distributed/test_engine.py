@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_byte_tokenizer(folder)
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("tensor", "full"), ("pipeline", "full"), ("pipeline", "window")])
+@pytest.mark.parametrize(("mode", "kind"), [("tensor", "full"), ("pipeline", "window")])
 def test_everything_is_as_on_one_machine(mode: str, kind: str, checkpoint: Path, tmp_path: Path) -> None:
     options = OPTIONS[kind]
     arguments = [str(WORKER), str(checkpoint), mode, "everything", json.dumps(options)]
