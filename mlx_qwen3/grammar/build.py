@@ -81,7 +81,7 @@ def constrain(
 def begun_answer(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> str:
     """The beginning of the answer that a prompt ends with: what follows its header and its thinking."""
     start = tokenizer.control_tokens.get("<|im_start|>")
-    if start not in prompt_ids or tokenizer.think_block(prompt_ids) == "open":
+    if start is None or start not in prompt_ids or tokenizer.think_block(prompt_ids) == "open":
         return ""
     message = list(prompt_ids[len(prompt_ids) - list(reversed(prompt_ids)).index(start) :])
     if tokenizer.think_end_id in message:
