@@ -24,6 +24,9 @@ arguments; another interface words them its own way with `error.line(...)`.
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -69,6 +72,26 @@ def one_line(error: object, limit: int | None = None) -> str:
         text = "".join(" " if is_hidden(char) else char for char in text)
     line = " ".join(text.split())[:limit]
     return line or (type(error).__name__ if isinstance(error, BaseException) else "")
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what `extra` of this package needs, into the Python that runs.
+
+    It names the libraries themselves: the package may have been installed from a folder.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = [line.partition(";") for line in requires("mlx-qwen3") or ()]
+    except PackageNotFoundError:
+        lines = []
+    wanted = [
+        name.strip()
+        for name, _, marker in lines
+        if re.search(f"extra == ['\"]{re.escape(extra)}['\"]", marker)
+    ]
+    packages = wanted or [f"mlx-qwen3[{extra}]"]
+    return " ".join([shlex.quote(sys.executable), "-m pip install", *(f"'{name}'" for name in packages)])
 
 
 def shortened(line: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:

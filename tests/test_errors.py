@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mlx_qwen3.errors import one_line
+import sys
+
+from mlx_qwen3.errors import install_command, one_line
 
 
 def test_one_line_has_no_line_breaks_and_no_control_characters() -> None:
@@ -16,3 +18,11 @@ def test_one_line_takes_text_and_is_cut_to_its_limit() -> None:
 
 def test_an_error_without_a_message_gives_its_type() -> None:
     assert one_line(TimeoutError()) == "TimeoutError"
+
+
+def test_what_an_extra_needs_is_installed_by_its_own_names() -> None:
+    """The package may come from a folder: a hint must not name a package that an index does not have."""
+    command = install_command("grammar")
+    assert command.startswith(sys.executable)
+    assert "-m pip install 'llguidance" in command
+    assert "mlx-qwen3" not in command.partition("pip install")[2]

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.bench.result import Result
-from mlx_qwen3.errors import BenchmarkError
+from mlx_qwen3.errors import BenchmarkError, install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ def check_plot_path(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise BenchmarkError(f"there is no folder {path.absolute().parent} for the plot")
     if find_spec("matplotlib") is None:
-        raise BenchmarkError("plots need matplotlib; pip install 'mlx-qwen3[plot]'")
+        raise BenchmarkError(f"plots need matplotlib: {install_command('plot')}")
 
 
 def write_plot(result: Result, path: Path) -> None:

@@ -28,7 +28,7 @@ from mlx_qwen3.cli.serving.serve import serve
 from mlx_qwen3.cli.standard_streams import repair_streams
 from mlx_qwen3.cli.training.finetune import finetune
 from mlx_qwen3.cli.verify import verify
-from mlx_qwen3.errors import Qwen3Error
+from mlx_qwen3.errors import Qwen3Error, install_command
 
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
@@ -118,8 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _unexpected(error: Exception) -> str:
     if isinstance(error, ImportError) and "libmlx" in str(error):
         return (
-            "MLX has nothing to compute with here; run pip install 'mlx-qwen3[cpu]', or for an NVIDIA GPU "
-            "pip install 'mlx-qwen3[cuda]' (not both: each brings a libmlx.so)"
+            f"MLX has nothing to compute with here: {install_command('cpu')}, or for an NVIDIA GPU "
+            f"{install_command('cuda')} (not both: each brings a libmlx.so)"
         )
     return f"unexpected {type(error).__name__}: {error} (MLX_QWEN3_DEBUG=1 shows where)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlx_qwen3.errors import ConversionError
+from mlx_qwen3.errors import ConversionError, install_command
 
 
 def plot_losses(path: Path, losses: Sequence[tuple[int, float]]) -> None:
@@ -13,7 +13,7 @@ def plot_losses(path: Path, losses: Sequence[tuple[int, float]]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ConversionError("a picture needs matplotlib: pip install 'mlx-qwen3[plot]'") from None
+        raise ConversionError(f"a picture needs matplotlib: {install_command('plot')}") from None
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([step for step, _ in losses], [loss for _, loss in losses], marker=".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlx_qwen3.errors import SchemaError
+from mlx_qwen3.errors import SchemaError, install_command
 from mlx_qwen3.grammar.answer_schema import AnswerSchema
 from mlx_qwen3.grammar.matcher import is_grammar, is_installed, schema_problem
 from mlx_qwen3.grammar.rules import (
@@ -94,7 +94,7 @@ def _why_no_call(tokenizer: Tokenizer, tools: Mapping[str, Mapping[str, Any]]) -
     if not tools:
         return "there is no tool that the model could have to call"
     if not is_installed():
-        return "a call can be made to happen only with llguidance: pip install 'mlx-qwen3[grammar]'"
+        return f"a call can be made to happen only with llguidance: {install_command('grammar')}"
     if _call_tags(tokenizer) is None or tokenizer.template.tool_format is None:
         return "this model cannot call tools; its chat template has no place for them"
     return "the names of the tools cannot become a grammar; use letters, digits, _ and -"

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from mlx_qwen3.errors import SchemaError, one_line
+from mlx_qwen3.errors import SchemaError, install_command, one_line
 from mlx_qwen3.grammar.compilable_schema import compilable, find_problem
 from mlx_qwen3.grammar.json_completion import (
     ESCAPED,
@@ -51,7 +51,7 @@ def schema_problem(schema: Mapping[str, Any]) -> str:
     Raises SchemaError if the extra `grammar` is not installed.
     """
     if not is_installed():
-        raise SchemaError("structured answers need llguidance: pip install 'mlx-qwen3[grammar]'")
+        raise SchemaError(f"structured answers need llguidance: {install_command('grammar')}")
     try:
         return find_problem(schema, lambda part: _schema_problem(json.dumps(compilable(part))))
     except (RecursionError, TypeError, AttributeError, ValueError) as error:  # it may hold any value

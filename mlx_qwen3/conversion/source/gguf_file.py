@@ -18,7 +18,7 @@ import numpy as np
 from mlx_qwen3.checkpoint.safetensors_files import few
 from mlx_qwen3.conversion.source.gguf_header import TensorInfo, read_header
 from mlx_qwen3.conversion.source.tensors import SourceTensor
-from mlx_qwen3.errors import CheckpointError, ConversionError, ModelNotFoundError
+from mlx_qwen3.errors import CheckpointError, ConversionError, ModelNotFoundError, install_command
 
 SUFFIX = ".gguf"
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -136,7 +136,7 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError:
-        raise ConversionError("GGUF files need the `gguf` package: pip install 'mlx-qwen3[gguf]'") from None
+        raise ConversionError(f"GGUF files need the `gguf` package: {install_command('gguf')}") from None
     return gguf
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlx_qwen3.errors import install_command
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
 from mlx_qwen3.tools.mcp.config import ServerConfig
 
@@ -22,7 +23,7 @@ try:
     from mlx_qwen3.tools.mcp.connection import Connection, State
 except ImportError as missing:
     raise ToolError(
-        f'MCP servers need the extra "mcp": pip install "mlx-qwen3[mcp]" ({missing})'
+        f"MCP servers need the `mcp` package: {install_command('mcp')} ({missing})"
     ) from missing
 
 T = TypeVar("T")

@@ -98,5 +98,5 @@ def test_flags_of_the_device_become_options_of_the_engine() -> None:
 
 def test_a_missing_backend_of_mlx_is_one_line() -> None:
     missing = ImportError("libmlx.so: cannot open shared object file: No such file or directory")
-    assert "pip install 'mlx-qwen3[cpu]'" in _unexpected(missing)
+    assert "-m pip install 'mlx[cpu]" in _unexpected(missing)
     assert "unexpected ImportError: x" in _unexpected(ImportError("x"))
