@@ -54,18 +54,15 @@ def ours(folder: str, mode: str, prompt: int) -> dict[str, Any]:
 
     params = SamplingParams(temperature=0, max_tokens=TOKENS, min_tokens=TOKENS)
     for _ in range(2):  # the first compiles kernels
-        ids = [random.Random(1).randrange(1000) for _ in range(prompt)]
+        ids = [random.randrange(1000) for _ in range(prompt)]
         ranks: Any = engine._ranks
         sent = ranks.group.sent if ranks else 0.0
-        since = time.perf_counter()
-        times: list[float] = []
-        for _ in Completion(engine, ids, params).events():
-            times.append(time.perf_counter())
+        *_, done = Completion(engine, ids, params).events()
+        stats: Any = getattr(done, "stats", None)
         sent = (ranks.group.sent - sent) if ranks else 0.0
-        random.seed(2)
     result = {
-        "prefill": prompt / (times[0] - since),
-        "decode": (TOKENS - 1) / (times[-1] - times[0]),
+        "prefill": stats.prompt_tokens_per_second,
+        "decode": stats.tokens_per_second,
         "sent": sent,
         "arrays": mx.get_peak_memory(),
     }
@@ -190,7 +187,8 @@ def compare(options: argparse.Namespace) -> None:
 
             prompt = traffic(config, mode, options.ranks, options.prompt, 4).nbytes
             token = traffic(config, mode, options.ranks, 1, 4).nbytes
-            sent = f"{(first[0]['sent'] - prompt) / (TOKENS - 1):12,.0f} {token:10,.0f}"
+            # The pass after the last token has begun when that is known.
+            sent = f"{(first[0]['sent'] - prompt) / TOKENS:12,.0f} {token:10,.0f}"
         print(
             f"{engine:12}{mode:12}{median(f['prefill'] for f in first):12.2f}"
             f"{median(f['decode'] for f in first):14.2f}  {peaks:34}{sent}"
