@@ -1,4 +1,4 @@
-"""Products in fp32, computed now, by `stored_matrix` and by numpy's BLAS in MLX's memory.
+"""Products in fp32 by the kernels of `stored_matrix`, computed now and in MLX's memory.
 
 MLX's graph takes part as far as it must: gradients pass through, and while it is traced (mx.compile, mx.vmap)
 its own operations stand in.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # fp32 bytes of one tile of a matrix, where MLX multiplies with a matrix that is not stored in fp32.
 TILE_BYTES = 8 * 2**20
 # Products of two arrays that are smaller are as fast in MLX's own BLAS, and are not waited for.
-MIN_NUMPY_MULTIPLICATIONS = 2**17
+MIN_KERNEL_MULTIPLICATIONS = 2**17
 
 HALF = (mx.bfloat16, mx.float16)
 
@@ -32,28 +32,30 @@ def fp32(array: mx.array) -> mx.array:
 
 def multiply(a: mx.array, b: mx.array) -> mx.array:
     """a (..., M, K) @ b (..., K, N) of the same leading axes -> (..., M, N)."""
-    return cast(mx.array, _numpy_matmul(a, b)) if _is_for_numpy(a, b) else a @ b
+    return cast(mx.array, _kernel_matmul(a, b)) if _is_for_kernels(a, b) else a @ b
 
 
-def _is_for_numpy(a: mx.array, b: mx.array) -> bool:
+def _is_for_kernels(a: mx.array, b: mx.array) -> bool:
     if not (is_cpu() and has_kernels() and a.dtype == b.dtype == mx.float32):
         return False
-    return a.size * b.shape[-1] >= MIN_NUMPY_MULTIPLICATIONS
+    return a.size * b.shape[-1] >= MIN_KERNEL_MULTIPLICATIONS
 
 
 @mx.custom_function
-def _numpy_matmul(a: mx.array, b: mx.array) -> mx.array:
-    """The product by numpy's BLAS, in MLX's memory. `a` and `b` are evaluated now."""
+def _kernel_matmul(a: mx.array, b: mx.array) -> mx.array:
+    """The product by kernels, in MLX's memory. `a` and `b` are evaluated now."""
     import numpy as np  # takes a tenth of a second, so only where it is used
+
+    from mlx_qwen3.backend.stored_matrix import multiply_arrays
 
     result = mx.zeros((*a.shape[:-1], b.shape[-1]))
     if not eval_unless_traced(a, b, result):
         return a @ b
-    np.matmul(np.asarray(a), np.asarray(b), out=np.asarray(result))
+    multiply_arrays(np.asarray(a), np.asarray(b), np.asarray(result))
     return result
 
 
-@_numpy_matmul.vjp
+@_kernel_matmul.vjp
 def _gradients(
     inputs: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
 ) -> tuple[mx.array, mx.array]:
@@ -61,7 +63,7 @@ def _gradients(
     return multiply(cotangent, b.swapaxes(-1, -2)), multiply(a.swapaxes(-1, -2), cotangent)
 
 
-@_numpy_matmul.jvp
+@_kernel_matmul.jvp
 def _derivative(inputs: tuple[mx.array, mx.array], tangents: tuple[mx.array, mx.array]) -> mx.array:
     (a, b), (da, db) = inputs, tangents
     return multiply(da, b) + multiply(a, db)

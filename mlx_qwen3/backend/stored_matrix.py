@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.backend.native.formats import Format
+from mlx_qwen3.backend.native.formats import PLAIN, Format
 from mlx_qwen3.backend.native.gemm import panels_bytes
 from mlx_qwen3.backend.native.program import Program, Stored
 
@@ -127,3 +127,23 @@ class StoredMatrix:
             tile = memory[: (stop - start) * width].reshape(stop - start, width)
             self.unpack(tile, first=start)
             yield start, stop, tile
+
+
+def multiply_arrays(a: Any, b: Any, y: Any) -> None:
+    """y (..., M, N) = a (..., M, K) @ b (..., K, N), of numpy, in fp32. y has no gaps."""
+    rows, width = a.shape[-2:]
+    outputs = b.shape[-1]
+    a = np.ascontiguousarray(a).reshape(-1, rows, width)
+    columns = b.swapaxes(-1, -2).reshape(-1, outputs, width)  # a view, where the axes allow it
+    if columns.strides[1:] != (4 * width, 4):
+        columns = np.ascontiguousarray(columns)
+    y = y.reshape(-1, rows, outputs)
+    program = Program()
+    panels = np.empty(panels_bytes(rows, width), np.uint8)
+    for x, matrix, result in zip(a, columns, y, strict=True):
+        stored = Stored(PLAIN, matrix.ctypes.data, 0, 0, width, outputs)
+        if rows > FEW_ROWS:
+            program.matmul(stored, x.ctypes.data, result.ctypes.data, rows, 4 * outputs, panels.ctypes.data)
+        else:
+            program.product(stored, x.ctypes.data, result.ctypes.data, rows)
+    program.run(alone=y.size * width < SMALL_PRODUCT)

@@ -18,7 +18,7 @@ def by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever BLAS MLX has here, and however small the product."""
     monkeypatch.setattr(matmul, "has_kernels", lambda: True)
     monkeypatch.setattr(matmul, "is_cpu", lambda: True)
-    monkeypatch.setattr(matmul, "MIN_NUMPY_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(matmul, "MIN_KERNEL_MULTIPLICATIONS", 0)
 
 
 def by_kernel(x: mx.array, weight: mx.array) -> mx.array:
