@@ -332,8 +332,8 @@ def partition(mode: str) -> None:
         time.sleep(1)
         ip("-n", names[0], "link", "set", "cable0", "down")
         since = time.perf_counter()
-        for number, rank in enumerate(ranks):
-            _, error = rank.communicate(timeout=60)
+        for number, process in enumerate(ranks):
+            _, error = process.communicate(timeout=60)
             print(f"rank {number}, {time.perf_counter() - since:.1f} s after the cut: {error.strip()}")
     finally:
         for name in names:
