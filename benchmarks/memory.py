@@ -29,19 +29,14 @@ FILL = 2048  # rows of the cache filled at once
 
 
 def load_ours(folder: Path, bits: int) -> tuple[Any, list[Any]]:
-    import mlx_qwen3  # noqa: F401  # isort: skip
     from mlx_qwen3 import load_model, make_prompt_cache
-    from mlx_qwen3.checkpoint import memory_plan as plan
 
-    plan.DENSE_SHARE = 0.0  # type: ignore[attr-defined]
     model = load_model(folder)
     return model, make_prompt_cache(model, bits=None if bits == 16 else bits, group_size=GROUP_SIZE)
 
 
 def load_theirs(folder: Path, bits: int) -> tuple[Any, list[Any]]:
-    import mlx_qwen3  # noqa: F401  # for its BLAS: MLX's own takes too long, and memory is the same
-
-    import mlx.core as mx  # isort: skip
+    import mlx.core as mx
     from mlx_lm.models.cache import KVCache, QuantizedKVCache
     from mlx_lm.utils import load_model
 
