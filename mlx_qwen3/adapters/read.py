@@ -41,6 +41,7 @@ def read_adapter(path: str | Path) -> Adapter:
     updates = form.updates(folder, config, tensors)
     for name, update in updates.items():
         _check(file, name, update)
+        mx.eval(update.a, update.b)  # they may be used by other threads
     return Adapter(folder, updates, _digest(updates))
 
 
