@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import mlx.core as mx
 import mlx.nn as nn
-
-if TYPE_CHECKING:
-    from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
 
 
 class LoRAExperts(nn.Module):
@@ -17,8 +12,8 @@ class LoRAExperts(nn.Module):
     Its parameters are named and shaped as in mlx-lm, so adapters go both ways.
     """
 
-    def __init__(self, linear: SwitchLinear | QuantizedSwitchLinear, r: int, dropout: float, scale: float):
-        """linear: the experts' matrices. r: the rank. dropout: of the update's input, in training."""
+    def __init__(self, linear: nn.Module, r: int, dropout: float, scale: float):
+        """linear: a SwitchLinear, plain or quantized. r: the rank. dropout: of the update's input."""
         super().__init__()
         bound = linear.input_dims**-0.5
         self.linear = linear
@@ -39,6 +34,6 @@ class LoRAExperts(nn.Module):
         update = product(product(self.dropout(x), self.lora_a), self.lora_b)
         return y + (self.scale * update).astype(y.dtype)
 
-    def fuse(self, dequantize: bool = False) -> SwitchLinear | QuantizedSwitchLinear:
+    def fuse(self, dequantize: bool = False) -> nn.Module:
         """The matrices with the update added, quantized as before unless `dequantize`."""
         return self.linear.updated((self.scale * self.lora_b) @ self.lora_a, dequantize)
