@@ -98,14 +98,16 @@ def main() -> None:
     parser.add_argument("--convert", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.convert:
-        convert_and_measure(*arguments.convert, arguments.verify)
+        source, output = arguments.convert
+        convert_and_measure(source, output, arguments.verify)
         return
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.mkdir()
         write_source(source, arguments.layers)
-        command = [sys.executable, "-m", "benchmarks.fp8_memory", "--convert", source, Path(folder) / "out"]
-        subprocess.run([*command, *(["--verify"] if arguments.verify else [])], check=True)
+        command = [sys.executable, "-m", "benchmarks.fp8_memory", "--convert", str(source)]
+        command += [str(Path(folder) / "out"), *(["--verify"] if arguments.verify else [])]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

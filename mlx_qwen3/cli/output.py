@@ -92,10 +92,10 @@ def write_json(line: str, file: IO[str] | None = None) -> None:
     Characters that a terminal could obey, and those that the file's encoding lacks, become \uXXXX, which is
     the same JSON.
     """
-    file = file or sys.stdout
+    file = sys.stdout if file is None else file
     text = _escaped(line)
     try:
-        text.encode(file.encoding or "utf-8")
+        text.encode(getattr(file, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = "".join(char if char.isascii() else _json_escape(char) for char in text)
     file.write(text + "\n")

@@ -397,7 +397,9 @@ def test_errors_are_those_of_anthropics_client(answered: Any, status: int, kind:
 def test_a_prompt_that_is_too_long_is_an_invalid_request() -> None:
     told = error_body(as_request_error(PromptTooLongError("too long")))
     assert told["error"]["type"] == "invalid_request_error"
-    assert told["error"]["message"] == "prompt is too long: too long", "the words that make Claude Code compact"
+    assert told["error"]["message"] == "prompt is too long: too long", (
+        "the words that make Claude Code compact"
+    )
 
 
 def test_a_request_is_plain_data() -> None:

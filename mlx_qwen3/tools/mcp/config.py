@@ -253,7 +253,7 @@ class _EntryReader:
     def _seconds(self, key: str, entry: dict[str, Any], default: float) -> float:
         """A number of seconds. 1000 and more are taken as milliseconds, which some programs write."""
         value = entry.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
             raise _EntryError(f'"{key}" is not a number of seconds')
         return value / 1000 if value >= 1000 else float(value)
 

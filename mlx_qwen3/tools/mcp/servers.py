@@ -22,9 +22,7 @@ from mlx_qwen3.tools.mcp.config import ServerConfig
 try:
     from mlx_qwen3.tools.mcp.connection import Connection, State
 except ImportError as missing:
-    raise ToolError(
-        f"MCP servers need the `mcp` package: {install_command('mcp')} ({missing})"
-    ) from missing
+    raise ToolError(f"MCP servers need the `mcp` package: {install_command('mcp')} ({missing})") from missing
 
 T = TypeVar("T")
 
