@@ -93,7 +93,7 @@ def test_lines_end_where_json_says_so() -> None:
 
 
 def test_a_line_may_ask_for_several_results_and_a_begun_answer(tmp_path: Path) -> None:
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hel"}]
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Help"}]
     begun = {"messages": messages, "continue_final_message": True}
     text = json.dumps({"prompt": "a", "n": 3, "seed": 5, "id": "a"}) + "\n" + json.dumps(begun)
     requests = read_requests(text, "p.jsonl")

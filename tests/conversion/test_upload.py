@@ -62,8 +62,10 @@ def test_a_new_repository_is_private_and_gets_what_the_checkpoint_needs(folder: 
     (_, created), (_, sent), (_, card) = hub.calls
     assert created == {"name": "me/small", "private": True, "exist_ok": True}
     assert sorted(sent["allow_patterns"]) == sorted(
-        "LICENSE SHA256SUMS chat_template.jinja config.json model.safetensors "
-        "model.safetensors.index.json tokenizer.json tokenizer_config.json".split()
+        [
+            *("LICENSE", "SHA256SUMS", "chat_template.jinja", "config.json", "model.safetensors"),
+            *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"),
+        ]
     )
     assert card["path_in_repo"] == "README.md"
     front = hub.card.split("---")[1]
