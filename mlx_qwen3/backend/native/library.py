@@ -5,6 +5,7 @@ A module of kernels is compiled once on a machine. Later processes load the obje
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -33,7 +34,6 @@ _SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.g
 
 _lock = RLock()
 _addresses: dict[str, int] = {}
-_engines: list[Any] = []  # they own the code, and live as long as the process
 
 
 def address_of(module_name: str, kernel: str, emit: Callable[[ir.Module], None]) -> int:
@@ -116,9 +116,13 @@ def _machine() -> Any:
 @cache
 def _engine() -> Any:
     empty = llvm.parse_assembly("")
-    engine = llvm.create_mcjit_compiler(empty, _machine())
-    _engines.append(engine)
-    return engine
+    return kept_for_ever(llvm.create_mcjit_compiler(empty, _machine()))  # it owns the code
+
+
+def kept_for_ever(thing: Any) -> Any:
+    """`thing`, which is never freed: threads in machine code may use it while the interpreter ends."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    return thing
 
 
 @cache

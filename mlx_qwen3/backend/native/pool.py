@@ -26,8 +26,7 @@ class Pool:
         self._lock = threading.Lock()
         self._state = _State()
         # A thread that comes late looks at operations that are done: their memory is never freed.
-        self._operations = np.zeros((1024, work.SLOTS), np.int64)
-        self._kept = [self._operations]
+        self._operations = library.kept_for_ever(np.zeros((1024, work.SLOTS), np.int64))
         if threads > 1:
             _initialize_semaphore(self._state.address + work.WORD * work.SEMAPHORE)
         serve = _function("serve")
@@ -41,8 +40,7 @@ class Pool:
         with self._lock:
             count = stop - start
             if count > len(self._operations):
-                self._operations = np.zeros((count, work.SLOTS), np.int64)
-                self._kept.append(self._operations)
+                self._operations = library.kept_for_ever(np.zeros((count, work.SLOTS), np.int64))
             self._operations[:count] = operations[start:stop]
             _run(self._state, self._operations, count, self.threads > 1)
 
@@ -52,7 +50,7 @@ class _State:
 
     def __init__(self) -> None:
         line = work.LINE * work.WORD
-        self._memory = np.zeros(work.STATE_WORDS + work.LINE, np.int64)
+        self._memory = library.kept_for_ever(np.zeros(work.STATE_WORDS + work.LINE, np.int64))
         self.address = -(-self._memory.ctypes.data // line) * line
         self._memory[(self.address - self._memory.ctypes.data) // work.WORD + work.PATIENCE] = PATIENCE
 
