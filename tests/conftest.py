@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 
 # Or fp32 products are rounded to 10 bits on some GPUs, and every close comparison fails.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
+# Processes that test side by side have a core each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("MLX_QWEN3_THREADS", "1")
 
 import mlx.core as mx
 import pytest

@@ -131,6 +131,12 @@ class StoredMatrix:
 
 def multiply_arrays(a: Any, b: Any, y: Any) -> None:
     """y (..., M, N) = a (..., M, K) @ b (..., K, N), of numpy, in fp32. y has no gaps."""
+    if b.ndim == 2:  # one matrix for all rows of a
+        a, y = a.reshape(-1, a.shape[-1]), y.reshape(-1, y.shape[-1])
+    elif a.shape[:-2] != b.shape[:-2]:
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a = np.broadcast_to(a, (*batch, *a.shape[-2:]))
+        b = np.broadcast_to(b, (*batch, *b.shape[-2:]))
     rows, width = a.shape[-2:]
     outputs = b.shape[-1]
     a = np.ascontiguousarray(a).reshape(-1, rows, width)

@@ -18,10 +18,11 @@ from mlx_qwen3.cli.distributed.options import follow
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.health.doctor import doctor
+from mlx_qwen3.cli.health.standard_streams import repair_streams
 from mlx_qwen3.cli.hub.pull import pull, rm
 from mlx_qwen3.cli.hub.upload import upload
 from mlx_qwen3.cli.models import models
-from mlx_qwen3.cli.output import error_text, repair_streams, show_warning, write_error, write_line
+from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_line
 from mlx_qwen3.cli.retrieval.embed import embed
 from mlx_qwen3.cli.retrieval.rerank import rerank
 from mlx_qwen3.cli.serving.serve import serve

@@ -186,7 +186,7 @@ def test_a_plot_or_checkpoint_that_cannot_be_written_is_refused_before_anything_
         with pytest.raises(BenchmarkError, match=said):
             check_plot_path(plot)
     monkeypatch.setattr(bench.plot, "find_spec", lambda _: None)
-    with pytest.raises(BenchmarkError, match="matplotlib; pip install"):
+    with pytest.raises(BenchmarkError, match=r"matplotlib: .*-m pip install"):
         check_plot_path(tmp_path / "a.png")
     monkeypatch.setattr(shapes.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(CheckpointError, match=r"would take 0\.3 GB and its disk has 0\.0 GB free"):

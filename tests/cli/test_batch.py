@@ -100,7 +100,10 @@ def test_a_line_may_ask_for_several_results_and_a_begun_answer(tmp_path: Path) -
     assert [request.sampling.get("seed") for request in requests] == [5, 6, 7, None]
     assert [request.n for request in requests] == [1, 1, 1, 1]
     assert requests[3].continue_final_message
-    lines = [result_line(request, BatchResult(0, request.id, text="x")) for request in requests]
+    lines = [
+        result_line(request, BatchResult(0, request.id, text="x", finish_reason="stop"))
+        for request in requests
+    ]
     assert [json.loads(line).get("choice") for line in lines] == [0, 1, 2, None]
     first = ResultFile(tmp_path / "out", requests, {})
     for index in (1, 3):
@@ -127,7 +130,8 @@ def test_results_stream_in_the_order_of_the_file(capsys: pytest.CaptureFixture[s
 
 def test_a_run_goes_on_where_another_was_killed(tmp_path: Path) -> None:
     asked = [BatchRequest(prompt=text, id=number) for number, text in enumerate("abca")]
-    results = [BatchResult(index, index, text=text) for index, text in enumerate(["A\u2028", *"BCD"])]
+    texts = ["A\u2028", *"BCD"]
+    results = [BatchResult(i, i, text=text, finish_reason="stop") for i, text in enumerate(texts)]
     results[2] = BatchResult(2, 2, error="no")
     out = tmp_path / "new" / "out.jsonl"
     first = ResultFile(out, asked, {"seed": 1})

@@ -38,7 +38,8 @@ def test_closed_streams_are_as_empty_ones(closed: str, tmp_path: Path) -> None:
 
 def test_repaired_streams_can_be_used(tmp_path: Path) -> None:
     program = (
-        "import os, pathlib; from mlx_qwen3.cli.output import repair_streams; repair_streams();"
+        "import os, pathlib; from mlx_qwen3.cli.health.standard_streams import repair_streams;"
+        "repair_streams();"
         "import sys; assert sys.stdin.read() == ''; print('é'); sys.stderr.write('é');"
         "assert os.open('/dev/null', os.O_RDONLY) > 2; pathlib.Path('done').touch()"
     )

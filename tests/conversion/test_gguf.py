@@ -358,4 +358,4 @@ class TestRefused:
 
     def test_without_the_package(self, file, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "gguf", None)
-        self.refuse(file, ConversionError, r"pip install 'mlx-qwen3\[gguf\]'")
+        self.refuse(file, ConversionError, "-m pip install 'gguf")

@@ -173,4 +173,4 @@ def test_a_key_pressed_before_the_question_does_not_answer_it(tmp_path: Path) ->
         terminal.type("n too early")
         screen = terminal.wait(DONE, since=before)[before:]
         assert "They say: too early" in screen
-        terminal.wait("> t", since=before)
+        terminal.wait("▌ t", since=before)

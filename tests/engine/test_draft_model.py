@@ -17,7 +17,7 @@ from mlx_qwen3 import Engine
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.load import load
 from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
-from mlx_qwen3.engine import draft_model as draft_model
+from mlx_qwen3.engine.loading import draft_model as draft_model
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, ModelNotFoundError
 from mlx_qwen3.generation.speculative.drafters import ModelDrafter, NGramDrafter
 

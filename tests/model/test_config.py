@@ -138,7 +138,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"quantization": {"bits": 4, "group_size": 64, "lm_head": {"bits": 9}}}, "quantization bits is 9"),
 ]
 REFUSED += [
-    ({"quantization_config": {"quant_method": method}}, repr(method)) for method in ("fp8", "awq", "gptq")
+    ({"quantization_config": {"quant_method": method}}, repr(method)) for method in ("bitsandbytes", "hqq")
 ]
 REFUSED_EXPERTS: list[tuple[dict[str, Any], str]] = [
     ({"num_experts": MISSING}, "num_local_experts is missing"),

@@ -173,7 +173,7 @@ def test_any_line_of_a_batch_is_read_and_answered(tokenizer: Tokenizer, texts: l
                 write_json(result_line(request, BatchResult(0, request.id, text=text)), output)
             written = output.getvalue().encode().decode()
             assert [json.loads(line)["id"] for line in written.splitlines()] == [text, [text]]
-        assert [request.prompt for request in read_requests("-" + text, "b.txt") if request.prompt]
+        assert [request.prompt for request in read_requests("-" + text, "b.txt", True) if request.prompt]
 
     for_each(texts, check)
 

@@ -182,7 +182,8 @@ def test_a_full_queue_says_when_to_come_back(tight: LiveServer, ann: httpx.Clien
 
 
 def test_what_is_going_on(tight: LiveServer, ann: httpx.Client) -> None:
-    with ann.stream("POST", CHAT, json=LONG) as answer:
+    longest = {**LONG, "max_tokens": 3000, "min_tokens": 3000}
+    with ann.stream("POST", CHAT, json=longest) as answer:
         next(answer.iter_lines())
         status = ann.get("/status").json()
         [slot] = ann.get("/slots").json()

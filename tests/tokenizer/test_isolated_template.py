@@ -267,7 +267,7 @@ def test_threads_share_a_template() -> None:
 
 
 def test_a_refusal_crosses_as_a_message_error() -> None:
-    with pytest.raises(MessageError, match=r"^the chat template refuses this conversation: a{1000}$"):
+    with pytest.raises(MessageError, match=r"^the chat template refuses this conversation: a+ \.\.\. a+$"):
         ChatTemplate("{{ raise_exception('a' * 5000) }}").render([HI])
 
 
