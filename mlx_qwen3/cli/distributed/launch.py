@@ -15,17 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_qwen3.distributed.hosts import Host, Hosts
+from mlx_qwen3.errors import DistributedError
 
 PORTS = range(20_000, 45_000)
 # For ranks to end by themselves once rank 0 has.
 END_SECONDS = 5.0
+START_SECONDS = 120.0
+RUNS = "runs"  # what a started rank says first, on stdout
 FOLLOW = ("-m", "mlx_qwen3", "follow")
 
 
 def start_ranks(hosts: Hosts, on_failure: Callable[[str], None]) -> list[StartedRank]:
     """Start all ranks but the first, which this process becomes.
 
-    on_failure: called on a thread of its own when a rank cannot be started or fails, with a line.
+    Returns once each of them runs: MLX's way to meet, which follows, can neither be interrupted nor told
+    that one will not come. on_failure: called on a thread of its own when a rank fails later, with a line.
+    Raises DistributedError if a rank cannot be started.
     """
     port = random.choice(PORTS)
     content = hosts.file_content(port)
@@ -37,6 +42,8 @@ def start_ranks(hosts: Hosts, on_failure: Callable[[str], None]) -> list[Started
         command = command_of(hosts, rank, port, content)
         started.append(StartedRank(rank, host, command, on_failure))
     atexit.register(end_ranks, started)
+    for member in started:
+        member.wait_until_it_runs()
     return started
 
 
@@ -62,7 +69,7 @@ class StartedRank:
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -71,8 +78,19 @@ class StartedRank:
         self._name = f"rank {rank} ({host.ssh})"
         self._said: deque[str] = deque(maxlen=20)
         self._on_failure = on_failure
-        self._is_over = False
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._is_over = self._runs = False
+        self._is_decided = threading.Event()  # whether it runs
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        threading.Thread(target=self._read_first_line, daemon=True).start()
+
+    def wait_until_it_runs(self) -> None:
+        """Wait for its first line, which says that it has started. Raises DistributedError."""
+        if not self._is_decided.wait(START_SECONDS):
+            raise DistributedError(f"{self._name} did not start within {START_SECONDS:.0f} s")
+        if not self._runs:
+            self._watcher.join(END_SECONDS)
+            raise DistributedError(self._ended())
 
     def end(self, seconds: float) -> None:
         """Wait for it to end, or end it."""
@@ -88,9 +106,17 @@ class StartedRank:
             if line.strip() and not line.startswith("[ring]"):
                 self._said.append(line.strip())
         code = self.process.wait()
-        if code and not self._is_over:
-            why = self._said[-1] if self._said else f"exit code {code}"
-            self._on_failure(f"{self._name} ended: {why.removeprefix('error: ')}")
+        if code and not self._is_over and self._runs:
+            self._on_failure(self._ended())
+
+    def _read_first_line(self) -> None:
+        assert self.process.stdout is not None  # it is a pipe
+        self._runs = self.process.stdout.readline().strip() == RUNS
+        self._is_decided.set()
+
+    def _ended(self) -> str:
+        why = self._said[-1] if self._said else f"exit code {self.process.wait()}"
+        return f"{self._name} ended: {why.removeprefix('error: ')}"
 
 
 def end_ranks(started: list[StartedRank]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from mlx_qwen3.cli.output import write_error
+from mlx_qwen3.cli.output import write_error, write_line
 
 DISTRIBUTED = typer.Option(
     help="Split the model over several machines: `tensor` (each has a part of every layer) or `pipeline` "
@@ -59,8 +59,10 @@ def engine_options(distributed: str | None, hosts: Path | None) -> dict[str, Any
 
 def follow() -> None:
     """Follow rank 0, which another machine runs. Started by --hosts; there is nothing to give."""
+    from mlx_qwen3.cli.distributed.launch import RUNS
     from mlx_qwen3.engine.loading.ranks import follow as follow_rank_0
 
+    write_line(RUNS)
     follow_rank_0()
 
 
