@@ -303,7 +303,9 @@ class TestCommand:
         done = self.run(str(source), "-o", str(tmp_path / "out"), "--mode", "mxfp8")
         assert done.exit_code == 0
         assert "8.3" in done.output
-        assert done.output.count("\n") == 1
+        assert len(done.output.splitlines()) == 2
+        following = done.output.splitlines()[-1]
+        assert following == f"chat with it: mlx-qwen3 chat --model {tmp_path / 'out'}"
         assert (tmp_path / "out" / "model.safetensors").exists()
 
     def test_names_the_output_after_the_source(self, source, tmp_path, monkeypatch):

@@ -93,7 +93,13 @@ class Terminal:
         return len(self.raw) > before
 
     def type(self, text: str) -> int:
-        """Type a line and press Enter; returns the position before it, for `since`."""
+        """Type a line and press Enter; returns the position before it, for `since`.
+
+        Waits a moment for a turn to end, which hides the cursor: what it draws moves the lines below.
+        """
+        deadline = time.monotonic() + 3
+        while self._screen.cursor.hidden and time.monotonic() < deadline:
+            self.read()
         before = self.mark()
         self._child.send(text + "\r")
         return before

@@ -185,8 +185,10 @@ def test_what_is_going_on(tight: LiveServer, ann: httpx.Client) -> None:
     longest = {**LONG, "max_tokens": 3000, "min_tokens": 3000}
     with ann.stream("POST", CHAT, json=longest) as answer:
         next(answer.iter_lines())
+        slots: list[Any] = []  # the first line may say only that the request waits
+        wait_until(lambda: slots.extend(ann.get("/slots").json()) or slots)
         status = ann.get("/status").json()
-        [slot] = ann.get("/slots").json()
+        [slot] = slots
         assert slot["key"] == "ann"
         assert slot["state"] in ("waiting", "prefill", "decode")
         assert "hello" not in json.dumps(status)  # no word of a prompt
