@@ -6,13 +6,14 @@ import io
 import re
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.text import Text
 
 from mlx_qwen3 import Engine
 from mlx_qwen3.cli.chat.repl import DEMO_NOTE
 from mlx_qwen3.cli.chat.terminal.live import LivePrinter
 from mlx_qwen3.cli.chat.terminal.markdown import console_theme
+from mlx_qwen3.cli.chat.terminal.turns import user_message
 
 WIDTH = 96
 MESSAGES = ["what is 347+285?", "bonjour", "how do I convert a model? /no_think"]
@@ -25,14 +26,15 @@ def main() -> None:
     printer = LivePrinter(console)  # never entered, so nothing is drawn but what stays
     with Engine("demo") as engine:
         session = engine.session(sampling={"seed": 2})
-        console.print(f"demo · {engine.model.args.num_parameters / 1e6:.1f}M parameters", style="bold")
+        size = f"{engine.model.args.num_parameters / 1e6:.1f}M parameters · context {engine.context:,}"
+        console.print(Text.assemble(("demo", "bold cyan"), (f"  {size}", "bright_black")))
         console.print(DEMO_NOTE, style="dim")
         for message in MESSAGES:
-            console.print(f"\n[bold]>[/] {message}")
+            console.print(Group(Text(), user_message(message), Text()))
             for event in session.send(message):
                 printer.show(event)
             if printer.thoughts and message == MESSAGES[0]:
-                console.print("\n[bold]>[/] [dim](Ctrl-O)[/]")
+                console.print("\n[bold cyan]>[/] [bright_black](Ctrl-O)[/]\n")
                 console.print(printer.thoughts.strip(), style="dim")
             session.prepare()
     picture = Console(record=True, width=WIDTH, file=io.StringIO())
