@@ -81,7 +81,7 @@ def _path(name: str) -> Path:
 
 
 def _warn_of_hub_name(name: str, path: Path) -> None:
-    """Say that a folder is used where its name is one of the hub's: somebody may have meant that one."""
+    """Say that a folder is used although the hub has a model of that name, which the user may have meant."""
     is_publisher = name.partition("/")[0] in PUBLISHERS
     if is_publisher and HUB_ID.fullmatch(name) and path.is_dir():
         warnings.warn(

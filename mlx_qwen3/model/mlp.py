@@ -100,7 +100,25 @@ class SwitchMLP(FusedProjections):
         return y.reshape(N, K, -1)
 
 
-class SwitchLinear(nn.Module):
+class _Experts(nn.Module):
+    """What the matrices of all experts have in common, plain or quantized."""
+
+    weight: mx.array
+
+    def to_lora(self, r: int = 8, dropout: float = 0.0, scale: float = 20.0) -> LoRAExperts:
+        """The same experts with a low-rank update to train; called by mlx-lm."""
+        return LoRAExperts(self, r, dropout, scale)
+
+    @property
+    def num_experts(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def output_dims(self) -> int:
+        return self.weight.shape[1]
+
+
+class SwitchLinear(_Experts):
     """One matrix per expert. Each row of the input goes through the expert named for it."""
 
     def __init__(self, input_dims: int, output_dims: int, num_experts: int):
@@ -127,10 +145,6 @@ class SwitchLinear(nn.Module):
         quantized.biases = biases[0] if biases else None
         return quantized
 
-    def to_lora(self, r: int = 8, dropout: float = 0.0, scale: float = 20.0) -> LoRAExperts:
-        """The same experts with a low-rank update to train; called by mlx-lm."""
-        return LoRAExperts(self, r, dropout, scale)
-
     def updated(self, update: mx.array, dequantize: bool = False) -> SwitchLinear:  # noqa: ARG002
         """Experts with `update` (experts, out, in) added to their matrices."""
         result = SwitchLinear(self.input_dims, self.output_dims, self.num_experts)
@@ -138,19 +152,11 @@ class SwitchLinear(nn.Module):
         return result
 
     @property
-    def num_experts(self) -> int:
-        return self.weight.shape[0]
-
-    @property
-    def output_dims(self) -> int:
-        return self.weight.shape[1]
-
-    @property
     def input_dims(self) -> int:
         return self.weight.shape[2]
 
 
-class QuantizedSwitchLinear(nn.Module):
+class QuantizedSwitchLinear(_Experts):
     """SwitchLinear over quantized matrices, as MLX checkpoints store them (`switch_mlp.*`)."""
 
     weight: mx.array
@@ -182,24 +188,12 @@ class QuantizedSwitchLinear(nn.Module):
         """Keyword arguments of `mx.quantize` and its relatives."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
-    def to_lora(self, r: int = 8, dropout: float = 0.0, scale: float = 20.0) -> LoRAExperts:
-        """The same experts with a low-rank update to train; called by mlx-lm."""
-        return LoRAExperts(self, r, dropout, scale)
-
     def updated(self, update: mx.array, dequantize: bool = False) -> SwitchLinear | QuantizedSwitchLinear:
         """Experts with `update` (experts, out, in) added to their matrices, quantized again by default."""
         result = SwitchLinear(self.input_dims, self.output_dims, self.num_experts)
         weight = mx.dequantize(self.weight, self.scales, self.biases, **self.quantization)
         result.weight = weight + update.astype(weight.dtype)
         return result if dequantize else result.to_quantized(**self.quantization)
-
-    @property
-    def num_experts(self) -> int:
-        return self.weight.shape[0]
-
-    @property
-    def output_dims(self) -> int:
-        return self.weight.shape[1]
 
     @property
     def input_dims(self) -> int:

@@ -11,7 +11,7 @@ NOTHING: Any = object()
 
 
 class Fields:
-    """The fields of one JSON object. Each is read once; `finish` refuses those that nobody read.
+    """The fields of one JSON object. Each is read once; `finish` refuses those that were not read.
 
     A field that is null is as one that is missing.
     """

@@ -178,7 +178,7 @@ class ModelPool:
         return model.is_loaded and not model.users and not model.is_pinned
 
     async def _unload_oldest(self) -> bool:
-        """Unload the model used longest ago that nobody uses; whether there was one."""
+        """Unload the idle model that was used longest ago. Returns whether there was one."""
         idle = [model for model in self if self._may_unload(model)]
         if not idle:
             return False

@@ -1,7 +1,7 @@
 """The quick check that the chat makes once on a machine with a GPU, and again with another MLX or system.
 
 Some chips have computed garbage in attention (https://github.com/ml-explore/mlx/issues/4022): a chat would
-show nonsense, and nobody would know why.
+show nonsense, and the user would not know why.
 """
 
 from __future__ import annotations

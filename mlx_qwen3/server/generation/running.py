@@ -157,7 +157,7 @@ class Generation:
             job.finish(error)
 
     def _on_item(self, item: Item) -> None:
-        """Called on the event loop for everything that comes, whether or not somebody iterates."""
+        """Called on the event loop for everything that comes, also when the events are not read."""
         number, event = item
         if isinstance(event, PromptProgress):
             self.prefilled[number] = event
