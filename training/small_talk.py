@@ -7,8 +7,12 @@ with one thought and one answer. This module draws phrasings, fills them in, and
 import random
 
 from training.phrases import (
+    CAN,
     CLOSERS,
+    CODE_LANGUAGES,
     HOW,
+    IS_THERE,
+    LANGUAGES,
     OPENERS,
     OTHER_LANGUAGES_UNKNOWN,
     PEOPLE,
@@ -17,6 +21,8 @@ from training.phrases import (
     TOPICS,
     UNKNOWN_FRAMES,
     WHAT,
+    WHERE,
+    WORDS,
 )
 
 
@@ -39,8 +45,15 @@ def rephrase(rng: random.Random, question: str) -> str:
     """The same question with another beginning."""
     if question.startswith("how do I "):
         return question.replace("how do I", rng.choice(HOW), 1)
-    if question.startswith("what is "):
-        return question.replace("what is", rng.choice(WHAT), 1)
+    for beginning, others in (
+        ("what is ", WHAT),
+        ("can I ", CAN),
+        ("where is ", WHERE),
+        ("where are ", WHERE),
+        ("is there a ", IS_THERE),
+    ):
+        if question.startswith(beginning):
+            return f"{rng.choice(others)} {question.removeprefix(beginning)}"
     if question.startswith("what does ") and question.endswith(" do"):
         subject = question.removeprefix("what does ").removesuffix(" do")
         return rng.choice(
@@ -91,6 +104,11 @@ def fill(rng: random.Random, frame: str, cities: list[str]) -> str:
         "{big}": lambda: str(rng.randint(10 ** rng.randint(3, 6), 10**7)),
         "{three}": lambda: str(rng.randint(100, 999)),
         "{two}": lambda: str(rng.randint(2, 99)),
+        "{tens}": lambda: str(rng.randint(13, 99)),
+        "{word}": lambda: rng.choice(WORDS) if rng.random() < 0.6 else made_up_word(rng),
+        "{letter}": lambda: rng.choice("abcdefghijklmnopqrstuvwxyz"),
+        "{language}": lambda: rng.choice(LANGUAGES),
+        "{code}": lambda: rng.choice(CODE_LANGUAGES),
         "{any}": lambda: str(rng.randint(1, 10 ** rng.randint(1, 5))),
     }
     for slot, make in makers.items():
