@@ -83,7 +83,7 @@ PACKAGE_QUESTIONS: list[tuple[str, tuple[str, ...]]] = [
     ("how much ram does the 14b need?", ("mlx-qwen3 models", "8.3 GB", "9 GB", "9.3 GB", "16 GB")),
     ("how many gigabytes is the 14b to download", ("mlx-qwen3 models", "8.3 GB")),
     ("can i switch the model to 4b while im in the chat", ("/model",)),
-    ("ok you are a toy, how do i talk to the real thing", ("--model",)),
+    ("ok you are a toy, how do i talk to the real thing", ("chat --model",)),
     (
         "can i run some finetune from huggingface by its id",
         ("hub id", "repository", "--model org/name", "--model NAME", "Hugging Face"),
