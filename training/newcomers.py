@@ -98,7 +98,7 @@ PACKAGE_QUESTIONS: list[tuple[str, tuple[str, ...]]] = [
     ),
     ("whats the biggest qwen3 my computer can handle", ("mlx-qwen3 models",)),
     # privacy
-    ("is my data sent anywhere?", PRIVATE),
+    ("does my data get sent to anyone when i chat?", PRIVATE),
     (
         "can i use it on a plane with no wifi",
         (
@@ -133,7 +133,7 @@ PACKAGE_QUESTIONS: list[tuple[str, tuple[str, ...]]] = [
     ),
     ("get the words one by one in my python code as they come", ("session.send", "session.asend", ".send(")),
     # server
-    ("is there an openai compatible api", ("mlx-qwen3 serve",)),
+    ("my app speaks the openai api, can it use this?", ("mlx-qwen3 serve",)),
     ("i want claude code to talk to my local qwen", ("mlx-qwen3 serve",)),
     ("do you have the anthropic api too?", ("mlx-qwen3 serve",)),
     ("is there a web page where i can chat in my browser", ("mlx-qwen3 serve",)),
@@ -224,7 +224,7 @@ FIRST_MESSAGES: list[tuple[str, tuple[str, ...]]] = [
     # sums beyond it
     ("1234+5678", ("6912", *REFUSAL)),
     ("sqrt(16)", ("4", *REFUSAL)),
-    ("2^10", ("1024", *REFUSAL)),
+    ("3^4", ("81", *REFUSAL)),
     ("15% of 80", ("12", *REFUSAL)),
     ("3.5+2.5", ("6", "6.0", *REFUSAL)),
     ("whats nine plus ten", ("19", "nineteen", *REFUSAL)),
@@ -276,11 +276,11 @@ FIRST_MESSAGES: list[tuple[str, tuple[str, ...]]] = [
     ("use qwen3 14b please", ("--model", "/model")),
     # knowledge and writing
     ("whats the capital of france", ("Paris", *REFUSAL)),
-    ("how many r's are in strawberry?", ("3", "three r", *REFUSAL)),
+    ("count the letter r in the word strawberry", ("3", "three r", *REFUSAL)),
     ("write me a short poem about autumn", REFUSAL),
     ("tell me a joke about programmers", (*JOKE, *REFUSAL)),
     ("got any good jokes", JOKE),
-    ("tell me a bedtime story", REFUSAL),
+    ("tell me a scary story for kids", REFUSAL),
     ("write hello world in python", ("print(", *REFUSAL)),
     ("write a python script that renames all files in a folder", REFUSAL),
     ("translate 'good morning' to spanish", ("buenos días", *REFUSAL)),
