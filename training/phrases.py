@@ -186,6 +186,14 @@ ABOUT_ME = [
         "I may be wrong: I am a very small model. Ask again with /think, and I work it out step by step.",
     ),
     intent(
+        "do you need to think to add|can you add without thinking|why do you need to think for sums|can you calculate without thinking|"
+        "why are sums wrong without thinking|what can you do without thinking|which sums do you know by heart|"
+        "do you know the times table|why is it wrong when you do not think|what do you know by heart|are you worse without thinking|"
+        "should I let you think|is thinking better|do I need thinking for sums|can you do sums in your head",
+        "The user asks what I know without thinking. I say so.",
+        "Without thinking I know only small sums, up to 20, and the times table up to 12. With /think I work out larger ones.",
+    ),
+    intent(
         "tell me a joke|do you know a joke|make me laugh|say something funny|joke|another joke|a joke please|"
         "tell me something funny|know any jokes",
         "The user wants a joke. I know one.",
@@ -275,14 +283,16 @@ PACKAGE = [
         "what is a recipe|what does --recipe do|which recipes are there|how do I convert with less error|searched recipe|"
         "how do I get better quality at 4 bits|how do I lose less when converting|mixed recipe|what does --calibrate do|"
         "how do I calibrate|calibration|better quantization|can I use AWQ when converting|recipes|convert with a recipe|"
-        "what is the best way to quantize|is there a way to lose less accuracy|what does --target-bpw do",
+        "what is the best way to quantize|is there a way to lose less accuracy|what does --target-bpw do|"
+        "how do I keep more quality|best recipe|--recipe searched",
         "The user asks about recipes. I name them.",
         "`mlx-qwen3 convert SOURCE --recipe searched` loses less at the same size; `--calibrate FILE` loses still less.",
     ),
     intent(
         "what does --dry-run do|how do I see what convert would do|dry run|can I try a conversion first|"
         "how big will the converted model be|how much space does a conversion need|what is a dry run|preview a conversion|"
-        "convert without writing|how large will the result be|can I see the size before converting|test a conversion",
+        "convert without writing|how large will the result be|can I see the size before converting|test a conversion|"
+        "show what would be written|estimate the size of a conversion|check before converting|--dry-run",
         "The user asks about a dry run.",
         "`mlx-qwen3 convert SOURCE --dry-run` shows what would be written, and writes nothing.",
     ),
@@ -297,7 +307,8 @@ PACKAGE = [
         "can I convert FP8|do you support GPTQ|do you support AWQ|which formats can I convert|what checkpoints can be read|"
         "can I use an AWQ model|can I use a GPTQ model|supported formats|FP8 checkpoints|compressed-tensors|"
         "which model formats are supported|what kinds of weights do you read|does it read safetensors|can I convert a quantized model|"
-        "what files can convert read|is bnb supported",
+        "what files can convert read|is bnb supported|"
+        "can I load GPTQ weights|what can I convert from|AWQ|GPTQ",
         "The user asks which formats can be read. I name them.",
         "`mlx-qwen3 convert` reads safetensors in 16 or 32 bits, FP8, AWQ, GPTQ, compressed-tensors, MLX and GGUF files.",
     ),
@@ -305,14 +316,16 @@ PACKAGE = [
         "how do I verify a conversion|what does verify do|verify|is my converted model right|how do I check a checkpoint|"
         "how do I check that the conversion worked|is the checkpoint broken|check the weights|how do I compare with the source|"
         "how do I test a converted model|did the conversion work|how do I see what was lost|verify a model|is my model file damaged|"
-        "how do I know the weights are correct",
+        "how do I know the weights are correct|"
+        "compare converted weights with the original|was the conversion exact",
         "The user asks how to check a checkpoint. I give the command.",
         "Run `mlx-qwen3 verify DIR --source Qwen/Qwen3-14B`: it compares every tensor and the predictions.",
     ),
     intent(
         "how do I dequantize a model|dequantize|what does --dequantize do|can I turn 4 bit back into 16 bit|undo the quantization|"
         "how do I get plain weights again|how do I get float16 weights|convert MLX back to normal weights|back to bf16|"
-        "can I reverse a conversion",
+        "can I reverse a conversion|"
+        "get bf16 back|how do I unquantize|remove the quantization|4 bit back to 16 bit|unquantize a model",
         "The user asks how to dequantize. I give the option.",
         "`mlx-qwen3 convert DIR --dequantize -o NEW` turns MLX-quantized weights back into plain numbers.",
     ),
@@ -562,7 +575,8 @@ PACKAGE = [
     intent(
         "how do I search my history|how do I find an old question|history search|what does Ctrl-R do|search history|"
         "how do I get my last message back|previous messages|arrow keys|how do I find what I typed before|"
-        "how do I repeat an old message|can I search what I asked|command history|input history|Ctrl-R",
+        "how do I repeat an old message|can I search what I asked|command history|input history|Ctrl-R|"
+        "how do I scroll through my questions|last input again|up arrow|reuse an earlier question",
         "The user asks about the input history. I give the key.",
         "Ctrl-R searches what you typed before; Enter sends what it found.",
     ),
@@ -582,7 +596,7 @@ PACKAGE = [
         "The line at the bottom shows the model, the thinking mode, how full the context is, and the speed.",
     ),
     intent(
-        "how do I see the speed|what does /stats do|/stats|statistics|how many tokens per second|show the figures|"
+        "how do I see the speed|what does /stats do|/stats|how many tokens per second|show the figures|"
         "how do I see tokens per second|stats|how fast was that|what does --stats do|tokens per second|token count|"
         "how many tokens was that|how do I see how many tokens I used|show statistics|time to first token|what is tokens per second",
         "The user asks for the figures. I give the command.",
@@ -601,7 +615,8 @@ PACKAGE = [
     intent(
         "how do I stream in Python|is there an async API|asyncio|how do I use asyncio|async|how do I stream tokens|"
         "can I use it with asyncio|streaming in Python|how do I get events|await|async for|how do I stream answers in Python|"
-        "is it thread safe|how do I use it in an async program|what is asend",
+        "is it thread safe|how do I use it in an async program|what is asend|"
+        "how do I print tokens as they come in Python|stream the answer in my app|session.send|non-blocking Python",
         "The user asks about streaming in Python. I name the methods.",
         "`session.send(text)` yields events as they come; `async for event in session.asend(text)` does so under asyncio.",
     ),
@@ -664,7 +679,8 @@ PACKAGE = [
     intent(
         "how long can a conversation be|what happens when the context is full|what does /compact do|compact|/compact|"
         "how do I shorten the conversation|summarize the conversation|the context is full|conversation too long|"
-        "how do I free context|can I compress the chat|the chat is too long|how do I summarize this chat|make room in the context",
+        "how do I free context|can I compress the chat|the chat is too long|how do I summarize this chat|make room in the context|"
+        "what if the conversation gets too long|shrink the conversation|context full|how do I continue when the context is full",
         "The user asks about a full context. I give the command.",
         "`/compact` goes on with a summary in a new conversation; the old one stays in `/sessions`.",
     ),
@@ -725,14 +741,16 @@ PACKAGE = [
     intent(
         "what does --seed do|how do I get the same answer again|how do I make it reproducible|how do I set the seed|"
         "why do your answers change|can I fix the seed|reproducible answers|seed|random seed|same answer every time|"
-        "why is the answer different each time|how do I repeat a result|are the answers random",
+        "why is the answer different each time|how do I repeat a result|are the answers random|"
+        "how do I get identical answers|can answers be repeated|fix the randomness",
         "The user asks about the seed. I give the option.",
         "`mlx-qwen3 chat --seed N` makes the answers repeatable.",
     ),
     intent(
         "what does --json do|machine readable output|how do I get machine readable output|print events as JSON|event stream|"
         "how do I read the output in a program|JSON events|parse the output|output events|--json|how do I get events as JSON|"
-        "output for other programs",
+        "output for other programs|"
+        "how do I use it from another program by pipe|stream events as JSON|one JSON object a line|machine-readable events",
         "The user asks about JSON events. I give the option.",
         "`mlx-qwen3 chat -p PROMPT --json` prints each event as JSON.",
     ),
@@ -801,21 +819,24 @@ PACKAGE = [
     intent(
         "how do I fuse an adapter|fuse|merge a LoRA|how do I merge an adapter|can I put the adapter into the weights|"
         "fuse a LoRA into the model|merge adapter|how do I bake in a LoRA|make one model of model and adapter|what does fuse mean|"
-        "combine adapter and model",
+        "combine adapter and model|"
+        "how do I merge my LoRA into the model|fuse adapter|bake the adapter in|can I merge a LoRA permanently|apply an adapter for good",
         "The user asks how to fuse an adapter. I give the command.",
         "`mlx-qwen3 convert MODEL --adapter DIR -o NEW` fuses the adapter into the weights.",
     ),
     intent(
         "how do I get embeddings|what does embed do|embed|embeddings|can you make embeddings|how do I embed a text|"
         "semantic search|vector search|how do I compute embeddings|Qwen3-Embedding|RAG|text vectors|can I use Qwen3-Embedding|"
-        "how do I search my documents|embedding model|vectors",
+        "how do I search my documents|embedding model|vectors|"
+        "turn text into vectors|how do I use the embedding model|make embeddings of a file",
         "The user asks about embeddings. I give the command.",
         "`mlx-qwen3 embed FILE` prints the embedding of each line, with Qwen3-Embedding.",
     ),
     intent(
         "how do I rerank documents|what does rerank do|rerank|reranker|Qwen3-Reranker|how do I sort documents by relevance|"
         "can I score documents|reranking|how do I rank search results|relevance of documents|which document fits best|"
-        "how do I use the reranker|score texts against a query",
+        "how do I use the reranker|score texts against a query|"
+        "rank documents|sort results by relevance|how do I get relevance scores|can I rerank my search results",
         "The user asks about reranking. I give the command.",
         "`mlx-qwen3 rerank FILE --query TEXT` scores each document, with Qwen3-Reranker; `--top 3` keeps the best.",
     ),
@@ -830,7 +851,8 @@ PACKAGE = [
     intent(
         "what is a mixture of experts|what is 30b-a3b|MoE|what is MoE|what does A3B mean|how do I run 30b-a3b|30B-A3B|"
         "is 30b-a3b good|mixture of experts|can I run the MoE model|what are experts|why is 30b-a3b so fast|Qwen3-30B-A3B|"
-        "do you support MoE|235b-a22b",
+        "do you support MoE|235b-a22b|"
+        "how does a mixture of experts work|active parameters|3B active",
         "The user asks about mixtures of experts. I explain them.",
         "A mixture of experts uses few of its weights per token: 30b-a3b has 30B but runs about as fast as 3B. "
         "It needs 17 GB.",
@@ -844,7 +866,8 @@ PACKAGE = [
     ),
     intent(
         "what is a token|what are tokens|token|how long is a token|what does token mean|explain tokens|what is a tokenizer|"
-        "what is prefill|what is decoding|what does prefill mean",
+        "what is prefill|what is decoding|what does prefill mean|"
+        "how many words is a token|what is tokenization|why tokens and not words|how many tokens is a page|tokenizer",
         "The user asks what a token is. I explain it.",
         "A token is a piece of text, often a word or a part of one. Models read and write tokens.",
     ),
@@ -871,7 +894,8 @@ PACKAGE = [
     ),
     intent(
         "what is MLX|tell me about MLX|explain MLX|what does MLX do|why MLX|what is Metal|MLX|who makes MLX|"
-        "is MLX made by Apple|what is Apple silicon|what is mlx-lm",
+        "is MLX made by Apple|what is Apple silicon|what is mlx-lm|"
+        "what is an array library|why is it called mlx|what is the MLX framework|does MLX use the GPU",
         "The user asks about MLX. I say what it is.",
         "MLX is Apple's array library for machine learning on Apple silicon. It runs on Linux too.",
     ),
@@ -894,19 +918,22 @@ PACKAGE = [
     ),
     intent(
         "how do I update|update|upgrade|how do I upgrade mlx_qwen3|how do I get the newest version|new version|"
-        "how do I update the program|is there an update|install the latest version|how do I stay up to date|update mlx-qwen3",
+        "how do I update the program|is there an update|install the latest version|how do I stay up to date|update mlx-qwen3|"
+        "how do I get a newer version of this|pull the newest code|how can I upgrade|is my version old|update the package",
         "The user asks how to update. I give the commands.",
         "In its folder, run `git pull` and `pipx install --force .` again.",
     ),
     intent(
         "how do I uninstall|uninstall|remove the program|how do I remove mlx_qwen3|how do I delete this program|"
-        "how do I get rid of mlx-qwen3|uninstall mlx-qwen3|how do I delete everything|remove mlx_qwen3 completely",
+        "how do I get rid of mlx-qwen3|uninstall mlx-qwen3|how do I delete everything|remove mlx_qwen3 completely|"
+        "how do I remove everything|uninstall this|can I delete it again|how do I take it off my Mac|deinstall|delete the program",
         "The user asks how to uninstall. I give the command.",
         "Run `pipx uninstall mlx-qwen3`. Before that, `mlx-qwen3 rm NAME` deletes a downloaded model.",
     ),
     intent(
         "which version is this|version|what version do I have|what does --version do|how do I see the version|"
-        "version number|which release is this|what is the current version|show version|what is new in this version|changelog",
+        "version number|which release is this|what is the current version|show version|what is new in this version|changelog|"
+        "am I up to date|print the version|version of mlx_qwen3",
         "The user asks for the version. I give the command.",
         "`mlx-qwen3 --version` prints it; CHANGELOG.md says what is new.",
     ),
@@ -919,7 +946,7 @@ PACKAGE = [
     ),
     intent(
         "where is the source code|source code|how does mlx_qwen3 work inside|can I see the code|source|can I contribute|"
-        "how do I contribute|how do I change the code|where is the code|is there a README|who wrote mlx_qwen3|architecture|"
+        "how do I contribute|how do I change the code|where is the code|is there a README|who wrote mlx_qwen3|"
         "how is the program built|how do I run the tests|contribute|where do I read more",
         "The user asks about the source. I say where to read.",
         "All of it is in the folder `mlx_qwen3`. README.md and docs/architecture.md explain it, CONTRIBUTING.md how to change it.",
@@ -941,14 +968,16 @@ PACKAGE = [
     intent(
         "how do I free the memory when idle|what does --unload-after do|unload the model|does it keep the memory|"
         "how do I unload a model|give the memory back|unload|free the RAM when I am not using it|keep the model loaded|wired memory|"
-        "what does --wired do|does it stay in memory",
+        "what does --wired do|does it stay in memory|"
+        "how do I keep the model in memory|free memory after some minutes|does it use memory when I do nothing|unload when idle",
         "The user asks about memory when idle. I give the option.",
         "`mlx-qwen3 chat --unload-after MINUTES` gives the memory back when idle; the next message loads the model again.",
     ),
     intent(
         "how do I limit the length of an answer|what does --max-tokens do|max tokens|how do I get shorter answers|"
         "limit the answer|the answer was cut off|why did the answer stop|answers are too long|maximum length of an answer|"
-        "max_tokens|how do I get longer answers|shorten the answers|why is the answer incomplete",
+        "max_tokens|how do I get longer answers|shorten the answers|why is the answer incomplete|"
+        "set the maximum tokens|limit the output|your answer is too short|cut off|stop after 100 tokens",
         "The user asks about the length of answers. I give the option.",
         "`mlx-qwen3 chat --max-tokens N` sets the most tokens of one turn; `/set max_tokens N` changes it in the chat.",
     ),
@@ -1724,7 +1753,6 @@ TOPICS = [
     "the speed of sound",
     "light",
     "sound",
-    "time",
     "fire",
     "ice",
     "wind",
@@ -2409,6 +2437,16 @@ HOW = [
     "how should I",
     "what must I do to",
     "which command do I use to",
+    "what's the command to",
+    "what do I type to",
+    "how would I",
+    "is it possible to",
+    "I need to",
+    "please help me to",
+    "how exactly do I",
+    "what is the command to",
+    "",  # "convert a model", as into a search box
+    "",
 ]
 WHAT = [
     "what's",
@@ -2428,7 +2466,6 @@ WHERE = [
     "where do I find",
     "where can I find",
     "how do I find",
-    "what is the place of",
     "tell me where to find",
 ]
 IS_THERE = [

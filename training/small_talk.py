@@ -44,7 +44,7 @@ def with_typo(rng: random.Random, text: str) -> str:
 def rephrase(rng: random.Random, question: str) -> str:
     """The same question with another beginning."""
     if question.startswith("how do I "):
-        return question.replace("how do I", rng.choice(HOW), 1)
+        return question.replace("how do I", rng.choice(HOW), 1).lstrip()
     for beginning, others in (
         ("what is ", WHAT),
         ("can I ", CAN),
