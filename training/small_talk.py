@@ -5,6 +5,7 @@ with one thought and one answer. This module draws phrasings, fills them in, and
 """
 
 import random
+from collections.abc import Callable
 
 from training.phrases import (
     CAN,
@@ -93,7 +94,7 @@ def gibberish(rng: random.Random) -> str:
 
 def fill(rng: random.Random, frame: str, cities: list[str]) -> str:
     """Replace every {slot} of a frame by a word of its kind."""
-    makers = {
+    makers: dict[str, Callable[[], str]] = {
         "{topic}": lambda: rng.choice(TOPICS) if rng.random() < 0.75 else made_up_word(rng),
         "{person}": lambda: rng.choice(PEOPLE) if rng.random() < 0.7 else made_up_word(rng).capitalize(),
         "{place}": lambda: (
