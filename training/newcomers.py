@@ -250,7 +250,7 @@ FIRST_MESSAGES: list[tuple[str, tuple[str, ...]]] = [
     ("is anybody home?", ("working", "I am here", *HELLO)),
     ("asdf", REFUSAL),
     ("jkl;jkl;", REFUSAL),
-    ("???!", (*REFUSAL, *ABILITIES)),
+    ("idk what to write lol", (*REFUSAL, *ABILITIES)),
     ("u r so dumb lol", LARGER),
     # who is this
     ("so who exactly am i chatting with", DEMO),
