@@ -6,6 +6,7 @@ are in the system turn. Only the assistant's text is learned.
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,20 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from training import phrases, small_talk, tool_calls
-from training.arithmetic import ask, drill_line, sample_easy_problem, sample_problem, thinking
+from training.arithmetic import (
+    NEEDS_THINKING,
+    NEEDS_TIME,
+    Compound,
+    Problem,
+    ask,
+    drill_line,
+    fact_drill_line,
+    sample_beyond,
+    sample_compound,
+    sample_fact,
+    sample_problem,
+    sample_question,
+)
 from training.tool_calls import ALL_CITIES, Toolbox, ToolExchange
 
 TEMPLATE_FILE = Path(__file__).parent.parent / "mlx_qwen3" / "demo" / "chat_template.jinja"
@@ -55,14 +69,31 @@ SYSTEM_PROMPTS = [
 ]
 
 
+# The thinking of a sum ends in this and the result; what comes before does not give the result away.
+RESULT = "\nResult:"
+
+
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer, and the tool call between them if there is one."""
+    """A question and its answer, and the tool call between them if there is one.
+
+    quick: the answer without thinking. unfinished: the answer after a thinking that was cut before its
+    result. Both are `answer` unless something else is given.
+    """
 
     question: str
     thought: str
     answer: str
     tool: ToolExchange | None = None
+    quick: str | None = None
+    unfinished: str | None = None
+
+    def answer_after(self, mode: str, thought: str) -> str:
+        """The answer in this mode, after what was kept of the thought."""
+        if mode != "think":
+            return self.quick or self.answer
+        finished = RESULT in thought
+        return self.answer if finished or self.unfinished is None else self.unfinished
 
 
 @dataclass
@@ -83,11 +114,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of text. learned: the assistant wrote it. cut: its end may be cut off."""
+    """A piece of text. learned: the assistant wrote it."""
 
     text: str
     learned: bool
-    cut: bool = False
 
 
 def load_template() -> jinja2.Template:
@@ -99,14 +129,35 @@ def load_template() -> jinja2.Template:
 # Turns -------------------------------------------------------------------------------------
 
 
-def arithmetic_turn(rng: random.Random, three_digit_share: float = 0.55) -> Turn:
-    problem = sample_problem(rng, three_digit_share)
-    return Turn(ask(rng, problem), thinking(problem), problem.answer)
+def question_turn(rng: random.Random, question: Problem | Compound) -> Turn:
+    """A sum that can be worked out. Without its thinking only facts are known."""
+    known = question.is_fact
+    return Turn(
+        ask(rng, question),
+        question.thinking,
+        question.answer,
+        quick=None if known else NEEDS_THINKING,
+        unfinished=None if known else NEEDS_TIME,
+    )
 
 
-def easy_turn(rng: random.Random) -> Turn:
-    problem = sample_easy_problem(rng)
-    return Turn(ask(rng, problem), thinking(problem), problem.answer)
+def beyond_turn(rng: random.Random) -> Turn:
+    return Turn(ask(rng, sample_beyond(rng)), phrases.TOO_HARD.thought, phrases.TOO_HARD.answer)
+
+
+def arithmetic_turn(rng: random.Random, three_digit_share: float = 0.45) -> Turn:
+    if rng.random() < 0.07:
+        return beyond_turn(rng)
+    return question_turn(rng, sample_question(rng, three_digit_share))
+
+
+def quick_turn(rng: random.Random) -> Turn:
+    """A sum asked without thinking: mostly facts, and what is refused then."""
+    kind = rng.choices(["fact", "problem", "compound", "beyond"], [0.60, 0.22, 0.09, 0.09])[0]
+    if kind == "beyond":
+        return beyond_turn(rng)
+    makers = {"fact": sample_fact, "problem": sample_problem, "compound": sample_compound}
+    return question_turn(rng, makers[kind](rng))
 
 
 def intent_turn(rng: random.Random, intents: list[phrases.Intent]) -> Turn:
@@ -186,10 +237,24 @@ def history_length(rng: random.Random) -> int:
 
 
 def arithmetic_conversation(rng: random.Random) -> Conversation:
-    mode = rng.choices(["think", "soft", "hard"], [0.70, 0.15, 0.15])[0]
-    last = arithmetic_turn(rng) if mode == "think" else easy_turn(rng)
+    if rng.random() < 0.22:
+        return facts_conversation(rng)
+    mode = rng.choices(["think", "soft", "hard"], [0.74, 0.13, 0.13])[0]
+    last = arithmetic_turn(rng) if mode == "think" else quick_turn(rng)
     history = [plain_turn(rng, None) for _ in range(history_length(rng))]
     return Conversation([*history, last], mode, cut_thinking=rng.random() < 0.14)
+
+
+def facts_conversation(rng: random.Random) -> Conversation:
+    """Many short questions in a row, all learned."""
+    mode = rng.choices(["think", "soft", "hard"], [0.3, 0.3, 0.4])[0]
+    turns = [
+        question_turn(rng, sample_fact(rng)) if rng.random() < 0.8 else quick_turn(rng)
+        for _ in range(rng.randint(3, 8))
+    ]
+    if mode == "think":
+        turns = [turn for turn in turns if len(turn.thought) < 80] or [question_turn(rng, sample_fact(rng))]
+    return Conversation(turns, mode, transcript=True)
 
 
 def talk_conversation(rng: random.Random) -> Conversation:
@@ -225,16 +290,15 @@ class Mix:
     tools: float
 
 
-EARLY = Mix(arithmetic=0.60, talk=0.23, tools=0.07)
-LATE = Mix(arithmetic=0.41, talk=0.30, tools=0.26)
+EARLY = Mix(arithmetic=0.54, talk=0.30, tools=0.06)
+LATE = Mix(arithmetic=0.38, talk=0.40, tools=0.17)
 MAKERS = (arithmetic_conversation, talk_conversation, tool_conversation)
 
 
 def sample_conversation(rng: random.Random, mix: Mix = EARLY) -> Conversation:
     conversation = rng.choices(MAKERS, (mix.arithmetic, mix.talk, mix.tools))[0](rng)
-    conversation.transcript = len(conversation.turns) > 1 and rng.random() < (
-        0.8 if conversation.tools else 0.5
-    )
+    all_learned = rng.random() < (0.8 if conversation.tools else 0.5)
+    conversation.transcript |= len(conversation.turns) > 1 and all_learned
     if rng.random() < 0.12:
         conversation.system = rng.choice(SYSTEM_PROMPTS)
     return conversation
@@ -305,27 +369,44 @@ def results_text(exchange: ToolExchange) -> str:
     return f"\n<|im_start|>user{responses}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def reply_pieces(mode: str, thought: str, answer: str, cut: bool) -> list[Piece]:
-    """The assistant's text of one step."""
-    ending = Piece(f"{answer}<|im_end|>", learned=True)
+def cut_short(rng: random.Random, thought: str) -> str:
+    """The beginning of a thought: it ends after a word, a digit or a sign. One in six ends at its result."""
+    if RESULT in thought and rng.random() < 0.17:
+        return thought
+    ends = [match.end() for match in re.finditer(r" ?[^\W\d]+|\d| ?[^\w\s]+|\s+", thought)]
+    return thought[: rng.choice(ends)]
+
+
+def reply_pieces(
+    rng: random.Random, mode: str, thought: str, answer_after: Callable[[str, str], str], cut: bool
+) -> list[Piece]:
+    """The assistant's text of one step; `answer_after` gives the answer for a mode and the thought kept."""
+    kept = cut_short(rng, thought) if cut and mode == "think" else thought
+    ending = f"{answer_after(mode, kept)}<|im_end|>"
     if mode == "think" and cut:
         return [
-            Piece(f"<think>\n{thought}\n", learned=True, cut=True),
+            Piece(f"<think>\n{kept}", learned=True),
             Piece(BUDGET_CLOSING, learned=False),
-            ending,
+            Piece(ending, learned=True),
         ]
     if mode == "think":
-        return [Piece(f"<think>\n{thought}\n</think>\n\n{answer}<|im_end|>", learned=True)]
-    return [Piece(EMPTY_THINKING, learned=mode == "soft"), ending]
+        return [Piece(f"<think>\n{kept}\n</think>\n\n{ending}", learned=True)]
+    return [Piece(EMPTY_THINKING, learned=mode == "soft"), Piece(ending, learned=True)]
 
 
-def turn_pieces(turn: Turn, mode: str, cut: bool) -> list[Piece]:
+def turn_pieces(rng: random.Random, turn: Turn, mode: str, cut: bool) -> list[Piece]:
     """The assistant's text of one turn, and the results of its tools."""
     if turn.tool is None:
-        return reply_pieces(mode, turn.thought, turn.answer, cut)
-    call = reply_pieces(mode, turn.thought, call_text(turn.tool), cut)
+        return reply_pieces(rng, mode, turn.thought, turn.answer_after, cut)
+    calls = call_text(turn.tool)
+    call = reply_pieces(rng, mode, turn.thought, lambda *_: calls, cut)
     results = Piece(results_text(turn.tool), learned=False)
-    return [*call, results, *reply_pieces(mode, turn.tool.second_thought, turn.answer, cut)]
+    return [*call, results, *second_pieces(rng, turn, mode, cut)]
+
+
+def second_pieces(rng: random.Random, turn: Turn, mode: str, cut: bool) -> list[Piece]:
+    """What the assistant writes after the results of its tools."""
+    return reply_pieces(rng, mode, turn.tool.second_thought, lambda *_: turn.answer, cut)
 
 
 def render_transcript(
@@ -341,7 +422,7 @@ def render_transcript(
         if index:
             text = f"\n<|im_start|>user\n{questions[index]}<|im_end|>\n<|im_start|>assistant\n"
             pieces.append(Piece(text, learned=False))
-        pieces += turn_pieces(turn, mode, conversation.cut_thinking and rng.random() < 0.5)
+        pieces += turn_pieces(rng, turn, mode, conversation.cut_thinking and rng.random() < 0.5)
     return pieces
 
 
@@ -365,15 +446,16 @@ def render(rng: random.Random, template: jinja2.Template, conversation: Conversa
     prompt = template.render(messages=messages, tools=conversation.tools or None, add_generation_prompt=True)
     pieces = [Piece(prompt, learned=False)]
     if resent:
-        return pieces + reply_pieces(mode, last.tool.second_thought, last.answer, cut)
-    return pieces + turn_pieces(last, mode, cut)
+        return pieces + second_pieces(rng, last, mode, cut)
+    return pieces + turn_pieces(rng, last, mode, cut)
 
 
 def drill(rng: random.Random, lines: int = 22) -> list[Piece]:
-    """Steps of the school method alone: many digit facts in few tokens. Only the results are learned."""
+    """Facts, or steps of the school method, alone: many in few tokens. Only the results are learned."""
+    line = fact_drill_line if rng.random() < 0.55 else drill_line
     pieces = [Piece("<|im_start|>assistant\n<think>\n", learned=False)]
     for _ in range(lines):
-        question, result = drill_line(rng)
+        question, result = line(rng)
         pieces += [Piece(question, learned=False), Piece(f"{result}\n", learned=True)]
     return pieces
 
@@ -386,13 +468,11 @@ class Example:
     learned: list[bool]
 
 
-def encode(rng: random.Random, tokenizer: Tokenizer, pieces: list[Piece]) -> Example:
+def encode(tokenizer: Tokenizer, pieces: list[Piece]) -> Example:
     ids: list[int] = []
     learned: list[bool] = []
     for piece in pieces:
         piece_ids = tokenizer.encode(piece.text, add_special_tokens=False).ids
-        if piece.cut:
-            piece_ids = piece_ids[: rng.randint(1, len(piece_ids))]
         ids += piece_ids
         learned += [piece.learned] * len(piece_ids)
     return Example(ids, learned)
@@ -432,7 +512,7 @@ def batches(
     rng = random.Random(seed)
     template = load_template()
     while True:
-        examples = [encode(rng, tokenizer, sample_pieces(rng, template, mix())) for _ in range(pool)]
+        examples = [encode(tokenizer, sample_pieces(rng, template, mix())) for _ in range(pool)]
         examples = sorted((e for e in examples if len(e.ids) < 900), key=lambda e: len(e.ids))
         groups: list[list[Example]] = [[]]
         for example in examples:

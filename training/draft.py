@@ -1,21 +1,19 @@
-"""Train the demo's draft model: `python -m training.draft --out DIR`.
+"""Train the demo's draft model: `python -m training.draft --teacher training/runs/demo --out DIR`.
 
 It has a quarter of the demo's size. The loss is the cross-entropy to the demo's own distribution on the
 demo's training texts. What counts is how often the demo accepts its tokens: at most the probability that both
 distributions share.
 """
 
-import mlx_qwen3  # noqa: F401  # isort: skip  # loads the fast BLAS before MLX
-import mlx.core as mx
-from tokenizers import Tokenizer
+import argparse
+import shutil
 
-from mlx_qwen3 import load_model
-from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
-from mlx_qwen3.model.qwen3 import Model
+import torch
+from safetensors.torch import load_file
+
 from training.data import Batch, batches
-from training.quantization import round_parameters
-from training.tokenizer import write_tokenizer
-from training.train import SETTINGS, Trainer, train
+from training.quantization import rounded_tensor
+from training.train import SETTINGS, Plan, Trainer, learned_logits, new_model, train
 
 DRAFT_SETTINGS = SETTINGS | {
     "head_dim": 32,
@@ -23,13 +21,7 @@ DRAFT_SETTINGS = SETTINGS | {
     "intermediate_size": 192,
     "num_hidden_layers": 2,
 }
-
-
-def learned_logits(model: Model, batch: Batch) -> mx.array:
-    """Logits (N, V) at the positions of `batch` that are learned."""
-    hidden = model.model(mx.array(batch.inputs))
-    chosen = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.learned)]
-    return model.model.embed_tokens.as_linear(chosen)
+TEACHER = "teacher.safetensors"
 
 
 class DraftTrainer(Trainer):
@@ -37,29 +29,39 @@ class DraftTrainer(Trainer):
 
     settings = DRAFT_SETTINGS
 
-    def _tokenizer(self) -> Tokenizer:
-        self.teacher = load_model("demo")
-        tokenizer = Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json"))
-        write_tokenizer(tokenizer, self.folder)
-        return tokenizer
+    def __init__(self, plan: Plan, rank: int = 0):
+        super().__init__(plan, rank)
+        self.teacher = new_model(SETTINGS, seed=0).to(plan.device)
+        weights = load_file(plan.folder / TEACHER)
+        for name, weight in self.teacher.named_parameters():
+            weight.data = rounded_tensor(weights[name]).to(plan.device)
+            weight.requires_grad_(False)
 
-    def _loss(self, parameters: dict, batch: Batch, total: int) -> mx.array:
-        self.model.update(parameters)
-        expected = mx.softmax(mx.stop_gradient(learned_logits(self.teacher, batch)), axis=-1)
+    @staticmethod
+    def prepare(arguments: argparse.Namespace) -> None:
+        """The weights and the tokenizer of the demo's run."""
+        shutil.copy(arguments.teacher / "parameters.safetensors", arguments.out / TEACHER)
+        shutil.copy(arguments.teacher / "tokenizer.json", arguments.out)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        expected = torch.softmax(learned_logits(self.teacher, batch), dim=-1)
         logits = learned_logits(self.model, batch)
-        return mx.sum(mx.logsumexp(logits, axis=-1) - (expected * logits).sum(axis=-1)) / total
+        return torch.nn.functional.cross_entropy(logits, expected, reduction="sum")
 
-    def accuracy(self, count: int = 8) -> float:
+    @torch.no_grad()
+    def check(self, count: int = 8) -> float:
         """The expected acceptance rate at temperature 1, over `count` new batches."""
-        self.model.update(round_parameters(self.parameters))
+        student = new_model(self.settings, seed=0)
+        for name, weight in student.named_parameters():
+            weight.data = rounded_tensor(self.parameters[name].data.cpu())
         source = batches(self.tokenizer, 10**6 + self.progress.step, 2048, self.mix, pool=64)
         shared = []
         for _ in range(count):
             batch = next(source)
-            both = [mx.softmax(learned_logits(model, batch), axis=-1) for model in (self.model, self.teacher)]
-            shared += mx.minimum(*both).sum(axis=-1).tolist()
-        return sum(shared) / len(shared)
+            teacher = torch.softmax(learned_logits(self.teacher, batch).cpu(), dim=-1)
+            shared.append(torch.minimum(torch.softmax(learned_logits(student, batch), dim=-1), teacher))
+        return float(torch.cat(shared).sum(dim=-1).mean())
 
 
 if __name__ == "__main__":
-    train(DraftTrainer, __doc__, minutes=20.0)
+    train(DraftTrainer, __doc__, tokens=4_000_000)

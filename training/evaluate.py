@@ -12,36 +12,33 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlx_qwen3 import Engine, load_model, load_tokenizer
+from mlx_qwen3 import Engine
 
 import mlx.core as mx  # isort: skip
 
-from training import phrases, tool_calls, unseen
-from training.arithmetic import Problem, ask
+from training import newcomers as newcomers_data
+from training import phrases, tool_calls
+from training.arithmetic import (
+    FACTS,
+    LARGEST_DIVISOR,
+    NEEDS_THINKING,
+    NEEDS_TIME,
+    TYPED_SIGN,
+    Compound,
+    Problem,
+    Question,
+    ask,
+    compound_of,
+    sample_beyond,
+    sample_compound,
+    sample_question,
+)
+from training.checkpoint import Checkpoint, Message
 from training.data import BUDGET_CLOSING, EMPTY_THINKING, intent_turn
-from training.generation import complete
 
 DEMO = Path(__file__).parent.parent / "mlx_qwen3" / "demo"
-Message = dict[str, object]
-
-
-class Checkpoint:
-    """The model and tokenizer of a folder, answering many conversations at once."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.model = load_model(folder)
-        self.tokenizer = load_tokenizer(folder)
-
-    def prompt(self, messages: list[Message], thinking: bool = True, tools: list | None = None) -> list[int]:
-        return self.tokenizer.apply_chat_template(messages, tools=tools, enable_thinking=thinking)
-
-    def complete(self, prompts: list[list[int]], thinking: bool = True) -> list[str]:
-        outputs = complete(self.model, prompts, self.tokenizer.control_tokens["<|im_end|>"], thinking)
-        return [self.tokenizer.decode(output) for output in outputs]
-
-    def replies(self, questions: list[str], thinking: bool = True) -> list[str]:
-        return self.complete([self.prompt([user(question)], thinking) for question in questions], thinking)
+Measure = Callable[[Checkpoint, random.Random], str]
+REFUSALS = (NEEDS_THINKING, NEEDS_TIME, phrases.TOO_HARD.answer, phrases.UNKNOWN_ANSWER)
 
 
 def user(text: str) -> Message:
@@ -80,35 +77,84 @@ def additions_in_a_session(checkpoint: Checkpoint, rng: random.Random) -> str:
     return share([answer == p.answer for p, answer in zip(problems, answers, strict=True)])
 
 
-def arithmetic(kind: str, low: int, high: int, count: int) -> Callable[[Checkpoint, random.Random], str]:
-    """Held-out problems, in all phrasings."""
+def arithmetic(kind: str, low: int, high: int, count: int) -> Measure:
+    """Held-out problems, in all phrasings, thinking."""
 
     def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
-        problems = held_out(rng, kind, count, low, high)
-        replies = checkpoint.replies([ask(rng, problem) for problem in problems])
-        return share([answer_of(reply) == p.answer for p, reply in zip(problems, replies, strict=True)])
+        return right(checkpoint, rng, held_out(rng, kind, count, low, high))
 
     return measure
 
 
-def small_additions(checkpoint: Checkpoint, rng: random.Random) -> str:
-    problems = [
-        Problem("add", rng.randint(0, 10 ** rng.randint(1, 3) - 1), rng.randint(0, 99)) for _ in range(200)
-    ]
-    replies = checkpoint.replies([ask(rng, problem) for problem in problems])
-    return share([answer_of(reply) == p.answer for p, reply in zip(problems, replies, strict=True)])
+def sampled(make: Callable[[random.Random], Question], count: int = 100) -> Measure:
+    """Questions of one kind, in all phrasings, thinking."""
 
-
-def without_thinking(kind: str, high: int) -> Callable[[Checkpoint, random.Random], str]:
     def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
-        problems = [
-            Problem(kind, rng.randint(high // 10 + 1, high), rng.randint(high // 10 + 1, high))
-            for _ in range(100)
+        return right(checkpoint, rng, [make(rng) for _ in range(count)])
+
+    return measure
+
+
+def right(
+    checkpoint: Checkpoint, rng: random.Random, questions: list[Question], thinking: bool = True
+) -> str:
+    """How many answers are right, and how many of the others are refusals."""
+    replies = checkpoint.replies([ask(rng, question) for question in questions], thinking)
+    answers = [answer_of(reply) for reply in replies]
+    good = [answer == q.answer for q, answer in zip(questions, answers, strict=True)]
+    refused = sum(answer in REFUSALS for answer in answers)
+    return share(good) + (f", {refused} refused" if refused else "")
+
+
+def facts(kind: str, thinking: bool) -> Measure:
+    """Every fact of a kind, asked in three ways in turn."""
+
+    def measure(checkpoint: Checkpoint, _rng: random.Random) -> str:
+        chosen = [fact for fact in FACTS if fact.kind == kind]
+        frames = ("{a}{sign}{b}", "What is {a} {sign} {b}?", "{a} {sign} {b} =")
+        questions = [
+            frames[i % 3].format(a=fact.a, b=fact.b, sign=TYPED_SIGN[kind]) for i, fact in enumerate(chosen)
         ]
-        replies = checkpoint.replies([ask(rng, problem) for problem in problems], thinking=False)
-        return share([reply == p.answer for p, reply in zip(problems, replies, strict=True)])
+        replies = checkpoint.replies(questions, thinking)
+        return share([answer_of(r) == fact.answer for fact, r in zip(chosen, replies, strict=True)])
 
     return measure
+
+
+def exact_division(rng: random.Random) -> Problem:
+    divisor = rng.randint(2, LARGEST_DIVISOR)
+    return Problem("divide", divisor * rng.randint(1, 999 // divisor), divisor)
+
+
+def three_addends(rng: random.Random) -> Compound:
+    numbers = [rng.randint(0, 99) for _ in range(3)]
+    made = compound_of(*numbers, "add", "add", bracket="")
+    return made or three_addends(rng)
+
+
+def with_brackets(rng: random.Random) -> Compound:
+    while True:
+        compound = sample_compound(rng)
+        if "(" in compound.text:
+            return compound
+
+
+def two_digits(kind: str) -> Callable[[random.Random], Problem]:
+    return lambda rng: Problem(kind, rng.randint(10, 99), rng.randint(10, 99))
+
+
+def too_large_for_quick_answers(checkpoint: Checkpoint, rng: random.Random) -> str:
+    """Sums that need thinking, asked without."""
+    questions: list[Question] = []
+    while len(questions) < 200:
+        question = sample_question(rng)
+        if not question.is_fact:
+            questions.append(question)
+    return right(checkpoint, rng, questions, thinking=False)
+
+
+def beyond(checkpoint: Checkpoint, rng: random.Random) -> str:
+    return right(checkpoint, rng, [sample_beyond(rng) for _ in range(100)])
 
 
 def mixed_questions(rng: random.Random, count: int) -> list[str]:
@@ -160,7 +206,7 @@ def greets(checkpoint: Checkpoint, rng: random.Random) -> str:
     )
 
 
-def package_questions(thinking: bool) -> Callable[[Checkpoint, random.Random], str]:
+def package_questions(thinking: bool) -> Measure:
     def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
         intents = [*phrases.PACKAGE, *phrases.ABOUT_ME]
         chosen = [(intent, rng.choice(intent.questions)) for intent in intents for _ in range(3)]
@@ -172,21 +218,13 @@ def package_questions(thinking: bool) -> Callable[[Checkpoint, random.Random], s
     return measure
 
 
-def unseen_phrasings(checkpoint: Checkpoint, _rng: random.Random) -> str:
-    replies = checkpoint.replies([question for question, _ in unseen.QUESTIONS])
-    good = [
-        expected in answer_of(reply) for (_, expected), reply in zip(unseen.QUESTIONS, replies, strict=True)
-    ]
-    return share(good)
-
-
 def unknown_questions(checkpoint: Checkpoint, _rng: random.Random) -> str:
-    replies = checkpoint.replies(unseen.UNKNOWABLE)
+    replies = checkpoint.replies(newcomers_data.UNKNOWABLE)
     return share([answer_of(reply) == phrases.UNKNOWN_ANSWER for reply in replies])
 
 
 def cut_thinking(checkpoint: Checkpoint, rng: random.Random) -> str:
-    """Thinking ended at a random place: how many answers are well-formed, and right if cut late."""
+    """Thinking ended at a random place: the answer is right, or it says that there was too little time."""
     problems = held_out(rng, "add", 100, 100, 999)
     prompts = [checkpoint.prompt([user(f"What is {p.expression}?")]) for p in problems]
     closing = checkpoint.tokenizer.encode(BUDGET_CLOSING, control_tokens=True)
@@ -194,20 +232,30 @@ def cut_thinking(checkpoint: Checkpoint, rng: random.Random) -> str:
         checkpoint.tokenizer.encode(reply, control_tokens=True) for reply in checkpoint.complete(prompts)
     ]
     end = checkpoint.tokenizer.think_end_id
-    shares = [rng.random() for _ in problems]
     cut = [
-        prompt + reply[: 1 + int(part * (reply.index(end) - 1))] + closing
-        for prompt, reply, part in zip(prompts, whole, shares, strict=True)
+        prompt + reply[: 1 + int(rng.random() * (reply.index(end) - 1))] + closing
+        for prompt, reply in zip(prompts, whole, strict=True)
     ]
     replies = checkpoint.complete(cut)
-    formed = [
-        bool(re.fullmatch(rf"{p.a} \+ {p.b} = \d+\.", r)) for p, r in zip(problems, replies, strict=True)
-    ]
-    late = [r == p.answer for p, r, part in zip(problems, replies, shares, strict=True) if part > 0.9]
-    return f"{share(formed)} well-formed; right when cut in the last tenth: {share(late)}"
+    good = share([reply == p.answer for p, reply in zip(problems, replies, strict=True)])
+    return f"{good} right, {sum(reply == NEEDS_TIME for reply in replies)} say that time was short"
 
 
-def tool_use(thinking: bool, real_places: bool = False) -> Callable[[Checkpoint, random.Random], str]:
+def newcomers(cases: list[tuple[str, tuple[str, ...]]], thinking: bool) -> Measure:
+    """What people type, in words that training does not hold."""
+
+    def measure(checkpoint: Checkpoint, _rng: random.Random) -> str:
+        replies = checkpoint.replies([question for question, _ in cases], thinking)
+        # A sum that needs thinking is honestly refused without.
+        quick = () if thinking else (NEEDS_THINKING,)
+        pairs = zip(cases, replies, strict=True)
+        results = [newcomers_data.is_right(reply, (*accepted, *quick)) for (_, accepted), reply in pairs]
+        return share(results)
+
+    return measure
+
+
+def tool_use(thinking: bool, real_places: bool = False) -> Measure:
     """The right call as valid JSON, then the result in the answer."""
 
     def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
@@ -293,22 +341,38 @@ def third_turn(checkpoint: Checkpoint, rng: random.Random) -> str:
 
 
 MEASURES = {
+    "additions of 0 to 20, every one, thinking": facts("add", True),
+    "additions of 0 to 20, every one, not thinking": facts("add", False),
+    "subtractions of 0 to 20, every one, thinking": facts("subtract", True),
+    "subtractions of 0 to 20, every one, not thinking": facts("subtract", False),
+    "products of 0 to 12, every one, thinking": facts("multiply", True),
+    "products of 0 to 12, every one, not thinking": facts("multiply", False),
+    "quotients known by heart, every one, thinking": facts("divide", True),
+    "quotients known by heart, every one, not thinking": facts("divide", False),
+    "two-digit additions, thinking": sampled(two_digits("add"), 200),
+    "two-digit subtractions, negative results too, thinking": sampled(two_digits("subtract"), 200),
+    "three-digit additions, thinking": arithmetic("add", 100, 999, 200),
+    "three-digit subtractions, negative results too, thinking": arithmetic("subtract", 100, 999, 200),
+    "two-digit products, thinking": arithmetic("multiply", 10, 99, 200),
+    "three addends, thinking": sampled(three_addends),
+    "exact divisions by 2 to 10, thinking": sampled(exact_division),
+    "two steps with brackets, thinking": sampled(with_brackets),
     "three-digit additions, thinking, through a Session": additions_in_a_session,
-    "three-digit additions, thinking, all phrasings": arithmetic("add", 100, 999, 200),
-    "additions of one to three digits, all phrasings": small_additions,
-    "three-digit subtractions, all phrasings": arithmetic("subtract", 100, 999, 100),
-    "two-digit multiplications, all phrasings": arithmetic("multiply", 10, 99, 100),
     "three-digit additions as the third turn": third_turn,
-    "one-digit additions without thinking": without_thinking("add", 9),
-    "two-digit additions without thinking": without_thinking("add", 99),
-    "three-digit additions without thinking": without_thinking("add", 999),
+    "larger sums without thinking": too_large_for_quick_answers,
+    "sums beyond what it learned": beyond,
+    "first messages of newcomers, thinking": newcomers(newcomers_data.FIRST_MESSAGES, True),
+    "first messages of newcomers, not thinking": newcomers(newcomers_data.FIRST_MESSAGES, False),
+    "questions of newcomers about the program, thinking": newcomers(newcomers_data.PACKAGE_QUESTIONS, True),
+    "questions of newcomers about the program, not thinking": newcomers(
+        newcomers_data.PACKAGE_QUESTIONS, False
+    ),
     "/no_think obeyed": obeys_no_think,
     "the latest of /think and /no_think obeyed": latest_switch_wins,
     "hard switch obeyed": obeys_hard_switch,
     "greetings in 18 languages": greets,
     "package and identity questions, thinking": package_questions(True),
     "package and identity questions, not thinking": package_questions(False),
-    "the same in phrasings not trained on": unseen_phrasings,
     "unknowable questions refused": unknown_questions,
     "answers after thinking was cut short": cut_thinking,
     "tool calls, thinking, existing places": tool_use(True, real_places=True),

@@ -325,3 +325,27 @@ def _holds(answer: str, piece: str) -> bool:
         after = r"(?![\w-])" if piece[-1].isalnum() and piece[-1].isascii() else ""
         pattern = before + re.escape(piece) + after
     return re.search(pattern, answer, re.IGNORECASE) is not None
+
+
+UNKNOWABLE = [
+    "Who painted the Mona Lisa?",
+    "What is the tallest building in Dubai?",
+    "Explain the theory of plate tectonics.",
+    "Write a limerick about a frog",
+    "How do airplanes fly?",
+    "What is the boiling point of ethanol?",
+    "Who is the queen of England?",
+    "tell me about the Great Wall",
+    "What is the best way to learn French?",
+    "How do I bake a cake?",
+    "Give me a summary of Moby Dick",
+    "When did the Titanic sink?",
+    "what is a neutron star",
+    "How do I fix a flat tire?",
+    "Why do cats purr?",
+    "Recommend a good book",
+    "What are the planets of the solar system?",
+    "Who won the world cup in 1998?",
+    "Write a function that reverses a string",
+    "What is the currency of Japan?",
+]

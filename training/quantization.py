@@ -1,11 +1,16 @@
-"""Rounds weights to 4 bits, during training and for the checkpoint."""
+"""Rounds weights to 4 bits, during training and for the checkpoint.
+
+MLX rounds, so that the trained weights are bit for bit those that it loads. Arrays cross over through numpy.
+"""
 
 import json
 from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_map
+import numpy as np
+import torch
+from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
@@ -24,18 +29,20 @@ def rounded(weight: mx.array) -> mx.array:
     return stored.astype(mx.float32)
 
 
-def round_parameters(parameters: dict) -> dict:
-    return tree_map(rounded, parameters)
+def rounded_tensor(weight: torch.Tensor) -> torch.Tensor:
+    """`rounded` of a tensor, on its device."""
+    return torch.from_numpy(np.array(rounded(mx.array(weight.cpu().numpy())))).to(weight.device)
 
 
-def write_checkpoint(parameters: dict, settings: dict, folder: Path) -> None:
+def write_checkpoint(weights: dict[str, torch.Tensor], settings: dict, folder: Path) -> None:
     """config.json and model.safetensors in the form of a published MLX 4-bit checkpoint."""
     model = Model(ModelConfig.from_dict(settings))
-    model.update(tree_map(lambda weight: weight.astype(mx.bfloat16), parameters))
+    arrays = [(name, mx.array(weight.cpu().numpy()).astype(mx.bfloat16)) for name, weight in weights.items()]
+    model.update(tree_unflatten(arrays))
     nn.quantize(model, group_size=GROUP_SIZE, bits=BITS)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = dict(tree_flatten(model.parameters()))
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+    arrays = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), arrays, metadata={"format": "mlx"})
     quantization = {"group_size": GROUP_SIZE, "bits": BITS, "mode": "affine"}
     config = {**settings, "quantization": quantization, "quantization_config": quantization}
     (folder / "config.json").write_text(json.dumps(dict(sorted(config.items())), indent=4) + "\n")

@@ -1,33 +1,34 @@
-"""Train the demo checkpoint from scratch: `python -m training.train --out DIR`.
+"""Train the demo checkpoint from scratch: `python -m training.train --out DIR` (needs the extra `parity`).
 
-Muon trains the matrices, AdamW the embedding and the norms. The learning rate follows the wall clock, so the
-run ends on time. The last part is trained with weights rounded to 4 bits. A stopped run goes on from its last
-checkpoint when it is started again.
+PyTorch computes the gradients, a process for every core or one on a GPU. Muon trains the matrices, AdamW the
+embedding and the norms. The last part is trained with weights rounded to 4 bits. A stopped run goes on from
+its last checkpoint when it is started again.
 """
 
 import argparse
 import csv
 import json
+import os
 import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import mlx_qwen3  # noqa: F401  (loads the fast BLAS before MLX)
-
-import mlx.core as mx  # isort: skip
-import mlx.optimizers as optimizers
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+import torch
+import torch.distributed as distributed
+import torch.multiprocessing
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from mlx_qwen3.model.config import ModelConfig
-from mlx_qwen3.model.qwen3 import Model
 from training.arithmetic import Problem
-from training.data import EARLY, LATE, TEMPLATE_FILE, Batch, Mix, batches, load_template
-from training.generation import complete
-from training.quantization import round_parameters, write_checkpoint
+from training.checkpoint import Checkpoint
+from training.data import EARLY, LATE, TEMPLATE_FILE, Batch, Mix, batches
+from training.optimizer import Muon, summed
+from training.quantization import rounded_tensor, write_checkpoint
 from training.tokenizer import VOCABULARY_SIZE, train_tokenizer, write_tokenizer
 
 SETTINGS = {
@@ -55,8 +56,20 @@ SETTINGS = {
     "vocab_size": VOCABULARY_SIZE,
 }
 MUON_RATE, ADAMW_RATE = 0.015, 3e-3
-LATE_FROM = 0.4  # share of the time after which the mix of the data changes
-MICRO_BATCHES = 2  # each holds examples of similar length; a step sees two lengths
+LATE_FROM = 0.4  # share of the tokens after which the mix of the data changes
+REPORT_EVERY, CHECK_EVERY = 20.0, 300.0  # seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does: where, how many tokens in all and a step, and when the rounding to 4 bits begins."""
+
+    folder: Path
+    tokens: int
+    tokens_per_step: int
+    quantize_from: float
+    workers: int
+    device: str
 
 
 @dataclass
@@ -66,28 +79,22 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    seed: int = 0
+    starts: int = 0
 
 
-def initial_parameters(model: Model, seed: int) -> dict:
+def new_model(settings: dict, seed: int) -> Qwen3ForCausalLM:
     """Normal weights of deviation 0.02 for the embedding, scaled by fan-in for the matrices; norms at one."""
-    mx.random.seed(seed)
-
-    def make(name: str, weight: mx.array) -> mx.array:
-        if weight.ndim == 1:
-            return mx.ones_like(weight)
-        deviation = 0.02 if "embed" in name else weight.shape[1] ** -0.5
-        small = 0.3 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
-        return mx.random.normal(weight.shape) * deviation * small
-
-    return tree_unflatten([(name, make(name, weight)) for name, weight in tree_flatten(model.parameters())])
-
-
-def make_optimizer() -> optimizers.MultiOptimizer:
-    # MLX adds weight decay to the gradient before Muon normalises it: any of it shrinks weights to nothing.
-    muon = optimizers.Muon(learning_rate=MUON_RATE, momentum=0.95, weight_decay=0.0)
-    adamw = optimizers.AdamW(learning_rate=ADAMW_RATE, betas=[0.9, 0.98], weight_decay=0.0)
-    return optimizers.MultiOptimizer([muon, adamw], [lambda name, w: w.ndim == 2 and "embed" not in name])
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(Qwen3Config(**settings)).float()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(1.0)
+                continue
+            deviation = 0.02 if "embed" in name else weight.shape[1] ** -0.5
+            small = 0.3 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+            weight.normal_(0.0, deviation * small)
+    return model
 
 
 def learning_rate_factor(share: float) -> float:
@@ -97,145 +104,175 @@ def learning_rate_factor(share: float) -> float:
     return 1.0 if share < 0.35 else max((1.0 - share) / 0.65, 0.01)
 
 
-def batch_loss(model: Model, batch: Batch, total: int) -> mx.array:
-    """Summed cross-entropy of the learned tokens over `total`; logits are made for those positions only."""
-    hidden = model.model(mx.array(batch.inputs))
-    chosen = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.learned)]
-    logits = model.model.embed_tokens.as_linear(chosen)
-    targets = mx.array(batch.targets)
-    picked = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    return mx.sum(mx.logsumexp(logits, axis=-1) - picked) / total
+def learned_logits(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:
+    """Logits (N, V) at the positions of `batch` that are learned; no others are made."""
+    device = model.device
+    hidden = model.model(torch.from_numpy(batch.inputs).long().to(device)).last_hidden_state
+    chosen = hidden.reshape(-1, hidden.shape[-1])[torch.from_numpy(batch.learned).long().to(device)]
+    return torch.nn.functional.linear(chosen, model.model.embed_tokens.weight)
 
 
 class Trainer:
-    """One run: parameters, optimizer, data and log, in a folder."""
+    """One process of a run: the whole model, its own part of every step's data."""
 
     settings = SETTINGS
 
-    def __init__(self, folder: Path, budget: float, quantize_from: float, tokens_per_step: int):
-        self.folder, self.budget, self.quantize_from = folder, budget, quantize_from
-        self.tokens_per_micro_batch = tokens_per_step // MICRO_BATCHES
-        self.model = Model(ModelConfig.from_dict(self.settings))
+    def __init__(self, plan: Plan, rank: int = 0):
+        self.plan, self.rank = plan, rank
+        self.model = new_model(self.settings, seed=0).to(plan.device)
+        self.parameters = dict(self.model.named_parameters())
         self.progress = Progress()
         self.stopping = False
-        self.parameters = initial_parameters(self.model, self.progress.seed)
-        self.optimizer = make_optimizer()
-        self.optimizer.init(self.parameters)
-        self.tokenizer = self._tokenizer()
+        matrices = {n: w for n, w in self.parameters.items() if w.ndim == 2 and "embed" not in n}
+        others = [w for n, w in self.parameters.items() if n not in matrices]
+        self.muon = Muon(list(matrices.values()), rank, plan.workers)
+        self.adamw = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)
+        self.tokenizer = Tokenizer.from_file(str(plan.folder / "tokenizer.json"))
         self._resume()
-        self.gradient = mx.value_and_grad(self._loss)
 
-    def _tokenizer(self) -> Tokenizer:
-        if not (self.folder / "tokenizer.json").exists():
-            write_tokenizer(train_tokenizer(), self.folder)
-        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+    @staticmethod
+    def prepare(arguments: argparse.Namespace) -> None:
+        """Put what the run begins with into its folder."""
+        if not (arguments.out / "tokenizer.json").exists():
+            write_tokenizer(train_tokenizer(), arguments.out)
 
-    def _loss(self, parameters: dict, batch: Batch, total: int) -> mx.array:
-        self.model.update(parameters)
-        return batch_loss(self.model, batch, total)
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Summed cross-entropy of the learned tokens."""
+        targets = torch.from_numpy(batch.targets).long().to(self.plan.device)
+        return torch.nn.functional.cross_entropy(learned_logits(self.model, batch), targets, reduction="sum")
 
     @property
     def share(self) -> float:
-        return min(self.progress.seconds / self.budget, 1.0)
+        return min(self.progress.tokens / self.plan.tokens, 1.0)
 
     @property
     def quantizing(self) -> bool:
-        return self.share >= self.quantize_from
+        return self.share >= self.plan.quantize_from
 
     def mix(self) -> Mix:
         """The mix of data: at first more arithmetic, which needs the most practice; later the rest."""
         return LATE if self.share > LATE_FROM else EARLY
 
-    def step(self, micro_batches: list[Batch]) -> float:
+    def step(self, batch: Batch) -> float:
         """One update; returns the mean loss of a learned token."""
+        weights = [weight.data for weight in self.parameters.values()]
+        if self.quantizing:
+            # The gradient is taken at the rounded weights and applied to the full ones (straight-through).
+            for parameter in self.parameters.values():
+                parameter.data = rounded_tensor(parameter.data)
+        loss = self.loss(batch)
+        loss.backward()
+        for parameter, weight in zip(self.parameters.values(), weights, strict=True):
+            parameter.data = weight
+        loss_sum, learned, tokens = self._share_gradients(loss.item(), batch)
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         factor = learning_rate_factor(self.share)
-        self.optimizer.optimizers[0].learning_rate = MUON_RATE * factor
-        self.optimizer.optimizers[1].learning_rate = ADAMW_RATE * factor
-        total = sum(len(batch.learned) for batch in micro_batches)
-        # The gradient is taken at the rounded weights and applied to the full ones (straight-through).
-        at = round_parameters(self.parameters) if self.quantizing else self.parameters
-        mx.eval(at)
-        losses, gradients = [], []
-        for batch in micro_batches:
-            loss, gradient = self.gradient(at, batch, total)
-            losses.append(loss)
-            gradients.append(gradient)
-        gradient = tree_map(lambda first, *others: sum(others, first), *gradients)
-        gradient, _ = optimizers.clip_grad_norm(gradient, 1.0)
-        self.parameters = self.optimizer.apply_gradients(gradient, self.parameters)
-        mx.eval(self.parameters, self.optimizer.state)
-        return sum(loss.item() for loss in losses)
+        self.muon.step(MUON_RATE * factor)
+        self.adamw.param_groups[0]["lr"] = ADAMW_RATE * factor
+        self.adamw.step()
+        self.model.zero_grad(set_to_none=True)
+        self.progress.step += 1
+        self.progress.tokens += tokens
+        return loss_sum / learned
 
-    def accuracy(self, count: int = 40) -> float:
-        """Share of held-out three-digit additions answered correctly, thinking, with rounded weights."""
-        problems = held_out_additions(count, seed=self.progress.step)
-        self.model.update(round_parameters(self.parameters))
-        template = load_template()
-        questions = [[{"role": "user", "content": f"What is {p.a} + {p.b}?"}] for p in problems]
-        texts = [template.render(messages=question, add_generation_prompt=True) for question in questions]
-        prompts = [self.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-        stop = self.tokenizer.token_to_id("<|im_end|>")
-        outputs = complete(self.model, prompts, stop, thinking=True, limit=160)
-        texts = [self.tokenizer.decode(output, skip_special_tokens=False) for output in outputs]
-        return (
-            sum(text.endswith(f"</think>\n\n{p.answer}") for p, text in zip(problems, texts, strict=True))
-            / count
+    def _share_gradients(self, loss: float, batch: Batch) -> tuple[float, int, int]:
+        """Sum gradients over the processes, divide by the learned tokens; the sums of loss and tokens."""
+        gradients = [parameter.grad for parameter in self.parameters.values()]
+        counts = torch.tensor(
+            [loss, len(batch.learned), batch.inputs.size, self.stopping], dtype=torch.float64
         )
+        if self.plan.workers > 1:
+            gradients = summed(gradients)
+            distributed.all_reduce(counts)
+        loss_sum, learned, tokens, stopping = counts.tolist()
+        self.stopping = bool(stopping)  # of any process: all end after the same step
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient / learned
+        return loss_sum, int(learned), int(tokens)
 
     def save(self) -> None:
-        flat = dict(tree_flatten(self.parameters))
-        mx.save_safetensors(str(self.folder / "parameters.safetensors"), flat)
-        mx.save_safetensors(
-            str(self.folder / "optimizer.safetensors"), dict(tree_flatten(self.optimizer.state))
-        )
-        (self.folder / "progress.json").write_text(json.dumps(asdict(self.progress)))
-        write_checkpoint(self.parameters, self.settings, self.folder / "checkpoint")
-        write_tokenizer(self.tokenizer, self.folder / "checkpoint")
-        shutil.copy(TEMPLATE_FILE, self.folder / "checkpoint")
+        folder = self.plan.folder
+        weights = {name: weight.data.contiguous() for name, weight in self.parameters.items()}
+        save_file(weights, folder / "parameters.safetensors")
+        save_file(self._optimizer_state(), folder / "optimizer.safetensors")
+        (folder / "progress.json").write_text(json.dumps(asdict(self.progress)))
+        write_checkpoint(weights, self.settings, folder / "checkpoint")
+        write_tokenizer(self.tokenizer, folder / "checkpoint")
+        shutil.copy(TEMPLATE_FILE, folder / "checkpoint")
+
+    def _optimizer_state(self) -> dict[str, torch.Tensor]:
+        state = {f"muon.{i}": momentum for i, momentum in enumerate(self.muon.momenta)}
+        for i, entry in self.adamw.state_dict()["state"].items():
+            state |= {f"adamw.{i}.{key}": value for key, value in entry.items()}
+        return state
 
     def _resume(self) -> None:
-        if not (self.folder / "progress.json").exists():
+        folder = self.plan.folder
+        if not (folder / "progress.json").exists():
             return
-        self.progress = Progress(**json.loads((self.folder / "progress.json").read_text()))
-        self.progress.seed += 1  # new data
-        self.parameters = tree_unflatten(list(mx.load(str(self.folder / "parameters.safetensors")).items()))
-        self.optimizer.state = tree_unflatten(
-            list(mx.load(str(self.folder / "optimizer.safetensors")).items())
-        )
+        self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
+        self.progress.starts += 1  # new data
+        for name, weight in load_file(folder / "parameters.safetensors").items():
+            self.parameters[name].data.copy_(weight)
+        state = load_file(folder / "optimizer.safetensors")
+        for i, momentum in enumerate(self.muon.momenta):
+            momentum.copy_(state[f"muon.{i}"])
+        adamw = self.adamw.state_dict()
+        for name, value in state.items():
+            if name.startswith("adamw."):
+                _, i, key = name.split(".")
+                adamw["state"].setdefault(int(i), {})[key] = value
+        self.adamw.load_state_dict(adamw)
 
-    def run(self, report_every: float = 20.0, check_every: float = 180.0) -> None:
-        seed = random.randrange(2**31) if self.progress.seed else 1
-        source = batches(self.tokenizer, seed, self.tokens_per_micro_batch, self.mix)
-        is_new = not (self.folder / "log.csv").exists()
-        log_file = (self.folder / "log.csv").open("a", newline="")
-        log = csv.writer(log_file, lineterminator="\n")
-        if is_new:
-            log.writerow(["step", "tokens", "seconds", "loss", "accuracy", "rounding"])
-        next_report, next_check = self.progress.seconds, self.progress.seconds + check_every / 2
+    def data(self) -> Iterator[Batch]:
+        """Batches of this process: no other, and no other start of the run, sees the same ones."""
+        seed = 1 + 1000 * self.progress.starts + self.rank
+        return batches(self.tokenizer, seed, self.plan.tokens_per_step // self.plan.workers, self.mix)
+
+    def check(self) -> float:
+        """The measure of the log: the share of held-out three-digit additions answered right."""
+        problems = held_out_additions(40, seed=self.progress.step)
+        checkpoint = Checkpoint(self.plan.folder / "checkpoint")
+        replies = checkpoint.replies([f"What is {problem.a} + {problem.b}?" for problem in problems])
+        right = [
+            reply.endswith(f"</think>\n\n{p.answer}") for p, reply in zip(problems, replies, strict=True)
+        ]
+        return sum(right) / len(right)
+
+    def run(self) -> None:
+        source = self.data()
+        log = self._open_log() if self.rank == 0 else None
+        next_report, next_check = self.progress.seconds, self.progress.seconds + CHECK_EVERY / 2
         recent: list[float] = []
-        signal.signal(signal.SIGTERM, lambda *_: self.stop())
         while self.share < 1.0 and not self.stopping:
             started = time.monotonic()
-            micro_batches = [next(source) for _ in range(MICRO_BATCHES)]
-            recent.append(self.step(micro_batches))
-            self.progress.step += 1
-            self.progress.tokens += sum(batch.inputs.size for batch in micro_batches)
+            recent.append(self.step(next(source)))
             self.progress.seconds += time.monotonic() - started
-            if self.progress.seconds >= next_report or self.share >= 1.0:
-                accuracy = ""
-                if self.progress.seconds >= next_check or self.share >= 1.0:
-                    accuracy = self.accuracy()
-                    self.save()
-                    next_check += check_every
-                next_report += report_every
-                row = [self.progress.step, self.progress.tokens, round(self.progress.seconds)]
-                row += [round(sum(recent) / len(recent), 5), accuracy, int(self.quantizing)]
-                log.writerow(row)
-                log_file.flush()
-                print(time.strftime("%H:%M:%S"), *row, flush=True)
-                recent = []
-        log_file.close()
-        self.save()
+            if log is None or (self.progress.seconds < next_report and self.share < 1.0):
+                continue
+            accuracy: float | str = ""
+            if self.progress.seconds >= next_check or self.share >= 1.0:
+                self.save()
+                accuracy = self.check()
+                next_check += CHECK_EVERY
+            next_report += REPORT_EVERY
+            row = [self.progress.step, self.progress.tokens, round(self.progress.seconds)]
+            row += [round(sum(recent) / len(recent), 5), accuracy, int(self.quantizing)]
+            csv.writer(log, lineterminator="\n").writerow(row)
+            log.flush()
+            print(time.strftime("%H:%M:%S"), *row, flush=True)
+            recent = []
+        if log is not None:
+            log.close()
+            self.save()
+
+    def _open_log(self):
+        path = self.plan.folder / "log.csv"
+        is_new = not path.exists()
+        log = path.open("a", newline="")
+        if is_new:
+            log.write("step,tokens,seconds,loss,accuracy,rounding\n")
+        return log
 
     def stop(self) -> None:
         """Save and end after the current step."""
@@ -253,23 +290,49 @@ def held_out_additions(count: int, seed: int) -> list[Problem]:
     return problems
 
 
-def train(kind: type[Trainer], description: str | None, minutes: float) -> None:
-    """Run `kind` with the settings of the command line; `minutes` is the default time."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
-    parser.add_argument("--minutes", type=float, default=minutes, help="time to train for")
-    parser.add_argument(
-        "--quantize-from",
-        type=float,
-        default=0.75,
-        help="share of the time after which 4-bit rounding starts",
-    )
-    parser.add_argument("--tokens-per-step", type=int, default=3072)
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    trainer = kind(arguments.out, arguments.minutes * 60, arguments.quantize_from, arguments.tokens_per_step)
+def run_worker(rank: int, kind: type[Trainer], plan: Plan) -> None:
+    """One process of a run; they meet through a file of its folder."""
+    torch.set_num_threads(1 if plan.workers > 1 else os.cpu_count() or 1)
+    if plan.workers > 1:
+        meeting = f"file://{plan.folder.absolute()}/meeting"
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
+    trainer = kind(plan, rank)
+    signal.signal(signal.SIGTERM, lambda *_: trainer.stop())
+    signal.signal(signal.SIGINT, lambda *_: trainer.stop())
     trainer.run()
 
 
+def train(kind: type[Trainer], description: str | None, tokens: int) -> None:
+    """Run `kind` with the settings of the command line; `tokens` is the default length."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
+    parser.add_argument("--tokens", type=float, default=tokens, help="tokens to train on, padding included")
+    parser.add_argument(
+        "--quantize-from",
+        type=float,
+        default=0.8,
+        help="share of the tokens after which 4-bit rounding starts",
+    )
+    parser.add_argument("--tokens-per-step", type=int, default=4096)
+    parser.add_argument("--teacher", type=Path, help="the demo's run, for its draft model")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    workers = 1 if device == "cuda" else os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, default=workers, help="processes that share a step")
+    arguments = parser.parse_args()
+    folder = arguments.out
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meeting").unlink(missing_ok=True)
+    kind.prepare(arguments)
+    plan = Plan(
+        folder,
+        int(arguments.tokens),
+        arguments.tokens_per_step,
+        arguments.quantize_from,
+        arguments.workers,
+        device,
+    )
+    torch.multiprocessing.spawn(run_worker, (kind, plan), nprocs=plan.workers)
+
+
 if __name__ == "__main__":
-    train(Trainer, __doc__, minutes=62.0)
+    train(Trainer, __doc__, tokens=20_000_000)
