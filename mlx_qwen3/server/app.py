@@ -36,6 +36,8 @@ PROTOCOLS = ("openai", "anthropic", "responses", "page")
 OPEN_PATHS = ("/health",)
 MOST_THREADS = 64
 LOOK_AFTER_SECONDS, WATCH_SECONDS = 2.0, 0.5
+# How long those who wait may take to be told that the engine died.
+TELL_SECONDS = 5.0
 
 OnFailure = Callable[[str], object]
 
@@ -90,8 +92,12 @@ async def _look_after(service: Service) -> None:
 
 
 async def _watch(service: Service, on_failure: OnFailure | None) -> None:
+    """Wait for an engine to die; then for all requests to end with that error, and report it."""
     while (failure := service.models.failure()) is None or service.is_stopping:
         await asyncio.sleep(WATCH_SECONDS)
+    deadline = time.monotonic() + TELL_SECONDS
+    while service.running and time.monotonic() < deadline:
+        await asyncio.sleep(WATCH_SECONDS / 10)
     if on_failure is not None:
         on_failure(failure)
 

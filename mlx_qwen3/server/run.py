@@ -123,5 +123,7 @@ async def _run(server: Server, listener: socket.socket) -> None:
 
 
 def _fail(server: Server, failures: list[str], failure: str) -> None:
+    """End the server. What is still being sent is the error: clients have a moment to read it."""
     failures.append(failure)
-    server.should_exit = server.force_exit = True
+    server.should_exit = True
+    asyncio.get_running_loop().call_later(GRACE_SECONDS, setattr, server, "force_exit", True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from live_server import LiveServer, live_server
 
+from mlx_qwen3.server.app import _watch
 from mlx_qwen3.server.config import Limits, ServerConfig
 
 LONG = {"messages": [{"role": "user", "content": "hello " * 300}], "max_tokens": 400, "stream": True,
@@ -224,6 +227,24 @@ def test_a_dead_engine_fails_health_and_ends_the_server() -> None:
         assert httpx.post(server.url + CHAT, json={**LONG, "stream": False}, timeout=60).status_code == 503
         wait_until(lambda: server.failures)
         assert "\n" not in server.failures[0]
+
+
+def test_a_dead_engine_is_reported_once_all_who_wait_were_told() -> None:
+    told: list[str] = []
+    running = {"one": object()}
+    service: Any = SimpleNamespace(
+        models=SimpleNamespace(failure=lambda: "it died"), running=running, is_stopping=False
+    )
+
+    async def main() -> None:
+        watch = asyncio.create_task(_watch(service, told.append))
+        await asyncio.sleep(0.2)
+        assert told == []
+        running.clear()
+        await asyncio.wait_for(watch, 10)
+
+    asyncio.run(main())
+    assert told == ["it died"]
 
 
 def test_stopping_lets_answers_end() -> None:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,14 +21,37 @@ import pytest
 from mlx_qwen3.cli.app import main
 
 PROGRAM = [sys.executable, "-m", "mlx_qwen3", "serve", "--port", "0"]
+# The same program, whose engine's thread ends at SIGUSR1 as at the panic of a library.
+DYING = """
+import signal, sys
+from mlx_qwen3.cli.app import main
+from mlx_qwen3.generation.scheduler import Scheduler
+
+class Panic(BaseException):
+    pass
+
+told, step = [], Scheduler.step
+
+def dying(self):
+    if told:
+        raise Panic("the library broke")
+    return step(self)
+
+Scheduler.step = dying
+signal.signal(signal.SIGUSR1, lambda *_: told.append(True))
+main(sys.argv[1:])
+"""
+LONG = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3000, "min_tokens": 3000}
 CHAT = {"messages": [{"role": "user", "content": "hello " * 80}], "max_tokens": 8, "enable_thinking": False}
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+def serving(
+    folder: Path, *arguments: str, program: Sequence[str] = PROGRAM
+) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """The program, its address, and its start-up screen."""
     process = subprocess.Popen(
-        [*PROGRAM, "--cache-folder", str(folder), *arguments],
+        [*program, "--cache-folder", str(folder), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -86,6 +111,38 @@ def test_a_server_is_started_stopped_killed_and_started_again(tmp_path: Path) ->
     with serving(tmp_path) as (_, url, _):
         assert httpx.get(f"{url}/health").json() == {"status": "ok"}
         cached(url)
+
+
+def test_all_who_wait_are_told_of_a_dead_engine_and_the_program_ends(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", DYING, "serve", "--port", "0"]
+    anthropic = {"model": "demo", "messages": LONG["messages"], "max_tokens": 3000, "min_p": 0.5}
+    responses = {"model": "demo", "input": "hi", "max_output_tokens": 3000}
+    asked = [
+        *([("/v1/chat/completions", {**LONG, "stream": number % 2 == 0}) for number in range(24)]),
+        *([("/v1/messages", {**anthropic, "stream": stream}) for stream in (True, False)]),
+        *([("/v1/responses", {**responses, "stream": stream}) for stream in (True, False)]),
+    ]
+    with serving(tmp_path, program=program) as (process, url, _), ThreadPoolExecutor(len(asked)) as pool:
+
+        def ask(path: str, body: dict[str, Any]) -> tuple[int, str]:
+            answer = httpx.post(url + path, json=body, timeout=100)
+            return answer.status_code, answer.text
+
+        answers = [pool.submit(ask, path, body) for path, body in asked]
+        deadline = time.monotonic() + 60
+        # Two more than run at once are handed to the engine: of 28 some have to wait for their turn.
+        while len(httpx.get(f"{url}/slots").json()) < len(asked) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        for (path, body), answer in zip(asked, answers, strict=True):
+            status, text = answer.result()
+            assert status == (200 if body["stream"] else 503), (path, text)
+            assert text.count("the library broke") == 1, (path, text)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines() == [
+        "error: the engine's thread died (Panic: the library broke); make a new Engine"
+    ]
 
 
 @pytest.mark.parametrize(
