@@ -56,6 +56,11 @@ class StoredCache:
         return self.offset
 
     @property
+    def capacity(self) -> int:
+        """How many tokens the buffers have memory for."""
+        return self._keys.capacity
+
+    @property
     def meta_state(self) -> str:
         """Empty: `state` is complete."""
         return ""

@@ -59,6 +59,12 @@ class CacheLayers(list[Cache]):
             layer.detach()
         mx.eval(self.states())
 
+    def compact(self) -> None:
+        """Give up spare capacity where that is half of the memory or more, as in a cache that lies idle."""
+        first = self[0]
+        if isinstance(first, KVCache) and 2 * first.tokens <= first.capacity:
+            self.detach()
+
     def states(self) -> list[Any]:
         """The content of every layer, to be evaluated."""
         return [layer.state for layer in self]

@@ -74,6 +74,18 @@ def test_another_conversation_gets_a_copy_of_what_they_share(demo: Engine, store
     assert store.stats().copied == 1
 
 
+def test_an_idle_cache_takes_the_memory_of_its_tokens(demo: Engine, store: PrefixStore) -> None:
+    for start in range(30):
+        use(demo, store, list(range(start, start + 20)))
+    stats = store.stats()
+    per_token = demo.cache_nbytes(256) / 256  # caches grow in steps of 256 tokens
+    assert stats.caches == 30
+    assert stats.nbytes <= 1.01 * per_token * stats.tokens
+    # It goes on as before, and what grew keeps what it grew to.
+    assert use(demo, store, list(range(200))) == (20, 30)
+    assert store.stats().nbytes <= 1.01 * per_token * (29 * 20 + 256)
+
+
 def test_no_scope_sees_another(demo: Engine, store: PrefixStore) -> None:
     use(demo, store, list(range(300)), scope="ann")
     assert use(demo, store, list(range(300)), scope="bob")[0] == 0
@@ -93,11 +105,11 @@ def test_a_running_request_can_be_copied(demo: Engine, store: PrefixStore) -> No
 def test_caches_used_longest_ago_go_first(demo: Engine) -> None:
     store = PrefixStore(demo, 3 * demo.cache_nbytes(256))
     for start in (1000, 2000, 3000):
-        use(demo, store, list(range(start, start + 100)))
-    use(demo, store, list(range(1000, 1100)))  # used again
-    use(demo, store, list(range(3900, 4000)))
-    found = {start: use(demo, store, list(range(start, start + 110)))[0] for start in (3900, 1000, 2000)}
-    assert found == {3900: 100, 1000: 100, 2000: 0}
+        use(demo, store, list(range(start, start + 200)))
+    use(demo, store, list(range(1000, 1200)))  # used again
+    use(demo, store, list(range(3800, 4000)))
+    found = {start: use(demo, store, list(range(start, start + 210)))[0] for start in (3800, 1000, 2000)}
+    assert found == {3800: 200, 1000: 200, 2000: 0}
     assert demo.call(lambda: store.stats().nbytes) <= store.limit
 
 

@@ -109,6 +109,7 @@ class PrefixStore(PrefixPool):
             return
         if held.saved is not None and held.saved.tokens != len(held.cache.ids):
             self._release(held, 0)
+        held.cache.layers.compact()  # many short prompts would else hold memory for 256 tokens each
         self._idle.append(held)
         self.trim()
 
