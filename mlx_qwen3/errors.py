@@ -16,7 +16,8 @@
     |- BenchmarkError           a measurement cannot be made
     |- SchemaError              a JSON schema cannot be used, or an answer failed its model's checks
     `- EngineError              the engine was closed, or its thread died
-       `- DistributedError      a model cannot be split, or one of its machines failed
+       |- DistributedError      a model cannot be split, or one of its machines failed
+       `- LoadCancelledError    loading a model was cancelled, as the caller asked
 
 An error that knows a way out carries it as data in `suggestions`. `str(error)` words them as Python
 arguments; another interface words them its own way with `error.line(...)`.
@@ -189,3 +190,7 @@ class EngineError(Qwen3Error):
 
 class DistributedError(EngineError):
     """A model cannot be split over these machines, or one of them failed, stalled or differs."""
+
+
+class LoadCancelledError(EngineError):
+    """Loading a model, or downloading it, was cancelled as the caller asked."""

@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +23,7 @@ class Hub(ThreadingHTTPServer):
     """Serves the files of one folder as repository `org/tiny`, and notes which were asked for.
 
     downloads: names of files sent whole, in order. broken: files of which only the first half is sent.
+    ranges: where files began that were asked for from the middle. pause: seconds between two pieces.
     """
 
     def __init__(self, folder: Path):
@@ -29,6 +32,8 @@ class Hub(ThreadingHTTPServer):
         self.fetched: set[str] = set()
         self.downloads: list[str] = []
         self.broken: set[str] = set()
+        self.ranges: list[int] = []
+        self.pause = 0.0
 
     @property
     def url(self) -> str:
@@ -55,10 +60,16 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": []}).encode())
 
     def entry(self, file: Path) -> dict[str, object]:
-        return {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": self.etag(file)}
+        size = file.stat().st_size
+        entry = {"type": "file", "path": file.name, "size": size, "oid": self.etag(file)}
+        if file.suffix == ".safetensors":
+            entry["lfs"] = {"oid": self.etag(file), "size": size, "pointerSize": 130}
+        return entry
 
     def etag(self, file: Path) -> str:
-        return hashlib.sha1(file.read_bytes()).hexdigest()
+        return hashlib.new(
+            "sha256" if file.suffix == ".safetensors" else "sha1", file.read_bytes()
+        ).hexdigest()
 
     def file(self, name: str) -> None:
         content = (self.server.folder / name).read_bytes()
@@ -66,14 +77,18 @@ class Handler(BaseHTTPRequestHandler):
         if part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):  # a look at a header
             self.answer(206, content[int(part[1]) : int(part[2]) + 1], headers)
             return
+        status = 200
+        if part := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            self.server.ranges.append(int(part[1]))
+            content, status = content[int(part[1]) :], 206
         self.server.fetched.add(name)
         if self.command == "GET":
             self.server.downloads.append(name)
         if name in self.server.broken:
-            self.answer(200, content[: len(content) // 2], headers | {"Content-Length": str(len(content))})
+            self.answer(status, content[: len(content) // 2], headers | {"Content-Length": str(len(content))})
             self.close_connection = True
         else:
-            self.answer(200, content, headers)
+            self.answer(status, content, headers)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -81,7 +96,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            self.send_slowly(body)
+
+    def send_slowly(self, body: bytes) -> None:
+        pieces = (
+            [body[at : at + 10_000] for at in range(0, len(body), 10_000)] if self.server.pause else [body]
+        )
+        with suppress(OSError):  # the other side has left
+            for piece in pieces:
+                self.wfile.write(piece)
+                time.sleep(self.server.pause)
 
     def log_message(self, *args: object) -> None:
         pass

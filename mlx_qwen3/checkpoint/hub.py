@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from typing import Any
 from mlx_qwen3.checkpoint.hub_address import split_revision
 from mlx_qwen3.checkpoint.safetensors_files import few, visible_weight_files
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_tensors
-from mlx_qwen3.errors import ModelNotFoundError, one_line
-
-OnDownload = Callable[[int, int], None]
-"""Called with the bytes downloaded so far and the total bytes, as far as known."""
+from mlx_qwen3.checkpoint.transfer.resumable import fetch_weights
+from mlx_qwen3.checkpoint.transfer.transfer import Cancel, OnDownload, Transfer, progress_class
+from mlx_qwen3.errors import ModelNotFoundError, Qwen3Error, one_line
 
 # Configs, templates, vocabularies and licences.
 TEXT_FILES = ["*.json", "*.jinja", "*.txt", "LICENSE*"]
@@ -33,41 +32,69 @@ def download(
     on_download: OnDownload | None = None,
     weights: bool = True,
     files: Iterable[str] | None = None,
+    *,
+    cancel: Cancel | None = None,
+    cache: Path | None = None,
 ) -> Path:
     """The local folder of hub repository `repository` (`org/name`), downloaded where it is not cached.
 
-    A broken download resumes. Without network (or with HF_HUB_OFFLINE=1) a complete cache is enough.
+    A download that was stopped goes on where it stopped, within a file too. Without network (or with
+    HF_HUB_OFFLINE=1) a complete cache is enough.
 
     Args:
         repository: The repository's id, perhaps with `@` and a revision.
-        on_download: Told how many bytes have arrived.
+        on_download: Told how many bytes have arrived, on this thread.
         weights: Whether to download the weights too.
         files: Of the weights only these files; None is all.
+        cancel: Ends the download when it is set.
+        cache: The cache's folder; None is the hub's own.
 
     Raises:
         ModelNotFoundError: There is no such repository, it is GGUF only, or the hub cannot be reached.
+        CheckpointError: The disk is too small.
+        LoadCancelledError: `cancel` was set.
     """
     wanted = CHECKPOINT_FILES if weights else TEXT_FILES
     if files is not None:
         wanted = [*TEXT_FILES, *files]
+    transfer = Transfer(on_download, cancel)
     with _hub_errors(repository):
-        from huggingface_hub import snapshot_download
-
-        repo_id, revision = split_revision(repository)
-        folder = snapshot_download(
-            repo_id,
-            revision=revision,
-            allow_patterns=wanted,
-            ignore_patterns=SUBFOLDERS,
-            tqdm_class=_progress_class(on_download),
-        )
+        folder = transfer.run(lambda: _snapshot(repository, wanted, SUBFOLDERS, cache, transfer))
     is_ours = bool(visible_weight_files(Path(folder))) or any(Path(folder).glob("*.safetensors.index.json"))
     if not is_ours and (names := _gguf_names(repository, without="*.safetensors")):
         raise ModelNotFoundError(
             f"{repository} holds GGUF files, which must be converted first: mlx-qwen3 convert "
             f"{repository}/{names[0]} (there are {few(names)})"
         )
-    return Path(folder)
+    return folder
+
+
+def _snapshot(
+    repository: str, wanted: list[str], ignored: list[str], cache: Path | None, transfer: Transfer
+) -> Path:
+    """The folder of a repository with the files that match `wanted`."""
+    from huggingface_hub import constants, snapshot_download
+
+    repo_id, revision = split_revision(repository)
+
+    def snapshot(patterns: list[str]) -> Path:
+        folder = snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=patterns,
+            ignore_patterns=ignored,
+            cache_dir=cache,
+            tqdm_class=progress_class(transfer),
+        )
+        return Path(folder)
+
+    if wanted != TEXT_FILES and _cached(repository, wanted, ignored, cache) is None:
+        # Weights go on where they stopped. The small files are first, so that the repository is in the cache.
+        commit = snapshot([name for name in wanted if name in TEXT_FILES] or TEXT_FILES).name
+        if not constants.HF_HUB_OFFLINE:
+            place = Path(cache or constants.HF_HUB_CACHE)
+            fetch_weights(repo_id, commit, wanted, ignored, place, transfer)
+    return snapshot(wanted)
 
 
 def download_gguf(
@@ -78,18 +105,27 @@ def download_gguf(
     Raises ModelNotFoundError, which names the GGUF files the repository has.
     """
     parts = re.sub(r"-\d{5}-of-(\d{5})\.gguf$", r"-?????-of-\1.gguf", name)
-    with _hub_errors(repository):
+    transfer = Transfer(on_download)
+
+    def to_folder() -> Path:
         from huggingface_hub import snapshot_download
 
         repo_id, revision = split_revision(repository)
-        snapshot = snapshot_download(
-            repo_id,
-            revision=revision,
-            allow_patterns=[parts],
-            local_dir=folder,
-            tqdm_class=_progress_class(on_download),
+        return Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=[parts],
+                local_dir=folder,
+                tqdm_class=progress_class(transfer),
+            )
         )
-    path = Path(snapshot) / name
+
+    with _hub_errors(repository):
+        snapshot = transfer.run(
+            to_folder if folder else lambda: _snapshot(repository, [parts], [], None, transfer)
+        )
+    path = snapshot / name
     if not path.is_file():
         names = few(_gguf_names(repository)) or "none"
         raise ModelNotFoundError(f"no file {name} in {repository} on the hub; its GGUF files: {names}")
@@ -111,8 +147,12 @@ def _gguf_names(repository: str, without: str | None = None) -> list[str]:
     return sorted(name for name in names if name.endswith(".gguf"))
 
 
-def downloaded(repository: str) -> Path | None:
+def downloaded(repository: str, cache: Path | None = None) -> Path | None:
     """The folder of a repository if it is completely in the hub's cache, else None. Uses no network."""
+    return _cached(repository, CHECKPOINT_FILES, SUBFOLDERS, cache)
+
+
+def _cached(repository: str, wanted: list[str], ignored: list[str], cache: Path | None) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
@@ -121,8 +161,9 @@ def downloaded(repository: str) -> Path | None:
         folder = snapshot_download(
             repo_id,
             revision=revision,
-            allow_patterns=CHECKPOINT_FILES,
-            ignore_patterns=SUBFOLDERS,
+            allow_patterns=wanted,
+            ignore_patterns=ignored,
+            cache_dir=cache,
             local_files_only=True,
         )
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
@@ -142,17 +183,17 @@ def download_file(
     repository: str, name: str, commit: str, folder: Path | None, on_download: OnDownload | None
 ) -> Path:
     """One file, downloaded to the hub's cache or to `folder`. Raises ModelNotFoundError."""
-    with _hub_errors(repository):
+    transfer = Transfer(on_download)
+
+    def fetch() -> str:
         from huggingface_hub import hf_hub_download
 
-        path = hf_hub_download(
-            split_revision(repository)[0],
-            name,
-            revision=commit,
-            local_dir=folder,
-            tqdm_class=_progress_class(on_download),
-        )
-    return Path(path)
+        repo_id, _ = split_revision(repository)
+        options: Any = {"local_dir": folder, "tqdm_class": progress_class(transfer)}
+        return str(hf_hub_download(repo_id, name, revision=commit, **options))
+
+    with _hub_errors(repository):
+        return Path(transfer.run(fetch))
 
 
 def remote_header(repository: str, name: str, commit: str) -> list[StoredTensor]:
@@ -184,6 +225,8 @@ def _hub_errors(repository: str) -> Iterator[None]:
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
         yield
+    except Qwen3Error:
+        raise
     except Exception as error:
         raise ModelNotFoundError(_reason(repository, error)) from error
 
@@ -207,24 +250,3 @@ def _reason(repository: str, error: Exception) -> str:
         )
     detail = one_line(error, limit=200)
     return f"downloading {repository} failed: {detail}; run the same command again to resume"
-
-
-def _progress_class(on_download: OnDownload | None) -> type[Any]:
-    """A progress bar class for huggingface_hub that draws nothing and calls `on_download`."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Progress(tqdm):
-        def __init__(self, *args: Any, **options: Any):
-            self._is_bytes = options.get("unit") == "B"
-            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-            self.total = options.get("total") or 0
-            self.n = options.get("initial") or 0
-
-        def update(self, n: float | None = 1) -> None:
-            # A disabled tqdm does not count. Of several bars that count bytes, some leave cached bytes out of
-            # their total, so the total may be smaller than the count.
-            self.n += n or 0
-            if on_download is not None and self._is_bytes:
-                on_download(int(self.n), max(int(self.total or 0), int(self.n)))
-
-    return Progress

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
 
 from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.backend.memory import keep_resident, limit_memory
@@ -27,6 +29,7 @@ from mlx_qwen3.checkpoint.packed.told_by_shapes import config_told_by_shapes
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_weights
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
+from mlx_qwen3.checkpoint.transfer.transfer import OnDownload
 from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig
@@ -77,6 +80,7 @@ def load(
     needs_head: bool = False,
     dtype: str = AUTO_DTYPE,
     wired: bool | None = None,
+    on_load: OnDownload | None = None,
 ) -> LoadedModel:
     """Load a model as `load_model` does, together with its memory plan.
 
@@ -89,6 +93,8 @@ def load(
         needs_head: Refuse an embedding model that has no output head.
         dtype: Of a GPU's numbers: `float16`, `bfloat16`, or `auto`.
         wired: Whether macOS keeps the model in memory; None does as `MLX_QWEN3_WIRED` says.
+        on_load: Told after each layer how many bytes of weights are in memory, of how many. What it raises
+            ends the loading.
     """
     if is_cpu():
         import_llvm_early()
@@ -111,7 +117,7 @@ def load(
         limit_memory(plan.available, plan.estimate.workspace)
     else:
         plan = plan_memory(request, beside.headroom, beside.context)
-    _load_weights(model, sorted({tensor.file for tensor in stored.values()}), packed)
+    _load_weights(model, sorted({tensor.file for tensor in stored.values()}), packed, on_load)
     model.eval()
     cast_for_gpu(model, dtype)
     prepare(model)
@@ -138,7 +144,9 @@ def _request(
     )
 
 
-def _load_weights(model: Model, files: list[Path], packed: PackedCheckpoint | None) -> None:
+def _load_weights(
+    model: Model, files: list[Path], packed: PackedCheckpoint | None, on_load: OnDownload | None
+) -> None:
     """Load the tensors of `files`, at most one layer at a time beyond what is already loaded."""
     weights: dict[str, mx.array] = {}
     try:
@@ -150,9 +158,19 @@ def _load_weights(model: Model, files: list[Path], packed: PackedCheckpoint | No
             weights.update(mlx_weights(packed, model.args))
         model.load_weights(list(model.sanitize(weights).items()))
         weights.clear()  # frees the experts of a layer once they are stacked
+        total, done = _num_bytes(model), 0
         for layer in model.layers:
             mx.eval(layer.parameters())
+            done += _num_bytes(layer)
+            if on_load is not None:
+                on_load(done, total)
         mx.eval(model.parameters())
         mx.clear_cache()  # of experts before they were stacked
     except RuntimeError as error:
         raise CheckpointError(f"{files[0].parent} could not be read: {error}") from error
+    if on_load is not None:
+        on_load(total, total)
+
+
+def _num_bytes(module: nn.Module) -> int:
+    return sum(array.nbytes for _, array in tree_flatten(module.parameters()))

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_qwen3.checkpoint.catalog import FAMILY
-from mlx_qwen3.checkpoint.hub import OnDownload, download, downloaded
-from mlx_qwen3.checkpoint.hub_address import HUB_ID, from_address
+from mlx_qwen3.checkpoint.hub import download, downloaded
+from mlx_qwen3.checkpoint.hub_address import HUB_ID, from_address, split_revision
+from mlx_qwen3.checkpoint.transfer.transfer import Cancel, OnDownload
 from mlx_qwen3.errors import ModelNotFoundError, one_line
 
 DEMO, DEMO_DRAFT = "demo", "demo-draft"
@@ -19,7 +20,14 @@ PACKAGED = {DEMO: DEMO_FOLDER, DEMO_DRAFT: DEMO_FOLDER / "draft"}
 PUBLISHERS = ("Qwen", "mlx-community")
 
 
-def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
+def resolve(
+    name: str | Path,
+    on_download: OnDownload | None = None,
+    *,
+    cancel: Cancel | None = None,
+    models_dir: str | Path | None = None,
+    revision: str | None = None,
+) -> Path:
     """The folder of a model. A hub repository that is not cached yet is downloaded.
 
     Args:
@@ -27,19 +35,38 @@ def resolve(name: str | Path, on_download: OnDownload | None = None) -> Path:
             hub id (`org/name`, `org/name@revision` or its address). A folder named like a short name is
             given as a Path, or as `./14b`.
         on_download: Told how many bytes have arrived.
+        cancel: Ends the download when it is set.
+        models_dir: Where downloads go in place of the hub's cache. A folder of that name in it is used.
+        revision: A branch, a tag or a commit of the hub's repository.
 
     Raises:
         ModelNotFoundError: There is no such model; the message says what to do.
+        LoadCancelledError: `cancel` was set.
     """
+    cache = None if models_dir is None else Path(models_dir).expanduser()
+    if cache is not None and revision is None and (cache / str(name) / "config.json").is_file():
+        return cache / str(name)
     place = locate(name)
+    if revision is not None:
+        place = _at_revision(name, place, revision)
     if isinstance(place, Path):
         return place
     # A short name is whose weights and template ran first, until they are deleted from the hub's cache.
     is_short = str(name).lower() in FAMILY
     try:
-        return (downloaded(place) if is_short else None) or download(place, on_download)
+        here = downloaded(place, cache) if is_short else None
+        return here or download(place, on_download, cancel=cancel, cache=cache)
     except ModelNotFoundError as error:
         raise with_folder_hint(error, name) from error
+
+
+def _at_revision(name: str | Path, place: Path | str, revision: str) -> str:
+    if isinstance(place, Path):
+        raise ModelNotFoundError(f"a revision can only be given for a model of the hub; {name} is a folder")
+    repository, named = split_revision(place)
+    if named is not None:
+        raise ModelNotFoundError(f"{place} names a revision already; leave out {revision}")
+    return f"{repository}@{revision}"
 
 
 def locate(name: str | Path) -> Path | str:

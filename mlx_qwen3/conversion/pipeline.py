@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_qwen3.checkpoint.hub import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
+from mlx_qwen3.checkpoint.transfer.transfer import OnDownload
 from mlx_qwen3.conversion.calibration import read_calibration
 from mlx_qwen3.conversion.checksums import write_sums
 from mlx_qwen3.conversion.options import (

@@ -139,7 +139,7 @@ class TestResolve:
                 assert resolve(name) == Path(name)
 
     def test_a_short_name_stays_at_what_was_downloaded_first(self, monkeypatch, hub):
-        monkeypatch.setattr(locate, "downloaded", lambda repository: Path("/first") / repository)
+        monkeypatch.setattr(locate, "downloaded", lambda repository, cache: Path("/first") / repository)
         assert resolve("14b") == Path("/first/Qwen/Qwen3-14B-MLX-4bit")
         assert resolve("Qwen/Qwen3-14B-MLX-4bit") == Path("/hub/Qwen/Qwen3-14B-MLX-4bit")
 
@@ -194,8 +194,8 @@ class TestResolve:
 @pytest.fixture
 def hub(monkeypatch):
     """A hub that has everything."""
-    monkeypatch.setattr(locate, "downloaded", lambda repository: None)
-    monkeypatch.setattr(locate, "download", lambda repository, on_download: Path("/hub") / repository)
+    monkeypatch.setattr(locate, "downloaded", lambda *_: None)
+    monkeypatch.setattr(locate, "download", lambda repository, *_, **__: Path("/hub") / repository)
 
 
 class TestContext:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_qwen3.checkpoint.hub import OnDownload, download
+from mlx_qwen3.checkpoint.hub import download
 from mlx_qwen3.checkpoint.locate import locate, resolve
 from mlx_qwen3.checkpoint.safetensors_files import read_index
 from mlx_qwen3.checkpoint.shares.load_share import share_files
+from mlx_qwen3.checkpoint.transfer.transfer import OnDownload
 from mlx_qwen3.distributed.plan import PIPELINE, Share
 
 

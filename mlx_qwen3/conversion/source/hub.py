@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_qwen3.backend.safetensors_io import DTYPES
-from mlx_qwen3.checkpoint.hub import OnDownload, cached_file, download_file, remote_header
+from mlx_qwen3.checkpoint.hub import cached_file, download_file, remote_header
 from mlx_qwen3.checkpoint.packed.stored_rows import read_stored_rows
 from mlx_qwen3.checkpoint.safetensors_files import (
     INDEX,
@@ -20,6 +20,7 @@ from mlx_qwen3.checkpoint.safetensors_files import (
     tensors_in,
 )
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor
+from mlx_qwen3.checkpoint.transfer.transfer import OnDownload
 from mlx_qwen3.conversion.source.tensors import SourceTensor
 from mlx_qwen3.errors import CheckpointError
 

@@ -6,7 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from mlx_qwen3.checkpoint.hub import OnDownload, download, download_gguf
+from mlx_qwen3.checkpoint.hub import download, download_gguf
 from mlx_qwen3.checkpoint.hub_address import GGUF_ON_HUB, from_address
 from mlx_qwen3.checkpoint.locate import locate, with_folder_hint
 from mlx_qwen3.checkpoint.packed.matrix import PartReader
@@ -15,6 +15,7 @@ from mlx_qwen3.checkpoint.packed.stored_rows import read_stored_rows
 from mlx_qwen3.checkpoint.packed.told_by_shapes import config_told_by_shapes
 from mlx_qwen3.checkpoint.safetensors_files import stored_tensors
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
+from mlx_qwen3.checkpoint.transfer.transfer import OnDownload
 from mlx_qwen3.checkpoint.validation import build_model, check_counts, validate
 from mlx_qwen3.conversion.source.gguf_model import open_gguf
 from mlx_qwen3.conversion.source.hub import Downloads, HubTensor, remote_tensors

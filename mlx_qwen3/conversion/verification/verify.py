@@ -10,8 +10,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_qwen3.checkpoint.hub import OnDownload
 from mlx_qwen3.checkpoint.safetensors_files import INDEX, few, stored_tensors
+from mlx_qwen3.checkpoint.transfer.transfer import OnDownload
 from mlx_qwen3.checkpoint.validation import build_model, parameter_shapes
 from mlx_qwen3.conversion.checksums import changed_files
 from mlx_qwen3.conversion.options import PATHS, check_callback, check_type
