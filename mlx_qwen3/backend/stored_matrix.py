@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.backend.native.formats import PLAIN, Format
-from mlx_qwen3.backend.native.gemm import panels_bytes
+from mlx_qwen3.backend.native.layout import PLAIN, Format, panels_bytes
 from mlx_qwen3.backend.native.program import Program, Stored
 
 # Up to this many input rows the kernel is faster than unpacking for a BLAS.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import threading
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 
 compile_listeners: list[Callable[[], None]] = []
@@ -30,13 +28,6 @@ def has_kernels() -> bool:
     On a Mac it has Accelerate.
     """
     return sys.platform == "linux" and not is_plain() and _has_llvm()
-
-
-def import_llvm_early() -> None:
-    """Begin to import LLVM beside what the caller does next: it takes a tenth of a second."""
-    if has_kernels():
-        names = ("llvmlite.binding", "llvmlite.ir")
-        threading.Thread(target=lambda: [import_module(name) for name in names], daemon=True).start()
 
 
 @cache

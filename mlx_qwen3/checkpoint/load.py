@@ -10,10 +10,8 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.backend.memory import keep_resident, limit_memory
 from mlx_qwen3.backend.safetensors_io import DTYPES
-from mlx_qwen3.backend.switches import import_llvm_early
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.context_length import config_for_context
 from mlx_qwen3.checkpoint.locate import resolve
@@ -96,8 +94,6 @@ def load(
         on_load: Told after each layer how many bytes of weights are in memory, of how many. What it raises
             ends the loading.
     """
-    if is_cpu():
-        import_llvm_early()
     config = config_for_context(load_config(folder), context)
     stored = stored_tensors(folder)
     check_counts(folder, config, stored)

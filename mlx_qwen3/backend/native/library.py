@@ -1,27 +1,24 @@
-"""Compiles kernels for this processor, and keeps what was compiled in the cache folder.
+"""Finds compiled kernels in the cache folder, or has them compiled and keeps them there.
 
-A module of kernels is compiled once on a machine. Later processes load the object file.
+Kernels are compiled once on a machine. Later processes load them without LLVM.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
-from typing import Any
 
-import llvmlite
-import llvmlite.binding as llvm
-import llvmlite.ir as ir
 from platformdirs import user_cache_path
 
+from mlx_qwen3.backend.native.layout import Unit
+from mlx_qwen3.backend.native.machine_code import MachineCode
 from mlx_qwen3.backend.switches import compile_listeners
 from mlx_qwen3.errors import Qwen3Error
 from mlx_qwen3.files import write_atomically
@@ -29,109 +26,95 @@ from mlx_qwen3.files import write_atomically
 # Where compiled kernels are kept, if not in the user's cache folder.
 FOLDER_VARIABLE = "MLX_QWEN3_KERNELS"
 logger = logging.getLogger(__name__)
-# Part of the name of what is kept: the source of the kernels, as it was when it was imported.
-_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+_HERE = Path(__file__).parent
+# What decides about the code, as it was when this was imported.
+_SOURCES = b"".join(
+    path.read_bytes()
+    for path in [_HERE / "layout.py", _HERE / "machine_code.py", *sorted((_HERE / "kernels").glob("*.py"))]
+)
+CPUINFO = Path("/proc/cpuinfo")
+# What the system says of a processor that decides which instructions it has (x86, then Arm).
+CPUINFO_KEYS = (
+    "vendor_id", "cpu family", "model", "flags",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
+)  # fmt: skip
 
 _lock = RLock()
 _addresses: dict[str, int] = {}
 
 
-def address_of(module_name: str, kernel: str, emit: Callable[[ir.Module], None]) -> int:
-    """The address of a kernel of a module, which is compiled or loaded if it was not yet.
-
-    emit: adds the module's kernels to an empty module.
-    """
+def address_of(unit: Unit, kernel: str) -> int:
+    """The address of a kernel of a unit, which is loaded or compiled if it was not yet."""
     if (address := _addresses.get(kernel)) is None:
         with _lock:
             if kernel not in _addresses:
-                _add(module_name, emit)
+                _addresses.update(_load(unit))
             address = _addresses[kernel]
     return address
 
 
-def _add(name: str, emit: Callable[[ir.Module], None]) -> None:
-    file = _folder() / f"{name}.o"
-    engine = _engine()
-    names: list[str] = []
+def _load(unit: Unit) -> dict[str, int]:
+    file = folder() / f"{unit.name}.bin"
+    code: MachineCode | None = None
     with suppress(OSError):
-        stored = file.read_bytes()
-        names = _load(engine, stored)
-    if not names:
-        names = _load(engine, _compile(name, emit))
-    for kernel in names:
-        _addresses[kernel] = engine.get_function_address(kernel)
+        code = MachineCode.from_bytes(file.read_bytes())
+    if code is None:
+        code = _compile(unit, file)
+    if code.is_object:
+        from mlx_qwen3.backend.native.kernels.compiler import load_object
+
+        return load_object(code)
+    return code.load()
 
 
-def _load(engine: Any, stored: bytes) -> list[str]:
-    """Link an object file behind a list of what it defines. Empty if it is damaged."""
-    digest, _, rest = stored.partition(b"\n")
-    if hashlib.sha256(rest).hexdigest().encode() != digest:
-        return []
-    names, _, code = rest.partition(b"\n")
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    return names.decode().split()
-
-
-def _compile(name: str, emit: Callable[[ir.Module], None]) -> bytes:
+def _compile(unit: Unit, file: Path) -> MachineCode:
     started = time.perf_counter()
     for listener in compile_listeners:
         listener()
-    module = ir.Module(name)
-    module.triple = llvm.get_process_triple()
-    emit(module)
-    machine = _machine()
-    compiled = llvm.parse_assembly(str(module))
-    compiled.verify()
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(compiled, builder)
-    defined = [function for function in compiled.functions if not function.is_declaration]
-    names = [function.name for function in defined if function.linkage.name == "external"]
-    rest = " ".join(names).encode() + b"\n" + machine.emit_object(compiled)
-    stored: bytes = hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
-    logger.info("compiled %s in %.1f s", name, time.perf_counter() - started)
+    from mlx_qwen3.backend.native.kernels.compiler import compile_unit
+
+    code = compile_unit(unit)
+    logger.info("compiled %s in %.1f s", unit.name, time.perf_counter() - started)
     with suppress(OSError, Qwen3Error):  # a folder that cannot be written to costs the next process time
-        _folder().mkdir(parents=True, exist_ok=True)
-        write_atomically(_folder() / f"{name}.o", stored)
-    return stored
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, code.to_bytes())
+    return code
 
 
 @cache
-def _machine() -> Any:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_triple(llvm.get_process_triple())
-    features = llvm.get_host_cpu_features().flatten()
-    return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=features,
-        opt=2,
-        reloc="static",
-        codemodel="jitdefault",
-        jit=True,
-    )
-
-
-@cache
-def _engine() -> Any:
-    empty = llvm.parse_assembly("")
-    return kept_for_ever(llvm.create_mcjit_compiler(empty, _machine()))  # it owns the code
-
-
-def kept_for_ever(thing: Any) -> Any:
-    """`thing`, which is never freed: threads in machine code may use it while the interpreter ends."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-    return thing
-
-
-@cache
-def _folder() -> Path:
+def folder() -> Path:
     """The cache folder of this processor, this LLVM and these kernels."""
-    digest = hashlib.sha256()
-    for text in (llvmlite.__version__, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):
-        digest.update(text.encode())
-    digest.update(_SOURCES)
+    digest = hashlib.sha256(_SOURCES)
+    for text in (_llvm_version(), _processor()):
+        digest.update(hashlib.sha256(text).digest())
     chosen = os.environ.get(FOLDER_VARIABLE)
     parent = Path(chosen) if chosen else user_cache_path("mlx-qwen3") / "kernels"
     return parent / digest.hexdigest()[:16]
+
+
+def _llvm_version() -> bytes:
+    """The version of llvmlite, without importing it."""
+    spec = find_spec("llvmlite")
+    assert spec is not None  # `has_kernels` has looked
+    assert spec.origin is not None
+    try:
+        return (Path(spec.origin).parent / "_version.py").read_bytes()
+    except OSError:
+        from importlib.metadata import version
+
+        return version("llvmlite").encode()
+
+
+def _processor() -> bytes:
+    """What tells processors apart that run different code."""
+    lines = []
+    with suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.strip():  # the next core is like the first
+                break
+            lines += [line] if line.split(":")[0].strip() in CPUINFO_KEYS else []
+    if not any(line.startswith(("flags", "Features")) for line in lines):
+        from mlx_qwen3.backend.native.kernels.compiler import processor
+
+        return processor()
+    return "".join(lines).encode()

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_qwen3.backend.native import library, work
+from mlx_qwen3.backend.native import layout, library
+from mlx_qwen3.backend.native.layout import Unit
+from mlx_qwen3.backend.native.machine_code import kept_for_ever
 from mlx_qwen3.backend.threads import num_threads
 
 # How often a thread looks for the next program before it sleeps: a tenth of a millisecond or so. Small, so
@@ -26,9 +28,9 @@ class Pool:
         self._lock = threading.Lock()
         self._state = _State()
         # A thread that comes late looks at operations that are done: their memory is never freed.
-        self._operations = library.kept_for_ever(np.zeros((1024, work.SLOTS), np.int64))
+        self._operations = kept_for_ever(np.zeros((1024, layout.SLOTS), np.int64))
         if threads > 1:
-            _initialize_semaphore(self._state.address + work.WORD * work.SEMAPHORE)
+            _initialize_semaphore(self._state.address + layout.WORD * layout.SEMAPHORE)
         serve = _function("serve")
         for number in range(1, threads):
             arguments = (self._state.address, number, 0, 0)
@@ -40,7 +42,7 @@ class Pool:
         with self._lock:
             count = stop - start
             if count > len(self._operations):
-                self._operations = library.kept_for_ever(np.zeros((count, work.SLOTS), np.int64))
+                self._operations = kept_for_ever(np.zeros((count, layout.SLOTS), np.int64))
             self._operations[:count] = operations[start:stop]
             _run(self._state, self._operations, count, self.threads > 1)
 
@@ -49,10 +51,10 @@ class _State:
     """Memory that the threads of a pool share, aligned so that no two words are in one cache line."""
 
     def __init__(self) -> None:
-        line = work.LINE * work.WORD
-        self._memory = library.kept_for_ever(np.zeros(work.STATE_WORDS + work.LINE, np.int64))
+        line = layout.LINE * layout.WORD
+        self._memory = kept_for_ever(np.zeros(layout.STATE_WORDS + layout.LINE, np.int64))
         self.address = -(-self._memory.ctypes.data // line) * line
-        self._memory[(self.address - self._memory.ctypes.data) // work.WORD + work.PATIENCE] = PATIENCE
+        self._memory[(self.address - self._memory.ctypes.data) // layout.WORD + layout.PATIENCE] = PATIENCE
 
 
 def run_alone(operations: Any, start: int, stop: int) -> None:
@@ -69,8 +71,8 @@ def _run(state: _State, operations: Any, count: int, is_shared: bool) -> None:
 
 @cache
 def _function(name: str) -> Any:
-    """A function of `work.py` over four integers."""
-    address = library.address_of("work", name, work.emit)
+    """A function of `kernels/work.py` over four integers."""
+    address = library.address_of(Unit("work"), name)
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(address)
 
 

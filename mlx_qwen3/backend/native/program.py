@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlx_qwen3.backend.native import attention, gemm, library, products, steps, work
-from mlx_qwen3.backend.native.formats import Format
+from mlx_qwen3.backend.native import layout, library
+from mlx_qwen3.backend.native.layout import Format, Unit
 from mlx_qwen3.backend.native.pool import pool, run_alone
 
 
@@ -34,17 +34,8 @@ class Stored(NamedTuple):
         return Stored(fmt, *place, width, outputs)
 
 
-def _matmul(fmt: Format) -> int:
-    name = gemm.matmul_name(fmt)
-    return library.address_of(name, name, lambda module: gemm.emit(module, fmt))
-
-
-STEPS = {
-    "attend": ("attention", attention.emit),
-    "arrange_panels": ("panels", gemm.emit_helpers),
-    "transpose": ("panels", gemm.emit_helpers),
-}
-"""The module of a kernel that is not in `steps`."""
+STEPS = {"attend": Unit("attention"), "arrange_panels": Unit("panels"), "transpose": Unit("panels")}
+"""The unit of a kernel that is not in `steps`."""
 
 
 def bits_of(number: float) -> int:
@@ -53,12 +44,15 @@ def bits_of(number: float) -> int:
 
 
 def _kernel(fmt: Format, name: str) -> int:
-    return library.address_of(fmt.name, name, lambda module: products.emit(module, fmt))
+    return library.address_of(Unit("products", fmt), name)
+
+
+def _matmul(fmt: Format) -> int:
+    return library.address_of(Unit("matmul", fmt), layout.matmul_name(fmt))
 
 
 def _step(name: str) -> int:
-    module, emit = STEPS.get(name, ("steps", steps.emit))
-    return library.address_of(module, name, emit)
+    return library.address_of(STEPS.get(name, Unit("steps")), name)
 
 
 def prepare(formats: Iterable[Format]) -> None:
@@ -66,7 +60,7 @@ def prepare(formats: Iterable[Format]) -> None:
     for name in ("norm", *STEPS):
         _step(name)
     for fmt in formats:
-        _kernel(fmt, products.product_name(fmt))
+        _kernel(fmt, layout.product_name(fmt))
         _matmul(fmt)
 
 
@@ -75,7 +69,7 @@ class Program:
 
     def __init__(self) -> None:
         self._rows: list[list[int]] = []
-        self._operations: Any = np.zeros((0, work.SLOTS), np.int64)
+        self._operations: Any = np.zeros((0, layout.SLOTS), np.int64)
         self._scratch_uses: list[tuple[int, int]] = []
         self._scratch_size = 0
         self._scratch: Any = None
@@ -100,9 +94,9 @@ class Program:
 
         y_stride: bytes from one row of y to the next.
         """
-        need = products.scratch_bytes(matrix.fmt, rows, matrix.width)
+        need = layout.scratch_bytes(matrix.fmt, rows, matrix.width)
         number = self._add(
-            _kernel(matrix.fmt, products.product_name(matrix.fmt)),
+            _kernel(matrix.fmt, layout.product_name(matrix.fmt)),
             matrix.weight,
             matrix.scales,
             matrix.biases,
@@ -122,13 +116,13 @@ class Program:
     def matmul(self, matrix: Stored, x: int, y: int, rows: int, y_stride: int, panels: int) -> int:
         """y (rows, outputs) = x (rows, width) @ matrix.T, for many rows.
 
-        panels: memory of `gemm.panels_bytes`.
+        panels: memory of `layout.panels_bytes`.
         """
         self._add(_step("arrange_panels"), x, matrix.width, rows, panels)
         kernel = _matmul(matrix.fmt)
         place = (matrix.weight, matrix.scales, matrix.biases, matrix.width, matrix.outputs)
         number = self._add(kernel, *place, panels, y, y_stride, rows, 0, 0)
-        return self._needs_scratch(number, gemm.tile_bytes(matrix.width))
+        return self._needs_scratch(number, layout.tile_bytes(matrix.width))
 
     def _needs_scratch(self, number: int, size: int) -> int:
         """The last two operands of an operation are the scratch memory of its threads, and its size."""
@@ -138,7 +132,7 @@ class Program:
 
     def unpack(self, matrix: Stored, rows: int, y: int, ids: int = 0, y_stride: int | None = None) -> int:
         """y (rows, width) = rows of a matrix in fp32: the first, or those that 64-bit integers name."""
-        kernel = _kernel(matrix.fmt, products.unpack_name(matrix.fmt))
+        kernel = _kernel(matrix.fmt, layout.unpack_name(matrix.fmt))
         place = (matrix.weight, matrix.scales, matrix.biases, matrix.width)
         return self._add(kernel, *place, rows, ids, y, y_stride or 4 * matrix.width)
 
@@ -180,7 +174,7 @@ class Program:
         y: int,
         scale: float,
     ) -> int:
-        """Causal attention of new rows (rows, heads, D). See `attention.SEQUENCE_WORDS` for `sequences`."""
+        """Causal attention of new rows (rows, heads, D). See `layout.SEQUENCE_WORDS` for `sequences`."""
         heads, key_heads, head_dim = shape
         # The scale stands behind the scratch memory, whose size is set when the lengths are known.
         operands = (queries, keys, values, head_dim, heads, key_heads, sequences, count, y, 0, 0)
@@ -203,9 +197,9 @@ class Program:
 
     def set(self, number: int, operand: int, value: int) -> None:
         """Change an operand, counted from 0."""
-        self._rows[number][work.OPERANDS + operand] = value
+        self._rows[number][layout.OPERANDS + operand] = value
         if number < len(self._operations):
-            self._operations[number, work.OPERANDS + operand] = value
+            self._operations[number, layout.OPERANDS + operand] = value
 
     def run(self, start: int = 0, stop: int | None = None, scratch: int = 0, alone: bool = False) -> None:
         """Run operations `start` up to `stop`.
@@ -220,7 +214,7 @@ class Program:
         size = max(self._scratch_size, -(-scratch // 64) * 64)
         is_new = len(self._operations) != len(self._rows)
         if is_new:
-            self._operations = np.zeros((len(self._rows), work.SLOTS), np.int64)
+            self._operations = np.zeros((len(self._rows), layout.SLOTS), np.int64)
             for number, row in enumerate(self._rows):
                 self._operations[number, : len(row)] = row
         if self._scratch_uses and (is_new or self._scratch is None or size > self._scratch_size):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_qwen3.backend.native.attention import SEQUENCE_WORDS
+from mlx_qwen3.backend.native.layout import SEQUENCE_WORDS
 from mlx_qwen3.backend.native.program import Program
 from mlx_qwen3.model.cpu.weights import Layer, Weights
 

@@ -8,13 +8,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3.backend.native.emitter import LANES
-from mlx_qwen3.backend.native.formats import PLAIN
-from mlx_qwen3.backend.native.gemm import panels_bytes
+from mlx_qwen3.backend.native.layout import LANES, PLAIN, panels_bytes
 from mlx_qwen3.backend.native.program import Program, Stored
 from mlx_qwen3.backend.stored_matrix import Part, StoredMatrix
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.cache.rows import Rows
 from mlx_qwen3.model.attention import CacheMask, attend_cached
 from mlx_qwen3.model.cpu.weights import Layer, Weights
 
@@ -83,7 +82,7 @@ class ManyRows:
         """q (H, L, D), k and v (H_kv, L, D) -> (L, H, D)."""
         keys, values = (mx.array(np.ascontiguousarray(array))[None] for array in (k, v))
         if type(cache) is KVCache:
-            rows = cache.update_and_fetch(keys, values)
+            rows = append(cache, keys, values)
             if all(isinstance(array, mx.array) and array.dtype == mx.float32 for array in rows):
                 mx.eval(rows)
                 return self._causal(q, np.asarray(rows[0])[0], np.asarray(rows[1])[0])
@@ -133,6 +132,19 @@ def _attend_block(queries: Any, keys: Any, values: Any, block: int, scale: float
         program.matmul(matrix, x, y, rows, FLOAT * D, panels.data)
     program.run()
     return mixed
+
+
+def append(cache: Cache, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
+    """`cache.update_and_fetch`. A buffer that grows is copied now, and its old memory given back.
+
+    Otherwise the caches of all layers would be in memory twice.
+    """
+    before = cache.nbytes
+    rows = cache.update_and_fetch(keys, values)
+    if before and cache.nbytes != before:
+        mx.eval(rows)
+        mx.clear_cache()
+    return rows
 
 
 def product(matrix: StoredMatrix, x: Any, parts: list[Part] | None = None) -> Any:

@@ -17,7 +17,7 @@ from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.model.attention import CacheMask
 from mlx_qwen3.model.compiled_step import Contents
 from mlx_qwen3.model.cpu.few_rows import FewRows
-from mlx_qwen3.model.cpu.many_rows import ManyRows, Span
+from mlx_qwen3.model.cpu.many_rows import ManyRows, Span, append
 from mlx_qwen3.model.cpu.weights import Weights
 from mlx_qwen3.model.qwen3 import Model
 
@@ -144,4 +144,4 @@ def _extend(spans: list[Span], rows: Any) -> None:
         pieces = mx.split(own, 2 * layers)
         for number, layer in enumerate(span.caches):
             keys, values = pieces[2 * number].squeeze(0), pieces[2 * number + 1].squeeze(0)
-            layer.update_and_fetch(keys, values)
+            append(layer, keys, values)

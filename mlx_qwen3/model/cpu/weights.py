@@ -8,8 +8,7 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_qwen3.backend.native.emitter import LANES
-from mlx_qwen3.backend.native.formats import PLAIN, Format
+from mlx_qwen3.backend.native.layout import LANES, PLAIN, Format
 from mlx_qwen3.backend.stored_matrix import StoredMatrix, address_of
 from mlx_qwen3.model.cpu_layers import CPU_LAYERS
 from mlx_qwen3.model.mlp import MLP, SparseMoeBlock

@@ -7,9 +7,8 @@ from typing import Any
 
 import llvmlite.ir as ir
 
-from mlx_qwen3.backend.native.emitter import F32, I64, LANES, V8F, Kernel, Value
-from mlx_qwen3.backend.native.formats import (
-    Format,
+from mlx_qwen3.backend.native.kernels.emitter import F32, I64, V8F, Kernel, Value
+from mlx_qwen3.backend.native.kernels.formats import (
     Row,
     arranged,
     arranged_input,
@@ -18,15 +17,21 @@ from mlx_qwen3.backend.native.formats import (
     scale_and_bias,
     widened,
 )
-from mlx_qwen3.backend.native.work import Operation, chunks
+from mlx_qwen3.backend.native.kernels.work import Operation, chunks
+from mlx_qwen3.backend.native.layout import (
+    BLOCK,
+    FLOAT,
+    LANES,
+    MOST_ROWS,
+    VECTOR,
+    Format,
+    arranged_bytes,
+    product_name,
+    unpack_name,
+)
 
-# Input rows that are multiplied at once: each stored value is unpacked once for so many.
-MOST_ROWS = 4
-# Values of a row that share a scale in the kernels' inner loop, at most.
-BLOCK = 64
 # Output rows that a thread takes at a time, of a product and of unpacking.
 PRODUCT_ROWS, UNPACK_ROWS = 32, 16
-FLOAT, VECTOR = 4, 4 * LANES  # bytes
 # How far ahead of the values that are multiplied the matrix is fetched from memory, in bytes.
 AHEAD = 2048
 
@@ -37,28 +42,6 @@ def emit(module: ir.Module, fmt: Format) -> None:
     dots = {rows: emit_dot(module, fmt, rows) for rows in range(1, MOST_ROWS + 1)}
     _emit_product(module, fmt, dots)
     _emit_unpack(module, fmt)
-
-
-def product_name(fmt: Format) -> str:
-    return f"product_{fmt.name}"
-
-
-def unpack_name(fmt: Format) -> str:
-    return f"unpack_{fmt.name}"
-
-
-def scratch_bytes(fmt: Format, rows: int, width: int) -> int:
-    """What a thread needs for its own copy of `rows` input rows of `width` numbers."""
-    return 0 if fmt.is_plain else rows * _arranged_bytes(fmt, width)
-
-
-def _arranged_bytes(fmt: Format, width: Any) -> Any:
-    """A row of input as the kernels want it, and behind it, for each group, its sum by lanes."""
-    return width * FLOAT + width // _block(fmt) * VECTOR
-
-
-def _block(fmt: Format) -> int:
-    return BLOCK if fmt.is_plain else min(BLOCK, fmt.group_size)
 
 
 # dot(weight, scales, biases, width, x, stride of x, sums): some input rows times one stored row. The sums go
@@ -99,7 +82,7 @@ def _emit_quantized_dot(module: ir.Module, fmt: Format, rows: int) -> Any:
     """Here x is as `_emit_arrange` made it: a group's bias is multiplied with the group's sum."""
     k = Kernel(module, f"dot_{fmt.name}_{rows}", 7, public=False)
     weight, scales, biases, width, x, stride, sums = k.arguments
-    row, block = Row(weight, scales, biases), _block(fmt)
+    row, block = Row(weight, scales, biases), fmt.block
     by_scale = [k.variable(k.vector()) for _ in range(rows)]
     by_bias = [k.variable(k.vector()) for _ in range(rows)]
     with k.loop(0, width, block) as start:
@@ -131,9 +114,9 @@ def _emit_arrange(module: ir.Module, fmt: Format) -> Any:
     """arrange(x, stride, rows, width, target): input in the order of `arranged`, and its groups' sums."""
     k = Kernel(module, f"arrange_{fmt.name}", 5, public=False)
     x, stride, rows, width, target = k.arguments
-    block = _block(fmt)
+    block = fmt.block
     with k.loop(0, rows) as number, k.loop(0, width, block) as start:
-        row = target + number * _arranged_bytes(fmt, width)
+        row = target + number * arranged_bytes(fmt, width)
         for place, values in enumerate(arranged_input(k, fmt, x + number * stride, start, block)):
             k.store(values, row + (start + place * LANES) * FLOAT)
         plain = [k.load(V8F, x + number * stride + (start + p) * FLOAT) for p in range(0, block, LANES)]
@@ -153,7 +136,7 @@ def _emit_product(module: ir.Module, fmt: Format, dots: dict[int, Any]) -> None:
     arrange = None if fmt.is_plain else _emit_arrange(module, fmt)
     source, source_stride = x, x_stride
     if arrange is not None:
-        x, x_stride = scratch + op.thread * scratch_size, _arranged_bytes(fmt, width)
+        x, x_stride = scratch + op.thread * scratch_size, arranged_bytes(fmt, width)
 
     def before() -> None:
         if arrange is not None:
@@ -195,7 +178,7 @@ def _emit_unpack(module: ir.Module, fmt: Format) -> None:
 
 def unpack_row(k: Kernel, fmt: Format, row: Row, width: Value, target: Value) -> None:
     """Emit: the values of a row go to `target`, in fp32."""
-    block = _block(fmt)
+    block = fmt.block
 
     def put(start: Value, count: int) -> None:
         scale, bias = scale_and_bias(k, fmt, row, start)

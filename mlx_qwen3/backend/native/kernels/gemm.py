@@ -10,29 +10,20 @@ from __future__ import annotations
 
 import llvmlite.ir as ir
 
-from mlx_qwen3.backend.native.emitter import F32, I64, LANES, V8F, Kernel, Value
-from mlx_qwen3.backend.native.formats import Format, row_of
-from mlx_qwen3.backend.native.products import FLOAT, VECTOR, unpack_row
-from mlx_qwen3.backend.native.work import Operation, chunks
-
-PANEL = 16  # input rows
-GROUP = 6  # rows of the matrix
-# Rows of the matrix that a thread unpacks at a time: they and a panel stay in the cache of a core.
-TILE = 8 * GROUP
-
-
-def matmul_name(fmt: Format) -> str:
-    return f"matmul_{fmt.name}"
-
-
-def panels_bytes(rows: int, width: int) -> int:
-    """What an arranged input takes."""
-    return -(-rows // PANEL) * PANEL * width * FLOAT
-
-
-def tile_bytes(width: int) -> int:
-    """What a thread needs for the rows that it unpacks."""
-    return TILE * width * FLOAT
+from mlx_qwen3.backend.native.kernels.emitter import F32, I64, V8F, Kernel, Value
+from mlx_qwen3.backend.native.kernels.formats import row_of
+from mlx_qwen3.backend.native.kernels.products import unpack_row
+from mlx_qwen3.backend.native.kernels.work import Operation, chunks
+from mlx_qwen3.backend.native.layout import (
+    FLOAT,
+    GROUP,
+    LANES,
+    PANEL,
+    TILE,
+    VECTOR,
+    Format,
+    matmul_name,
+)
 
 
 def emit_helpers(module: ir.Module) -> None:

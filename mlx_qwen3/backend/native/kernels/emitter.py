@@ -13,7 +13,8 @@ from typing import Any, Union
 
 import llvmlite.ir as ir
 
-LANES = 8
+from mlx_qwen3.backend.native.layout import LANES
+
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 V8F, V8I = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)

@@ -16,17 +16,22 @@ from contextlib import contextmanager
 
 import llvmlite.ir as ir
 
-from mlx_qwen3.backend.native.emitter import F32, I64, POINTER, VOID, Kernel, Value
+from mlx_qwen3.backend.native.kernels.emitter import F32, I64, POINTER, VOID, Kernel, Value
+from mlx_qwen3.backend.native.layout import (
+    DONE,
+    KERNEL,
+    OPEN,
+    OPERANDS,
+    OPERATIONS,
+    PATIENCE,
+    RUNS,
+    SEMAPHORE,
+    SLEEPERS,
+    SLOTS,
+    TAKEN,
+    WORD,
+)
 
-SLOTS = 24
-KERNEL, TAKEN, DONE, OPERANDS = 0, 1, 2, 3
-WORD = 8
-
-# Words of the state that threads share. Each is alone in its cache line.
-LINE = 16
-OPEN, OPERATIONS, RUNS, SLEEPERS, SEMAPHORE, PATIENCE = (LINE * number for number in range(6))
-"""OPEN: the run's number and the first open operation, with bit 63 set; 0 while no program runs."""
-STATE_WORDS = LINE * 7
 HALF_WORD = 32
 OPERATION_BITS = 16
 MOST_OPERATIONS = 2**OPERATION_BITS

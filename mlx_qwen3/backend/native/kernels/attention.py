@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import llvmlite.ir as ir
 
-from mlx_qwen3.backend.native.emitter import F32, I64, LANES, V8F, Kernel, Value
-from mlx_qwen3.backend.native.steps import FLOAT, VECTOR, softmax_row
-from mlx_qwen3.backend.native.work import WORD, Operation, chunks
+from mlx_qwen3.backend.native.kernels.emitter import F32, I64, V8F, Kernel, Value
+from mlx_qwen3.backend.native.kernels.steps import softmax_row
+from mlx_qwen3.backend.native.kernels.work import Operation, chunks
+from mlx_qwen3.backend.native.layout import FLOAT, LANES, SEQUENCE_WORDS, VECTOR, WORD
 
 # Vectors of an output that are summed at a time.
 OUTPUTS = 4
-SEQUENCE_WORDS = 6
-"""What is known of a sequence: the addresses of its cached keys and values, bytes from one head's rows to the
-next's, how many rows there are, its first new row, and how many new rows it has."""
 
 
 def emit(module: ir.Module) -> None:

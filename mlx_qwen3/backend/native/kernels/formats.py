@@ -11,41 +11,8 @@ from typing import Any, NamedTuple
 
 import llvmlite.ir as ir
 
-from mlx_qwen3.backend.native.emitter import F16, F32, I8, I16, I32, I64, LANES, V8F, Kernel, Value
-
-
-class Format(NamedTuple):
-    """How a matrix is stored.
-
-    Attributes:
-        mode: float32, float16 or bfloat16 for a plain matrix; affine, mxfp4, mxfp8 or nvfp4.
-        bits: Of one value.
-        group_size: Values that share a scale; 0 for a plain matrix.
-        scales: The dtype of affine scales and biases: float32, float16 or bfloat16.
-    """
-
-    mode: str
-    bits: int
-    group_size: int = 0
-    scales: str = ""
-
-    @property
-    def is_plain(self) -> bool:
-        return not self.group_size
-
-    @property
-    def name(self) -> str:
-        return "_".join(map(str, filter(None, self)))
-
-    @property
-    def scale_bytes(self) -> int:
-        if self.mode != "affine":
-            return 1
-        return 4 if self.scales == "float32" else 2
-
-
-PLAIN = Format("float32", 32)
-"""Numbers as they are."""
+from mlx_qwen3.backend.native.kernels.emitter import F16, F32, I8, I16, I32, I64, V8F, Kernel, Value
+from mlx_qwen3.backend.native.layout import LANES, Format
 
 
 class Row(NamedTuple):

@@ -6,10 +6,10 @@ import math
 
 import llvmlite.ir as ir
 
-from mlx_qwen3.backend.native.emitter import F32, I32, LANES, V8F, Kernel, Value
-from mlx_qwen3.backend.native.work import Operation, chunks
+from mlx_qwen3.backend.native.kernels.emitter import F32, I32, V8F, Kernel, Value
+from mlx_qwen3.backend.native.kernels.work import Operation, chunks
+from mlx_qwen3.backend.native.layout import FLOAT, LANES
 
-FLOAT, VECTOR = 4, 4 * LANES
 LOWEST = -1e30
 # Coefficients of e^r for |r| <= ln(2) / 2: Taylor's, the last ones fitted; off by 1e-7 at most.
 EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
