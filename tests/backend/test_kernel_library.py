@@ -1,4 +1,4 @@
-"""Compiled kernels in the cache folder: loaded without LLVM, made anew when damaged, written by two at once."""
+"""Compiled kernels in the cache folder: loaded without LLVM, remade when damaged, written by two at once."""
 
 from __future__ import annotations
 
@@ -101,7 +101,12 @@ def test_a_damaged_file_is_made_anew(
     folder: Path, compiled: MachineCode, damage: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    monkeypatch.setattr(compiler, "compile_unit", lambda unit: made.append(unit) or compiled)
+
+    def compile_unit(unit: Unit) -> MachineCode:
+        made.append(unit)
+        return compiled
+
+    monkeypatch.setattr(compiler, "compile_unit", compile_unit)
     file = folder / "steps.bin"
     file.write_bytes(damage(compiled.to_bytes()))
     assert computes(library._load(STEPS))
