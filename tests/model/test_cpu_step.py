@@ -66,6 +66,22 @@ def test_a_copy_of_a_cache_keeps_its_rows() -> None:
     assert difference(model(ids_of(2), copies), expected) <= 1e-6
 
 
+def test_caches_grow_one_layer_at_a_time() -> None:
+    layers = 8
+    model = prepare.prepare(stored({**SHAPES["dense"], "num_hidden_layers": layers}, "affine-4"))
+    cache = model.make_cache()
+    model(ids_of(cache[0].step), cache)
+    before, old = mx.get_active_memory(), cache[0].nbytes
+    mx.reset_peak_memory()
+    logits = model(ids_of(1), cache)
+    model(ids_of(1), cache)  # which reads all of them
+    new = cache[0].nbytes
+    assert new == 2 * old
+    # Beyond what the grown caches take: one layer's, old and new, and a few rows.
+    assert mx.get_peak_memory() - before <= layers * (new - old) + 2 * new + 4 * logits.nbytes
+    assert mx.get_cache_memory() <= 2 * new  # the old ones are not kept for later
+
+
 def test_hidden_states_lead_to_the_logits() -> None:
     _, model = pair("tied", "affine-4")
     for length in (3, 40):
