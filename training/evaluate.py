@@ -10,11 +10,8 @@ import random
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-
-from mlx_qwen3 import Engine
-
-import mlx.core as mx  # isort: skip
 
 from training import newcomers as newcomers_data
 from training import phrases, tool_calls
@@ -69,11 +66,10 @@ def held_out(rng: random.Random, kind: str, count: int, low: int, high: int) -> 
 
 def additions_in_a_session(checkpoint: Checkpoint, rng: random.Random) -> str:
     problems = held_out(rng, "add", 200, 100, 999)
-    with Engine(str(checkpoint.folder)) as engine:
-        answers = [
-            engine.session(sampling={"seed": i}).ask(f"What is {p.expression}?").answer
-            for i, p in enumerate(problems)
-        ]
+    answers = [
+        checkpoint.engine.session(sampling={"seed": i}).ask(f"What is {p.expression}?").answer
+        for i, p in enumerate(problems)
+    ]
     return share([answer == p.answer for p, answer in zip(problems, answers, strict=True)])
 
 
@@ -384,20 +380,26 @@ MEASURES = {
 }
 
 
+def measure_all(model: Path, only: str = "") -> dict[str, str]:
+    """The results of the measures whose name contains `only`, printed as they come."""
+    results = {}
+    with closing(Checkpoint(model)) as checkpoint:
+        for name, measure in MEASURES.items():
+            if only in name:
+                started = time.monotonic()
+                results[name] = measure(checkpoint, random.Random(2026))
+                print(f"{name}: {results[name]}  [{time.monotonic() - started:.0f} s]", flush=True)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=DEMO)
     parser.add_argument("--json", type=Path, help="write the results here, too")
     parser.add_argument("--only", default="", help="run the measures whose name contains this")
     arguments = parser.parse_args()
-    mx.random.seed(0)
-    checkpoint = Checkpoint(arguments.model)
-    results = {}
-    for name, measure in MEASURES.items():
-        if arguments.only in name:
-            started = time.monotonic()
-            results[name] = measure(checkpoint, random.Random(2026))
-            print(f"{name}: {results[name]}  [{time.monotonic() - started:.0f} s]", flush=True)
+    results = measure_all(arguments.model, arguments.only)
+    print("", "| what | result |", "|---|---|", *(f"| {n} | {r} |" for n, r in results.items()), sep="\n")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 

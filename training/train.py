@@ -14,6 +14,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -232,8 +233,8 @@ class Trainer:
     def check(self) -> float:
         """The measure of the log: the share of held-out three-digit additions answered right."""
         problems = held_out_additions(40, seed=self.progress.step)
-        checkpoint = Checkpoint(self.plan.folder / "checkpoint")
-        replies = checkpoint.replies([f"What is {problem.a} + {problem.b}?" for problem in problems])
+        with closing(Checkpoint(self.plan.folder / "checkpoint")) as checkpoint:
+            replies = checkpoint.replies([f"What is {problem.a} + {problem.b}?" for problem in problems])
         right = [
             reply.endswith(f"</think>\n\n{p.answer}") for p, reply in zip(problems, replies, strict=True)
         ]
