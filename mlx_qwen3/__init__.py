@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.events import ContextGrown as ContextGrown
     from mlx_qwen3.events import Done as Done
     from mlx_qwen3.events import Event as Event
+    from mlx_qwen3.events import LoadProgress as LoadProgress
     from mlx_qwen3.events import Logprobs as Logprobs
     from mlx_qwen3.events import MemoryLow as MemoryLow
     from mlx_qwen3.events import PromptProgress as PromptProgress
@@ -52,6 +53,7 @@ _MODULES = {
     "Done": "events",
     "Engine": "engine.engine",
     "Event": "events",
+    "LoadProgress": "events",
     "Logprobs": "events",
     "MemoryLow": "events",
     "PromptProgress": "events",

@@ -11,6 +11,25 @@ FinishReason = Literal["stop", "length", "cancelled", "loop", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far an engine is before it can be used: `done` of `total` bytes. No event of a turn.
+
+    Attributes:
+        stage: `downloading`, then `loading`: the weights are read into memory. A model that is on this machine
+            has the second alone; a draft model has stages of its own.
+    """
+
+    stage: Literal["downloading", "loading"]
+    done: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """The part that is done, from 0 to 1."""
+        return self.done / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class PromptProgress:
     """Prefill has processed `processed` of `total` new prompt tokens; `cached` more were in the KV cache."""
 

@@ -180,15 +180,22 @@ def cached_file(repository: str, name: str, commit: str) -> Path | None:
 
 
 def download_file(
-    repository: str, name: str, commit: str, folder: Path | None, on_download: OnDownload | None
+    repository: str,
+    name: str,
+    commit: str,
+    folder: Path | None,
+    on_download: OnDownload | None,
+    cancel: Cancel | None = None,
 ) -> Path:
-    """One file, downloaded to the hub's cache or to `folder`. Raises ModelNotFoundError."""
-    transfer = Transfer(on_download)
+    """One file, in the hub's cache or in `folder`. Raises ModelNotFoundError, LoadCancelledError."""
+    transfer = Transfer(on_download, cancel)
 
     def fetch() -> str:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
 
         repo_id, _ = split_revision(repository)
+        if folder is None and not constants.HF_HUB_OFFLINE:
+            fetch_weights(repo_id, commit, [name], [], Path(constants.HF_HUB_CACHE), transfer)
         options: Any = {"local_dir": folder, "tqdm_class": progress_class(transfer)}
         return str(hf_hub_download(repo_id, name, revision=commit, **options))
 

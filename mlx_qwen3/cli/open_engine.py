@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.cli.progress import DownloadBar, progress_bars
+from mlx_qwen3.cli.progress import LoadBar, progress_bars
 
 if TYPE_CHECKING:
     from mlx_qwen3.engine import Engine
@@ -19,7 +19,8 @@ def open_engine(model: str, **options: Any) -> Engine:
     from mlx_qwen3.engine import Engine
 
     with progress_bars() as bars:
-        timer = threading.Timer(SHOW_DELAY, lambda: bars.add_task(f"loading {model}", total=None))
+        bar = LoadBar(bars, model)
+        timer = threading.Timer(SHOW_DELAY, bar.show_loading)
         timer.daemon = True
 
         def say_compiling() -> None:
@@ -29,7 +30,7 @@ def open_engine(model: str, **options: Any) -> Engine:
         compile_listeners.append(say_compiling)
         timer.start()
         try:
-            return Engine(model, on_download=DownloadBar(bars), **options)
+            return Engine(model, on_progress=bar, **options)
         finally:
             timer.cancel()
             compile_listeners.clear()

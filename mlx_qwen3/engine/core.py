@@ -23,7 +23,7 @@ from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.snapshots import SnapshotBudget
-from mlx_qwen3.checkpoint import OnDownload, resolve
+from mlx_qwen3.checkpoint import resolve
 from mlx_qwen3.checkpoint.load import LoadedModel, load
 from mlx_qwen3.checkpoint.shares.fetch_share import fetch_config
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
@@ -33,6 +33,7 @@ from mlx_qwen3.engine.loading.options import check_options
 from mlx_qwen3.engine.loading.planned_model import PlannedModel
 from mlx_qwen3.engine.loading.ranks import Ranks, Request, follow, lead, leave_at_exit, tell_of_loss
 from mlx_qwen3.engine.loading.warm_up import warm_up
+from mlx_qwen3.engine.loading.watch import LoadWatch
 from mlx_qwen3.engine.memory.guard import IDLE_INTERVAL, MemoryGuard
 from mlx_qwen3.engine.memory.parking import ParkingLot
 from mlx_qwen3.engine.request import mark_engine_thread
@@ -52,39 +53,15 @@ CPU_BATCH, GPU_BATCH = 16, 32
 class EngineCore(PlannedModel):
     """The model, its tokenizer, and the thread they run on. `Engine` is its public face."""
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        context: int | None,
-        max_kv_size: int | None,
-        kv_bits: int | None,
-        draft_model: str | None,
-        on_download: OnDownload | None,
-        dtype: str | None = None,
-        wired: bool | None = None,
-        unload_after: float | None = None,
-        distributed: str | None = None,
-        adapter: str | Path | None = None,
-    ):
-        check_options(model, context, max_kv_size, kv_bits, draft_model, unload_after, distributed, adapter)
-        if distributed is not None and rank_of_process():
+    def __init__(self, model: str, options: dict[str, Any], watch: LoadWatch):
+        """options: the other arguments of Engine, to make another like it. watch: told of the loading."""
+        self.name, self.options = str(model), options
+        check_options(model, **options)
+        if options["distributed"] is not None and rank_of_process():
             follow()  # rank 0's engine, until that ends; then this process ends too
-        self.name = str(model)
-        self.options: dict[str, Any] = {
-            "context": context,
-            "max_kv_size": max_kv_size,
-            "kv_bits": kv_bits,
-            "draft_model": draft_model,
-            "dtype": dtype,
-            "wired": wired,
-            "unload_after": unload_after,
-            "distributed": distributed,
-            "adapter": adapter,
-        }
-        """The arguments it was made with, to make another like it."""
-        self.cache_config = CacheConfig(max_size=max_kv_size, bits=kv_bits)
-        self._draft_setting = draft_model
+        self.cache_config = CacheConfig(max_size=options["max_kv_size"], bits=options["kv_bits"])
+        self._draft_setting = options["draft_model"]
+        self._watch = watch
         self.sessions = ParkingLot()
         """The KV caches of sessions, which can be parked on disk."""
         self._last_work = time.monotonic()
@@ -94,9 +71,7 @@ class EngineCore(PlannedModel):
         self._process = os.getpid()
         self._ranks: Ranks | None = None
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(on_download,), name="mlx_qwen3 engine", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="mlx_qwen3 engine", daemon=True)
         self._thread.start()
         # Left open at exit, the thread would be cut off while it computes, and the process aborted.
         self._stop = weakref.finalize(self, _stop, self._inbox, self._thread, self._process)
@@ -108,7 +83,8 @@ class EngineCore(PlannedModel):
             raise
         except KeyboardInterrupt:
             self._stop.detach()
-            self._inbox.put(None)  # loading cannot be stopped, but the result will not be used
+            watch.stop()
+            self._inbox.put(None)  # if it is loaded by now, it will not be used
             raise
 
     def _adopt(self, loaded: LoadedModel, tokenizer: Tokenizer, draft: LoadedModel | None) -> None:
@@ -176,8 +152,11 @@ class EngineCore(PlannedModel):
         if self._death is not None:  # it died meanwhile, and nothing looks into the inbox any more
             self._fail_inbox()
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Run `function` on the engine's thread and return what it returns."""
+    def call(self, function: Callable[[], T], reload: bool = True) -> T:
+        """Run `function` on the engine's thread and return what it returns.
+
+        reload: load the model first if it is unloaded.
+        """
         self._refuse_if_unusable()
         future: Future[T] = Future()
 
@@ -186,7 +165,8 @@ class EngineCore(PlannedModel):
                 future.set_exception(self._unusable())
                 return
             try:
-                self._reload()
+                if reload:
+                    self._reload()
                 future.set_result(function())
             except Exception as error:  # noqa: BLE001  # the caller gets it
                 future.set_exception(error)
@@ -238,33 +218,43 @@ class EngineCore(PlannedModel):
 
     # On the engine's thread
 
-    def _load(self, folder: Path, on_download: OnDownload | None) -> tuple[LoadedModel, LoadedModel | None]:
+    def _fetch(self) -> Path:
+        places = {name: self.options[name] for name in ("models_dir", "revision")}
+        return resolve(self.name, self._watch.downloading, cancel=self._watch, **places)
+
+    def _load(self, folder: Path) -> tuple[LoadedModel, LoadedModel | None]:
         """The model and its draft model."""
         context, config = self.options["context"], self.cache_config
-        given = {name: self.options[name] for name in ("dtype", "wired") if self.options[name] is not None}
+        given: dict[str, Any] = {
+            name: self.options[name] for name in ("dtype", "wired") if self.options[name] is not None
+        }
         if (mode := self.options["distributed"]) is not None:
             request = Request(self.name, mode, context, config, self.options["dtype"])
-            self._ranks = lead(request, self._lose, on_download)
+            self._ranks = lead(request, self._lose, self._watch.downloading)
             loaded = self._ranks.loaded
         else:
+            given["on_load"] = self._watch.loading
             loaded = self._adapted(load(folder, context, config, self.name, **given))
             warm_up(loaded.model)
-        return loaded, load_draft_model(self._draft_setting, loaded, config, context, on_download)
+        return loaded, load_draft_model(
+            self._draft_setting, loaded, config, context, self._watch, self.options["models_dir"]
+        )
 
-    def unload(self) -> None:
-        """Give the model's memory back until the next request; caches are parked. For the engine's thread."""
+    def _unload(self) -> bool:
+        """Give the model's memory back until the next request. Returns whether it is out of memory."""
         if self.model is None or self.options["distributed"] or not self.scheduler.is_idle:
-            return
+            return self.model is None
         self.guard.park_idle()
         self.sessions.let_go()
         self.prefixes, self.snapshots = PrefixPool(self.prefixes.limit), SnapshotBudget(self.snapshots.limit)
         self.model = self.draft_model = None
         self._models.use(None, None)
         mx.clear_cache()
+        return True
 
     def _reload(self) -> None:
         if self.model is None:
-            self._use(*self._load(self.folder, None))
+            self._use(*self._load(self.folder))
 
     def _add(self, sequence: Sequence) -> None:
         try:
@@ -274,13 +264,14 @@ class EngineCore(PlannedModel):
         else:
             self.scheduler.add(sequence)
 
-    def _run(self, on_download: OnDownload | None) -> None:
+    def _run(self) -> None:
         mark_engine_thread()
         try:
             is_alone = self.options["distributed"] is None
-            folder = resolve(self.name, on_download) if is_alone else fetch_config(self.name)
-            loaded, draft = self._load(folder, on_download)
+            folder = self._fetch() if is_alone else fetch_config(self.name)
+            loaded, draft = self._load(folder)
             self._adopt(loaded, load_tokenizer(loaded.folder), draft)
+            self._watch = LoadWatch()  # what was given is for this loading alone
             del loaded, draft  # or this frame would keep a model that is unloaded
         except BaseException as error:  # noqa: BLE001  # the caller waits for it
             if self._ranks is not None and isinstance(error, Exception):
@@ -323,7 +314,7 @@ class EngineCore(PlannedModel):
             self.scheduler.step()
             self._last_work = time.monotonic()
         elif (after := self.options["unload_after"]) and time.monotonic() - self._last_work > after:
-            self.unload()
+            self._unload()
         self.guard.watch()
 
     def _fail_inbox(self) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mlx_qwen3.checkpoint import OnDownload
+from mlx_qwen3.checkpoint.transfer.transfer import Cancel
 from mlx_qwen3.engine.batch import BatchOptions, BatchRun, Prompt
 from mlx_qwen3.engine.completion import Completion
-from mlx_qwen3.engine.core import EngineCore
 from mlx_qwen3.engine.loading.draft_model import AUTO
+from mlx_qwen3.engine.loading.in_asyncio import open_in_asyncio
+from mlx_qwen3.engine.loading.watch import LoadWatch, OnProgress
+from mlx_qwen3.engine.memory.hooks import MemoryHooks
 from mlx_qwen3.engine.request import params_for
 from mlx_qwen3.engine.session import Session
 from mlx_qwen3.engine.tool_loop import allow_own
-from mlx_qwen3.errors import MessageError
+from mlx_qwen3.errors import EngineError, MessageError
 from mlx_qwen3.generation.params import SamplingParams
 from mlx_qwen3.grammar import AnswerSchema
 from mlx_qwen3.tools.base import Tool
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Engine(EngineCore):
+class Engine(MemoryHooks):
     """A loaded model and the thread that runs it. Close it, or use it in a `with` block.
 
     Everything that runs on it is decoded together: sessions, batches and completions.
@@ -40,12 +43,16 @@ class Engine(EngineCore):
         max_kv_size: int | None = None,
         kv_bits: int | None = None,
         draft_model: str | None = AUTO,
-        on_download: OnDownload | None = None,
         dtype: str | None = None,
         wired: bool | None = None,
         unload_after: float | None = None,
         distributed: str | None = None,
         adapter: str | Path | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
+        models_dir: str | Path | None = None,
+        revision: str | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
     ):
         """Load a model; this returns once it can be used.
 
@@ -59,7 +66,6 @@ class Engine(EngineCore):
             draft_model: A smaller model of the same vocabulary that drafts tokens; `text` drafts from the
                 text itself; `auto` takes the family's smallest where that pays and it is downloaded, else
                 the text; None drafts nothing. The text generated is the same with any.
-            on_download: Called with the bytes downloaded and the bytes there are, on the engine's thread.
             dtype: Of a GPU's numbers: `float16` or `bfloat16`; None (or `auto`) is as the checkpoint stores
                 them, except on M1 and M2, which emulate bfloat16.
             wired: Whether macOS keeps the model in memory whatever other programs need, within what Metal
@@ -69,7 +75,17 @@ class Engine(EngineCore):
             distributed: `tensor` or `pipeline` splits the model over the ranks that a launcher started, such
                 as `mlx.launch`. Every rank makes this call; on rank 0 it returns, and the others follow it
                 until its engine is closed, then exit.
-            adapter: The folder of a LoRA or DoRA adapter, as mlx-lm or PEFT saves it.
+            adapter: The folder of a LoRA or DoRA adapter, as mlx-lm or PEFT saves it, or the name of one of
+                `adapters`: what sessions and requests have that choose none.
+            adapters: Folders of adapters by name, of which each session and request can choose one. All
+                share the weights of the model.
+            models_dir: Where downloads go in place of the hub's cache, such as a folder of a sandboxed app. A
+                model's folder of that name in it is used as it is.
+            revision: A branch, a tag or a commit of the hub's repository.
+            on_progress: Called with each `LoadProgress`, of the download and of the loading, on the engine's
+                thread.
+            cancel: A `threading.Event` that ends the download or the loading within a fraction of a second.
+                What was downloaded stays, and the next call goes on from there.
 
         Raises:
             ModelNotFoundError: No such folder, name or repository.
@@ -77,20 +93,63 @@ class Engine(EngineCore):
             InsufficientMemoryError: Model and context do not fit this machine.
             CacheError: `max_kv_size` or `kv_bits` cannot be used.
             DistributedError: The model cannot be split like that, or a rank is missing, differs or fails.
+            LoadCancelledError: `cancel` was set.
         """
-        super().__init__(
-            str(model) if isinstance(model, Path) else model,
-            context=context,
-            max_kv_size=max_kv_size,
-            kv_bits=kv_bits,
-            draft_model=draft_model,
-            on_download=on_download,
-            dtype=dtype,
-            wired=wired,
-            unload_after=unload_after,
-            distributed=distributed,
-            adapter=adapter,
-        )
+        options = {
+            "context": context,
+            "max_kv_size": max_kv_size,
+            "kv_bits": kv_bits,
+            "draft_model": draft_model,
+            "dtype": dtype,
+            "wired": wired,
+            "unload_after": unload_after,
+            "distributed": distributed,
+            "adapter": adapter,
+            "adapters": adapters,
+            "models_dir": models_dir,
+            "revision": revision,
+        }
+        name = str(model) if isinstance(model, Path) else model
+        super().__init__(name, options, LoadWatch(on_progress, cancel))
+
+    @classmethod
+    def load(cls, model: str | Path = "demo", **options: Any) -> Engine:
+        """`Engine(model, **options)`, under a name that says what takes its time."""
+        return cls(model, **options)
+
+    @classmethod
+    async def aload(cls, model: str | Path = "demo", **options: Any) -> Engine:
+        """An engine, loaded without keeping the event loop waiting. Takes the arguments of Engine.
+
+        `on_progress` is called on the event loop. A task that is cancelled ends the loading.
+        """
+        return await open_in_asyncio(partial(cls, model), **options)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that sessions and requests can choose; `none` is the model alone."""
+        return self.known_adapters.names
+
+    def load_adapter(self, folder: str | Path, name: str | None = None) -> str:
+        """Read one more adapter, for sessions and requests to choose.
+
+        Args:
+            folder: A LoRA or DoRA adapter, as mlx-lm or PEFT saves it.
+            name: What it is called; None is the name of its folder.
+
+        Returns:
+            Its name.
+
+        Raises:
+            CheckpointError: It cannot be used with this model.
+            EngineError: The name is taken, or the engine is closed or spread over several machines.
+        """
+        if self.options["distributed"] is not None:
+            raise EngineError("an adapter cannot be used over several machines; fuse it into the model first")
+        chosen = self.known_adapters.name_of(folder) if name is None else name
+        self.call(lambda: self.known_adapters.add(chosen, folder, self.model, self.name))
+        self.options["adapters"] = self.known_adapters.folders
+        return chosen
 
     def session(
         self,
@@ -102,6 +161,7 @@ class Engine(EngineCore):
         tools: ToolBox | Iterable[Tool | Callable[..., Any]] = (),
         approve: Approve = allow_own,
         max_steps: int = 10,
+        adapter: str | None = None,
     ) -> Session:
         """Start a conversation.
 
@@ -115,8 +175,11 @@ class Engine(EngineCore):
             approve: Asked before each call. By default the program's own functions are allowed, and tools of
                 MCP servers are not.
             max_steps: How often in one turn the model may call tools and read their results.
+            adapter: The name of the adapter that it runs with, `none` for the model alone; None is the
+                engine's own. `Session.adapter` changes it later.
 
         Raises:
+            EngineError: There is no such adapter.
             MessageError: An argument is of the wrong type.
             ToolError: A tool cannot be used.
         """
@@ -129,6 +192,7 @@ class Engine(EngineCore):
             tools=tools,
             approve=approve,
             max_steps=max_steps,
+            adapter=adapter,
         )
 
     def complete(
@@ -137,6 +201,7 @@ class Engine(EngineCore):
         *,
         sampling: SamplingParams | Mapping[str, Any] | None = None,
         control_tokens: bool = False,
+        adapter: str | None = None,
     ) -> Completion:
         """Continue a text, without a chat template.
 
@@ -144,6 +209,7 @@ class Engine(EngineCore):
             prompt: The text.
             sampling: SamplingParams, or the values that differ from Qwen's preset for answers.
             control_tokens: Encode special tokens spelled in the text as special tokens.
+            adapter: As of `session`.
 
         Returns:
             An iterator over the text as it comes; `.text` waits for the whole of it.
@@ -155,7 +221,8 @@ class Engine(EngineCore):
         if not isinstance(prompt, str):
             raise MessageError(f"prompt must be text, not {type(prompt).__name__}")
         params = params_for(self.tokenizer, thinking=False, sampling=sampling)
-        return Completion(self, self.tokenizer.encode(prompt, control_tokens=control_tokens), params)
+        ids = self.tokenizer.encode(prompt, control_tokens=control_tokens)
+        return Completion(self, ids, params, adapter)
 
     def generate_batch(
         self,
@@ -167,6 +234,7 @@ class Engine(EngineCore):
         control_tokens: bool = False,
         batch_size: int | None = None,
         schema: Any = None,
+        adapter: str | None = None,
     ) -> BatchRun:
         """Generate for many prompts at once.
 
@@ -182,6 +250,7 @@ class Engine(EngineCore):
             control_tokens: Encode special tokens spelled in texts to complete as special tokens.
             batch_size: Requests that run together; None is what suits the device and the memory.
             schema: Answers to conversations are JSON that follows it, as for `Session.send`.
+            adapter: As of `session`; a BatchRequest can have its own.
 
         Returns:
             An iterator over the results as they finish.
@@ -190,8 +259,9 @@ class Engine(EngineCore):
             CacheError: `batch_size` is below 1.
             MessageError, SamplingError, SchemaError: What holds for all prompts cannot be used.
         """
+        answer_schema = AnswerSchema.of_any(schema)
         options = BatchOptions(
-            sampling, thinking, thinking_budget, control_tokens, batch_size, AnswerSchema.of_any(schema)
+            sampling, thinking, thinking_budget, control_tokens, batch_size, answer_schema, adapter
         )
         return BatchRun(self, prompts, options)
 

@@ -17,11 +17,11 @@ from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine that runs a ScriptedModel; `engine.model.turns` is what it says."""
     folder = write_byte_tokenizer(tmp_path)
-    monkeypatch.setattr(mlx_qwen3.engine.core, "resolve", lambda name, on_download: folder)
+    monkeypatch.setattr(mlx_qwen3.engine.core, "resolve", lambda *_, **__: folder)
     monkeypatch.setattr(
         mlx_qwen3.engine.core,
         "load",
-        lambda folder, *options: loaded(ScriptedModel(load_tokenizer(folder)), folder),
+        lambda folder, *_, **__: loaded(ScriptedModel(load_tokenizer(folder)), folder),
     )
     with Engine("scripted") as engine:
         yield engine

@@ -18,6 +18,7 @@ from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.load import load
 from mlx_qwen3.checkpoint.locate import DEMO_FOLDER
 from mlx_qwen3.engine.loading import draft_model as draft_model
+from mlx_qwen3.engine.loading.watch import LoadWatch
 from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, ModelNotFoundError
 from mlx_qwen3.generation.speculative.drafters import ModelDrafter, NGramDrafter
 
@@ -69,18 +70,18 @@ def test_another_vocabulary_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_draft_model_must_fit_beside_the_model_it_drafts_for() -> None:
     target = load(DEMO_FOLDER)
     full = replace(target, plan=replace(target.plan, available=target.plan.estimate.total))
-    assert draft_model.load_draft_model("demo-draft", target, CacheConfig(), None, None) is not None
+    assert draft_model.load_draft_model("demo-draft", target, CacheConfig(), None, LoadWatch()) is not None
     message = (
         r"demo-draft cannot draft for demo, which with a context of .* tokens leaves it 0\.0 GB of memory; "
         r"try draft_model='text', kv_bits=8 or context=\.\.\."
     )
     with pytest.raises(InsufficientMemoryError, match=message):
-        draft_model.load_draft_model("demo-draft", full, CacheConfig(), None, None)
+        draft_model.load_draft_model("demo-draft", full, CacheConfig(), None, LoadWatch())
     # Weights alone would fit, but not as long a conversation as the model may have.
     short = target.plan.estimate.total + weight_bytes(DEMO_FOLDER / "draft") + 10**5
     beside = replace(target, plan=replace(target.plan, available=short))
     with pytest.raises(InsufficientMemoryError):
-        draft_model.load_draft_model("demo-draft", beside, CacheConfig(), None, None)
+        draft_model.load_draft_model("demo-draft", beside, CacheConfig(), None, LoadWatch())
 
 
 def weight_bytes(folder: Path) -> int:
@@ -104,7 +105,7 @@ def test_auto_takes_the_familys_smallest_where_it_pays_and_is_here(
     shutil.copytree(DEMO_FOLDER / "draft", member)
     monkeypatch.setattr(draft_model, "bytes_read", lambda config, folder: 10**10 if is_large else 10**8)
     found = member if is_downloaded else None
-    monkeypatch.setattr("mlx_qwen3.checkpoint.hub.downloaded", lambda repository: found)
+    monkeypatch.setattr("mlx_qwen3.checkpoint.hub.downloaded", lambda repository, cache: found)
     with Engine("demo") as engine:
         assert (engine.draft_model is not None) == (is_large and is_downloaded)
     (member / "model.safetensors").write_bytes(b"")  # a download that is not whole: nobody asked for it

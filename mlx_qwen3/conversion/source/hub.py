@@ -43,6 +43,10 @@ class Downloads:
         self._lock = threading.Lock()
         self.is_closed = False
 
+    def is_set(self) -> bool:
+        """Whether downloads shall end."""
+        return self.is_closed
+
     def close(self) -> None:
         """Stop running downloads. A later one continues where they stopped."""
         self.is_closed = True
@@ -131,15 +135,18 @@ class _Download:
         downloads = self._downloads
         try:
             self._path = cached_file(downloads.repository, self._name, downloads.commit) or download_file(
-                downloads.repository, self._name, downloads.commit, downloads.folder, self._report
+                downloads.repository,
+                self._name,
+                downloads.commit,
+                downloads.folder,
+                self._report,
+                cancel=downloads,
             )
             self._tensors = {tensor.name: tensor for tensor in tensors_in(self._path)}
         except Exception as error:  # noqa: BLE001  # raised again by `tensor`
             self._error = error
 
     def _report(self, done: int, total: int) -> None:
-        if self._downloads.is_closed:  # raising here is the only way to stop a download
-            raise InterruptedError
         self.done, self.total = done, total
         self._downloads.report()
 

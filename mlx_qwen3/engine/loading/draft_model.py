@@ -11,9 +11,10 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_qwen3.cache.config import CacheConfig
-from mlx_qwen3.checkpoint import FAMILY, OnDownload, resolve
+from mlx_qwen3.checkpoint import FAMILY, resolve
 from mlx_qwen3.checkpoint.load import LoadedModel, load, load_config
-from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, Qwen3Error
+from mlx_qwen3.engine.loading.watch import LoadWatch
+from mlx_qwen3.errors import CheckpointError, InsufficientMemoryError, LoadCancelledError, Qwen3Error
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
@@ -29,20 +30,22 @@ def load_draft_model(
     target: LoadedModel,
     cache_config: CacheConfig,
     context: int | None,
-    on_download: OnDownload | None,
+    watch: LoadWatch,
+    models_dir: str | Path | None = None,
 ) -> LoadedModel | None:
     """The model that drafts for `target`, None where none does.
 
     setting: a model as `load_model` takes it. `auto`: the smallest of the family for a model that reads
     ten times as much for a token, if it was downloaded already and fits beside it. None, `text`: no model.
-    cache_config: of the target's caches. Raises what loading raises, CheckpointError if the vocabularies
+    cache_config: of the target's caches. models_dir: where downloads are, in place of the hub's cache.
+    Raises what loading raises, CheckpointError if the vocabularies
     differ, and InsufficientMemoryError if the target leaves no room for as long a conversation.
     """
     if setting is None or setting == TEXT:
         return None
     if setting == AUTO:
-        return _load_automatically(target, cache_config, context)
-    folder = resolve(setting, on_download)
+        return _load_automatically(target, cache_config, context, watch, models_dir)
+    folder = resolve(setting, watch.downloading, cancel=watch, models_dir=models_dir)
     same_size = load_config(folder).vocab_size == target.model.args.vocab_size
     if not same_size or not same_vocabulary(folder, target.folder):
         raise CheckpointError(
@@ -50,7 +53,7 @@ def load_draft_model(
             "same family, or `text`"
         )
     try:
-        return load(folder, context, cache_config, setting, beside=target.plan)
+        return load(folder, context, cache_config, setting, beside=target.plan, on_load=watch.loading)
     except InsufficientMemoryError as error:
         fewer_bits = [{"kv_bits": 8}] if cache_config.bits is None else []
         raise InsufficientMemoryError(
@@ -61,16 +64,23 @@ def load_draft_model(
 
 
 def _load_automatically(
-    target: LoadedModel, cache_config: CacheConfig, context: int | None
+    target: LoadedModel,
+    cache_config: CacheConfig,
+    context: int | None,
+    watch: LoadWatch,
+    models_dir: str | Path | None,
 ) -> LoadedModel | None:
     if bytes_read(target.model.args, target.folder) < WORTH_A_DRAFT * FAMILY[SMALLEST].num_bytes:
         return None
     from mlx_qwen3.checkpoint.hub import downloaded
 
-    if (folder := downloaded(FAMILY[SMALLEST].repository)) is None:
+    cache = None if models_dir is None else Path(models_dir)
+    if (folder := downloaded(FAMILY[SMALLEST].repository, cache)) is None:
         return None
     try:
-        return load_draft_model(str(folder), target, cache_config, context, None)
+        return load_draft_model(str(folder), target, cache_config, context, watch)
+    except LoadCancelledError:
+        raise
     except Qwen3Error:  # no room, another vocabulary, a download that is not whole: nobody asked for it
         return None
 
@@ -130,3 +140,7 @@ class TwoModels:
     def scale_positions(self, scaling: RopeScaling | None) -> None:
         for model in self._all:
             model.scale_positions(scaling)
+
+    def use_adapter(self, name: str | None) -> None:
+        """The draft model has none: what it drafts is checked by the model with its adapter."""
+        self._model.use_adapter(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_qwen3.distributed.plan import check_mode
+from mlx_qwen3.engine.loading.adapters import Adapters
 from mlx_qwen3.errors import CacheError, EngineError
 
 SMALLEST_WINDOW = 64
@@ -12,13 +13,18 @@ SMALLEST_WINDOW = 64
 
 def check_options(
     model: object,
+    *,
     context: object,
     max_kv_size: object,
     kv_bits: object,
     draft_model: object,
     unload_after: object,
-    distributed: object = None,
-    adapter: object = None,
+    distributed: object,
+    adapter: object,
+    adapters: object,
+    models_dir: object,
+    revision: object,
+    **_: object,
 ) -> None:
     """Raise EngineError or CacheError for an argument that cannot be."""
     if not isinstance(model, str | Path):
@@ -37,9 +43,14 @@ def check_options(
         check_mode(distributed)
         if unload_after is not None:
             raise EngineError("unload_after cannot be used over several machines; leave it out")
-    if adapter is not None and not isinstance(adapter, str | Path):
-        raise EngineError(f"adapter must be a folder or None, not {adapter!r}")
-    if adapter is not None and distributed is not None:
+        if models_dir is not None or revision is not None:
+            raise EngineError("models_dir and revision cannot be used over several machines; leave them out")
+    if models_dir is not None and not isinstance(models_dir, str | Path):
+        raise EngineError(f"models_dir must be a folder or None, not {models_dir!r}")
+    if revision is not None and not isinstance(revision, str):
+        raise EngineError(f"revision must be a name or None, not {revision!r}")
+    Adapters(adapter, adapters)
+    if (adapter is not None or adapters) and distributed is not None:
         raise EngineError("an adapter cannot be used over several machines; fuse it into the model first")
     if draft_model is not None and not isinstance(draft_model, str | Path):
         raise EngineError(f"draft_model must be a name, a folder or None, not {draft_model!r}")

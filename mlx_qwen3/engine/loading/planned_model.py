@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_qwen3.adapters import add_adapter, read_adapter
-from mlx_qwen3.adapters.adapter import Adapter
 from mlx_qwen3.backend.device import available_memory
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint.fingerprint import model_fingerprint
 from mlx_qwen3.checkpoint.load import LoadedModel
 from mlx_qwen3.checkpoint.memory import cache_nbytes
 from mlx_qwen3.checkpoint.memory_plan import MemoryPlan
+from mlx_qwen3.engine.loading.adapters import Adapters
 from mlx_qwen3.engine.loading.ranks import Ranks
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.tokenizer import Tokenizer
@@ -35,7 +35,6 @@ class PlannedModel:
     tokenizer: Tokenizer
     name: str
     options: dict[str, Any]
-    _adapter: Adapter | None = None
     _draft_plan: MemoryPlan | None
     _ranks: Ranks | None
 
@@ -66,18 +65,24 @@ class PlannedModel:
         """Whether caches are sliding windows."""
         return self.cache_config.max_size is not None
 
-    def fingerprint(self, config: ModelConfig) -> dict[str, str]:
-        """What saved caches depend on, filled with positions scaled as in `config`."""
+    @cached_property
+    def known_adapters(self) -> Adapters:
+        """The adapters that sessions and requests choose from."""
+        return Adapters(self.options["adapter"], self.options["adapters"])
+
+    def fingerprint(self, config: ModelConfig, adapter: str | None = None) -> dict[str, str]:
+        """What saved caches depend on, filled with positions scaled as in `config`.
+
+        adapter: as of `Engine.session`. Raises EngineError if there is none of that name.
+        """
         fingerprint = model_fingerprint(self.folder, config, self.tokenizer.template.source)
-        if self._adapter is not None:
-            fingerprint["model"] += f" with {self._adapter.digest}"
+        if (name := self.known_adapters.find(adapter)) is not None:
+            fingerprint["model"] += f" with {self.known_adapters.digest(name)}"
         return fingerprint
 
     def _adapted(self, loaded: LoadedModel) -> LoadedModel:
-        """The loaded model with the adapter that was asked for, if any."""
-        if self.options["adapter"] is not None:
-            self._adapter = read_adapter(self.options["adapter"])
-            add_adapter(loaded.model, self._adapter, self.name)
+        """The loaded model with all adapters, which share its weights."""
+        self.known_adapters.put_on(loaded.model, self.name)
         return loaded
 
     def cache_nbytes(self, tokens: int) -> int:

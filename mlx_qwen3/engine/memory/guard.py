@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -13,6 +14,8 @@ from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.engine.memory.parking import ParkingLot
 from mlx_qwen3.events import MemoryLow
 from mlx_qwen3.generation.scheduler import Scheduler
+
+log = logging.getLogger("mlx_qwen3")
 
 # Seconds between two looks at the machine's memory, while there is work and while there is none.
 INTERVAL, IDLE_INTERVAL = 0.25, 2.0
@@ -45,6 +48,8 @@ class MemoryGuard:
         to_free: Callable[[], int] = memory_to_free,
     ):
         self.pressure, self.to_free = pressure, to_free
+        self.listener: Callable[[MemoryLow], object] | None = None
+        """Told of what is done, beside the sequences."""
         self.parked_bytes = 0
         """Bytes of KV caches parked so far."""
         self._core = core
@@ -116,3 +121,8 @@ class MemoryGuard:
     def _say(self, event: MemoryLow) -> None:
         for sequence in self._core.scheduler.queue:
             sequence.notice(event)
+        if self.listener is not None:
+            try:
+                self.listener(event)
+            except Exception:
+                log.exception("the callback of on_memory_low failed")

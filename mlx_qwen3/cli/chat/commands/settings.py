@@ -136,7 +136,8 @@ def switch_model(state: ChatState, argument: str) -> None:
     # Close the first engine before opening the second: two large models may not fit in memory together.
     before.close()
     try:
-        engine = open_engine(argument, **before.options | {"adapter": None})  # it is of the other model
+        of_other = {"adapter": None, "revision": None}  # they belong to the other model
+        engine = open_engine(argument, **before.options | of_other)
     except BaseException:
         state.switch_engine(open_engine(before.name, **before.options))
         raise
