@@ -220,6 +220,9 @@ class Reciter:
     def scale_positions(self, scaling: object) -> None:
         """It has no positions."""
 
+    def use_adapter(self, name: str | None) -> None:
+        """It has no adapters."""
+
 
 def edit_text(path: Path, every: int) -> tuple[float, float]:
     """Passes per token and acceptance when a text is repeated with every `every`-th word changed."""

@@ -90,6 +90,9 @@ class ScriptedModel:
     def scale_positions(self, scaling: RopeScaling | None) -> None:
         self.args = replace(self.args, rope_scaling=scaling)
 
+    def use_adapter(self, name: str | None) -> None:
+        assert name is None
+
     def make_cache(self, **options: Any) -> list[Any]:
         if "max_size" in options:
             return [RotatingKVCache(options["max_size"]) for _ in range(self.args.num_hidden_layers)]

@@ -8,7 +8,6 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.adapters.adapter import Adapter, LowRank
-from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.lora_experts import LoRAExperts
 from mlx_qwen3.model.mlp import QuantizedSwitchLinear, SwitchLinear
@@ -39,12 +38,24 @@ class AdaptedLinear(nn.Module):
 
 
 def add_adapter(model: Model, adapter: Adapter, name: str) -> None:
-    """Add the updates of `adapter` to the layers of `model`. The weights are not copied.
+    """Add the updates of `adapter` to the layers of `model`, for good. The weights are not copied.
+
+    name: what the user calls the model. Raises CheckpointError if the adapter is for another model.
+    """
+    for path, adapted in adapted_modules(model, adapter, name).items():
+        _replace(model, path, adapted)
+    if model._make_step is not None:  # the step was of the layers before
+        model.use_step(model._make_step)
+
+
+def adapted_modules(model: Model, adapter: Adapter, name: str) -> dict[str, nn.Module]:
+    """By path, what stands for modules of `model` while the adapter is in use. They share its weights.
 
     name: what the user calls the model. Raises CheckpointError if the adapter is for another model.
     """
     modules = dict(model.named_modules())
     adapter.check(matrix_shapes(modules), name)
+    result = {}
     for path, update in adapter.updates.items():
         module = modules[path]
         if isinstance(module, SwitchLinear | QuantizedSwitchLinear):
@@ -56,10 +67,9 @@ def add_adapter(model: Model, adapter: Adapter, name: str) -> None:
             adapted.lora_a, adapted.lora_b = update.a, update.b
         else:
             adapted = AdaptedLinear(module, update)
-        _replace(model, path, adapted)
         mx.eval(adapted.parameters())
-    if not is_cpu() and model._make_step is not None:  # the compiled step was of the layers before
-        model.use_step(model._make_step)
+        result[path] = adapted
+    return result
 
 
 def matrix_shapes(modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:

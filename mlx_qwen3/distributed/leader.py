@@ -120,6 +120,9 @@ class LeadingModel:
         """As of Model; the followers are told with the next pass."""
         self._shard.model.scale_positions(scaling)
 
+    def use_adapter(self, name: str | None) -> None:
+        """There are none: an engine refuses adapters over several machines."""
+
     def make_cache(self, **options: Any) -> CacheLayers:
         """An empty cache, here and on every follower. options: as of `Model.make_cache`."""
         config = CacheConfig(**options)

@@ -38,6 +38,7 @@ class BatchRequest:
         thinking, thinking_budget, schema: As of a session, for conversations; None is the batch's.
         n: How many results to generate; the prompt is prefilled once.
         continue_final_message: The last message is the beginning of the answer, which is continued.
+        adapter: As of `Engine.session`; None is the batch's.
     """
 
     prompt: str | None = None
@@ -49,6 +50,7 @@ class BatchRequest:
     schema: Any = None
     n: int = 1
     continue_final_message: bool = False
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
@@ -111,11 +113,15 @@ class BatchOptions:
     control_tokens: bool = False
     batch_size: int | None = None
     schema: AnswerSchema | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A request that can run, and which of its results this is. begun: the answer's part in the prompt."""
+    """A request that can run, and which of its results this is.
+
+    begun: the answer's part in the prompt. adapter: as of `Engine.session`.
+    """
 
     index: int
     request: BatchRequest
@@ -123,6 +129,7 @@ class _Task:
     schema: AnswerSchema | None
     choice: int
     begun: str = ""
+    adapter: str | None = None
 
 
 class BatchRun:
@@ -217,7 +224,9 @@ class BatchRun:
         job = Job(sink)
         self._jobs[id(task)] = job
         try:
-            self._core.submit(TurnSequence(self._core, task.turn, SessionCache(self._core), job))
+            self._core.submit(
+                TurnSequence(self._core, task.turn, SessionCache(self._core, task.adapter), job)
+            )
         except Qwen3Error as error:
             self._jobs.pop(id(task), None)
             self._results.put(error)
@@ -290,8 +299,11 @@ def _tasks(index: int, request: BatchRequest, core: EngineCore, options: BatchOp
         priority=Priority.BATCH,
     )
     begun = begun_answer(core.tokenizer, ids) if request.continue_final_message else ""
+    adapter = options.adapter if request.adapter is None else request.adapter
+    core.known_adapters.find(adapter)  # raises before anything runs
     return [
-        _Task(index, request, _choice(turn, number), schema, number, begun) for number in range(request.n)
+        _Task(index, request, _choice(turn, number), schema, number, begun, adapter)
+        for number in range(request.n)
     ]
 
 

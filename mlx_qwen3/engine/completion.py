@@ -21,8 +21,16 @@ class Completion:
         logprobs: Those of the tokens generated so far, where `SamplingParams.logprobs` asks for them.
     """
 
-    def __init__(self, core: EngineCore, prompt_ids: Sequence[int], params: SamplingParams):
+    def __init__(
+        self,
+        core: EngineCore,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        adapter: str | None = None,
+    ):
+        """adapter: as of `Engine.session`. Raises MessageError, EngineError."""
         check_prompt(prompt_ids, core.longest)
+        self._cache = SessionCache(core, adapter)
         self.logprobs: list[Logprobs] = []
         self._core, self._request = core, TurnRequest(prompt_ids, params, is_completion=True)
         self._job: Job | None = None
@@ -90,7 +98,7 @@ class Completion:
         self._job = job = Job(sink)
         if self._is_cancelled:
             job.cancel()
-        self._core.submit(TurnSequence(self._core, self._request, SessionCache(self._core), job))
+        self._core.submit(TurnSequence(self._core, self._request, self._cache, job))
         return job
 
 

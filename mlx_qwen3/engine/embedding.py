@@ -113,6 +113,7 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 
 def _last_hidden_states(core: EngineCore, texts: Sequence[Sequence[int]]) -> mx.array:
     """The hidden states of the last tokens, in fp32: (B, hidden). On the engine's thread."""
+    core.model.use_adapter(core.known_adapters.default)
     core.model.scale_positions(core.config.rope_scaling)
     lengths = mx.array([len(text) for text in texts])
     longest = max(len(text) for text in texts)

@@ -12,6 +12,7 @@ from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.cache.serialization import read_metadata
 from mlx_qwen3.checkpoint.context_length import config_for_context, config_for_prompt
 from mlx_qwen3.engine.core import EngineCore
+from mlx_qwen3.engine.loading.adapters import NONE
 from mlx_qwen3.errors import CacheError
 from mlx_qwen3.events import ContextGrown
 from mlx_qwen3.generation.speculative.drafters import Drafter
@@ -27,9 +28,16 @@ class ParkedFile:
 
 
 class SessionCache:
-    """A prompt cache, the drafter that knows its text, and how positions are scaled for it."""
+    """A prompt cache, the drafter that knows its text, and what it is filled with: how positions are scaled,
+    and the adapter.
 
-    def __init__(self, core: EngineCore):
+    Attributes:
+        adapter: Its name; None is the model alone.
+    """
+
+    def __init__(self, core: EngineCore, adapter: str | None = None):
+        """adapter: as of `Engine.session`. Raises EngineError if there is none of that name."""
+        self.adapter = core.known_adapters.find(adapter)
         self.cache: PromptCache | None = None
         self.drafter: Drafter | None = None
         self.config: ModelConfig = core.config
@@ -57,6 +65,13 @@ class SessionCache:
         scaling = self.config.rope_scaling
         return ContextGrown(self.context, scaling.factor) if scaling is not None else None
 
+    def use_adapter(self, name: str | None) -> None:
+        """Compute with the adapter `name` from now on; what was computed with another does not fit."""
+        adapter = self._core.known_adapters.find(name)
+        if adapter != self.adapter:
+            self.drop()
+            self.adapter = adapter
+
     @property
     def context(self) -> int:
         """Tokens the conversation may have with its present scaling."""
@@ -68,18 +83,22 @@ class SessionCache:
 
     def open(self, ids: Sequence[int]) -> PromptCache:
         """The session's cache, or a copy of another session's that shares more with the prompt `ids`."""
-        core, scaling = self._core, self.config.rope_scaling
+        core = self._core
         self.last_used = time.monotonic()
         self._bring_back()
         cache = self.cache or core.new_cache()
-        self.cache = core.prefixes.find(ids, scaling, better_than=cache.reusable(ids)) or cache
+        self.cache = core.prefixes.find(ids, self._pool_key, better_than=cache.reusable(ids)) or cache
         self.drafter = self.drafter or core.new_drafter()
         return self.cache
 
     def share(self) -> None:
         """Let other sessions copy what the cache holds."""
         if self.cache is not None:
-            self._core.prefixes.add(self.cache, self.config.rope_scaling)
+            self._core.prefixes.add(self.cache, self._pool_key)
+
+    @property
+    def _pool_key(self) -> object:
+        return self.adapter, self.config.rope_scaling
 
     def drop(self) -> None:
         """Forget the cache; the next turn prefills its whole prompt."""
@@ -139,7 +158,8 @@ class SessionCache:
         self._remove_file()
 
     def _fingerprint(self, config: ModelConfig) -> dict[str, str]:
-        return {**self._core.fingerprint(config), "context": str(config.context_length)}
+        made_with = self._core.fingerprint(config, self.adapter or NONE)
+        return {**made_with, "context": str(config.context_length)}
 
     @property
     def tokens(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.engine.core import EngineCore
+from mlx_qwen3.engine.loading.adapters import NONE
 from mlx_qwen3.engine.request import Job, PrefillRequest, Sink, TurnRequest, ignore, params_for
 from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.streams import iterate
@@ -119,6 +120,7 @@ class SessionState:
         tools: ToolBox | Iterable[Tool | Callable[..., Any]] = (),
         approve: Approve = allow_own,
         max_steps: int = 10,
+        adapter: str | None = None,
     ):
         """Start a conversation; see `Engine.session` for the arguments."""
         if not isinstance(engine, EngineCore):
@@ -136,7 +138,7 @@ class SessionState:
         toolbox = tools if isinstance(tools, ToolBox) else ToolBox(tools)
         self._tool_loop = ToolLoopOptions(toolbox, approve, max_steps)
         self._engine = engine
-        self._cache = SessionCache(engine)
+        self._cache = SessionCache(engine, adapter)
         engine.sessions.add(self._cache)
         self._jobs = SessionJobs(engine, self._cache)
 
@@ -148,6 +150,20 @@ class SessionState:
     def messages(self) -> list[dict[str, Any]]:
         """The conversation, as chat templates take it."""
         return self.conversation.messages
+
+    @property
+    def adapter(self) -> str:
+        """The name of the adapter that the model answers with; `none` is the model alone. It can be set.
+
+        Raises:
+            EngineError: There is no such adapter, or a turn is running.
+        """
+        return self._cache.adapter or NONE
+
+    @adapter.setter
+    def adapter(self, name: str | None) -> None:
+        self._jobs.refuse_if_busy()
+        self._engine.call(lambda: self._cache.use_adapter(name))
 
     @property
     def may_think(self) -> bool:
@@ -189,6 +205,7 @@ class SessionState:
             tools=options.toolbox,
             approve=options.approve,
             max_steps=options.max_steps,
+            adapter=self.adapter if engine is self._engine else None,  # names mean nothing elsewhere
         )
         twin.conversation = self.conversation.branch()
         return twin
@@ -233,6 +250,7 @@ class SessionState:
         tools: ToolBox | Iterable[Tool | Callable[..., Any]] = (),
         approve: Approve = allow_own,
         max_steps: int = 10,
+        adapter: str | None = None,
     ) -> Self:
         """The session saved at `path`. Arguments that are given win over what was saved.
 
@@ -240,7 +258,8 @@ class SessionState:
             engine: Where it is to run.
             path: What `save` wrote.
             system: A system message in place of the one saved.
-            thinking: As for `Engine.session`, and so are those below. Tools are not saved.
+            thinking: As for `Engine.session`, and so are those below. Tools and adapter are not
+                saved.
 
         Raises:
             MessageError: The file is missing, broken or something else.
@@ -254,6 +273,7 @@ class SessionState:
             tools=tools,
             approve=approve,
             max_steps=max_steps,
+            adapter=adapter,
         )
         session.conversation = conversation
         if system is not None:

@@ -30,6 +30,7 @@ class TurnSequence(Sequence):
     def __init__(self, core: EngineCore, request: TurnRequest, cache: SessionCache, job: Job):
         super().__init__(request.prompt_ids, None, request.priority)
         self.request = request
+        self.adapter = cache.adapter
         self._core, self._session_cache, self._job = core, cache, job
         self._output: TurnOutput | CompletionOutput | None = None
         if request.params.logprobs or request.params.top_logprobs:
@@ -166,6 +167,7 @@ class PrefillSequence(Sequence):
 
     def __init__(self, request: PrefillRequest, cache: SessionCache, job: Job):
         super().__init__(request.prompt_ids, None, Priority.BACKGROUND)
+        self.adapter = cache.adapter
         self._session_cache, self._job = cache, job
 
     def open(self, ids: Ids[int]) -> None:

@@ -135,9 +135,12 @@ class Admission:
         """Whether a prompt being prefilled begins like this one: its rows can be copied soon."""
         if sequence.cache is not None:
             return False
-        prefilling = [other for other in self.running if other.is_prefilling and not other.is_background]
         return any(
-            common_prefix(other.prompt_ids, sequence.prompt_ids) >= SHARED_TOKENS for other in prefilling
+            other.is_prefilling
+            and not other.is_background
+            and other.adapter == sequence.adapter
+            and common_prefix(other.prompt_ids, sequence.prompt_ids) >= SHARED_TOKENS
+            for other in self.running
         )
 
     def _park(self, sequence: Sequence) -> None:

@@ -32,6 +32,9 @@ class DecoderModel(Protocol):
     def scale_positions(self, scaling: RopeScaling | None) -> None:
         """Rotate positions by `scaling` from now on."""
 
+    def use_adapter(self, name: str | None) -> None:
+        """Compute with the adapter of this name from now on; None is the model alone."""
+
 
 Compute = Callable[
     [DecoderModel, Sequence[mx.array], Sequence[Sequence[Cache]], Sequence[int]], mx.array | None
@@ -40,7 +43,7 @@ Compute = Callable[
 
 
 class _Group:
-    """The parts of a pass whose positions are scaled alike: one call of the model."""
+    """The parts of a pass with one adapter, whose positions are scaled alike: one call of the model."""
 
     def __init__(self, parts: list[Part]):
         self.parts = parts
@@ -136,13 +139,14 @@ def run_pass(
         on_error: Told of a sequence whose sampling cannot go on.
         compute: What computes the logits; None is `logits_at`.
     """
-    groups: dict[RopeScaling | None, tuple[list[Part], list[mx.array]]] = {}
+    groups: dict[tuple[str | None, RopeScaling | None], tuple[list[Part], list[mx.array]]] = {}
     for part, ids in zip(parts, inputs, strict=True):
-        own = groups.setdefault(part.sequence.scaling, ([], []))
+        own = groups.setdefault((part.sequence.adapter, part.sequence.scaling), ([], []))
         own[0].append(part)
         own[1].append(ids)
     launched = []
-    for scaling, (members, fed) in groups.items():
+    for (adapter, scaling), (members, fed) in groups.items():
+        model.use_adapter(adapter)
         model.scale_positions(scaling)
         launched.append(_launch(model, members, fed, on_error, compute or logits_at))
     return Pass(launched)

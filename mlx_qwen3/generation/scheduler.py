@@ -1,8 +1,8 @@
 """The scheduler: one decoding loop for every sequence (continuous batching, Yu et al., OSDI 2022).
 
 Each step runs one pass of the model over the next token of every running sequence and a bounded chunk of
-prompts, and hands out the tokens. The weights are read once for all. A sequence that is alone is decoded
-one step ahead, and with speculation where it has a drafter.
+prompts, and hands out the tokens. The weights are read once for all sequences with the same adapter. A
+sequence that is alone is decoded one step ahead, and with speculation where it has a drafter.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ class Sequence:
         self.drafter: Drafter | None = None
         self.scaling: RopeScaling | None = None
         """How the model rotates positions for it (YaRN)."""
+        self.adapter: str | None = None
+        """The adapter that the model computes it with; None is the model alone."""
         self.wants_logprobs: int | None = None
         """How many likeliest tokens to report beside each token; None reports nothing."""
         self.opening = 0

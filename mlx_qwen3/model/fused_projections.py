@@ -33,6 +33,24 @@ class FusedProjections(nn.Module):
         """
         self._fused_matrices = FusedMatrices(self._projections())
 
+    def set_aside(self) -> FusedMatrices | None:
+        """Multiply the projections one by one until `take_back`. Returns what was fused."""
+        fused, self._fused_matrices = self._fused_matrices, None
+        return fused
+
+    def take_back(self, fused: FusedMatrices) -> None:
+        """Multiply as before `set_aside`."""
+        self._fused_matrices = fused
+
+    def split_experts(self) -> bool:
+        """Undo the fusing of experts, whose parts would be slow alone. Returns whether they were fused."""
+        fused = self._fused_matrices
+        if fused is None or not fused.has_experts:
+            return False
+        fused.release()
+        self._fused_matrices = None
+        return True
+
     def project(self, x: mx.array, *arguments: Any) -> list[mx.array]:
         """The output of each projection for input `x` (..., in)."""
         projections = self._projections()
@@ -60,6 +78,11 @@ class FusedMatrices:
         """Whether these are the modules that were joined, with the arrays they had then."""
         are_same = all(a is b for a, b in zip(modules, self._modules, strict=True))
         return are_same and all(a is b for a, b in zip(_arrays(modules), self._arrays, strict=True))
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether the matrices are those of experts."""
+        return any(array is not None and array.ndim > 2 for array in self._arrays)
 
     def __call__(self, x: mx.array, *arguments: Any) -> list[mx.array]:
         """The output of each module."""

@@ -98,8 +98,7 @@ def _use_kernels(model: Model) -> None:
     from mlx_qwen3.model.cpu.step import CpuStep
     from mlx_qwen3.model.cpu.weights import supports
 
-    if supports(model):
-        model.use_step(CpuStep)
+    model.use_step(lambda model: CpuStep(model) if supports(model) else None)
 
 
 def compile_for_gpu(model: nn.Module) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,6 +18,7 @@ from mlx_qwen3.cache.prompt_cache import make_layer_cache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
 from mlx_qwen3.model.attention import Attention, CacheMask
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
+from mlx_qwen3.model.fused_projections import FusedProjections
 from mlx_qwen3.model.mlp import make_mlp
 from mlx_qwen3.model.rope import RoPE, YarnRoPE, make_rope
 
@@ -95,12 +96,12 @@ class Model(nn.Module):
     that its generation, training and evaluation run on this module unchanged.
     """
 
-    _make_step: Callable[[Model], DecodeStep] | None = None
+    _make_step: Callable[[Model], DecodeStep | None] | None = None
     _step: DecodeStep | None = None
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self._scalings = _Scalings()
+        self._forms = _Forms()
         self.args = config
         self.model_type = config.model_type
         self.model = Qwen3Model(config)
@@ -160,8 +161,11 @@ class Model(nn.Module):
         """
         return self.lm_head if self.args.has_own_head else self.model.embed_tokens.as_linear
 
-    def use_step(self, make_step: Callable[[Model], DecodeStep]) -> None:
-        """Decode with `make_step(self)` from now on, until a module or weight is replaced."""
+    def use_step(self, make_step: Callable[[Model], DecodeStep | None]) -> None:
+        """Decode with `make_step(self)` from now on, until a module or weight is replaced.
+
+        make_step: None of it is a model, or a model with its adapter, that it has no step for.
+        """
         self._make_step = make_step
         self._step = make_step(self)
 
@@ -182,17 +186,54 @@ class Model(nn.Module):
         """Rotate positions by `scaling` from now on. A cache filled with another scaling no longer fits."""
         if scaling == self.args.rope_scaling:
             return
-        has_step = self._step is not None
-        ropes = [layer.self_attn.rope for layer in self.layers]
-        self._scalings.by_scaling[self.args.rope_scaling] = _Scaling(ropes, self._step)
+        self._put_step_aside()
+        known = self._forms.ropes
+        known[self.args.rope_scaling] = [layer.self_attn.rope for layer in self.layers]
         self.args = replace(self.args, rope_scaling=scaling)
-        ropes, self._step = self._scalings.by_scaling.get(scaling) or _Scaling(
-            [make_rope(self.args)] * len(ropes), None
-        )
+        ropes = known.get(scaling) or [make_rope(self.args)] * len(self.layers)
         for layer, rope in zip(self.layers, ropes, strict=True):
             layer.self_attn.rope = rope
-        if has_step and self._step is None and self._make_step is not None:
-            self._step = self._make_step(self)
+        self._take_step()
+
+    def know_adapter(self, name: str, modules: Mapping[str, nn.Module]) -> None:
+        """Have `modules` (by path) stand for the model's own while the adapter of this name is in use.
+
+        They hold the model's own modules, whose weights are shared. No adapter may be in use.
+        """
+        assert self._forms.adapter is None
+        places = {path: _parent(self, path) for path in modules}
+        parents = {id(parent): parent for parent, _ in places.values()}.values()
+        split = [isinstance(parent, FusedProjections) and parent.split_experts() for parent in parents]
+        if any(split) and self._make_step is not None:  # steps of the matrices before have no use any more
+            self._forms.steps.clear()
+            self.use_step(self._make_step)
+        self._forms.adapters[name] = [
+            _Exchange(parent, leaf, parent[leaf], modules[path]) for path, (parent, leaf) in places.items()
+        ]
+
+    def use_adapter(self, name: str | None) -> None:
+        """Compute with the adapter of this name from now on; None is the model alone."""
+        forms = self._forms
+        if name == forms.adapter:
+            return
+        self._put_step_aside()
+        for exchange in forms.adapters.get(forms.adapter or "", ()):
+            exchange.undo()
+        forms.adapter = name
+        for exchange in forms.adapters[name] if name is not None else ():
+            exchange.do()
+        self._take_step()
+
+    def _put_step_aside(self) -> None:
+        self._forms.steps[self.args.rope_scaling, self._forms.adapter] = self._step
+
+    def _take_step(self) -> None:
+        """The step of this scaling and adapter; one is made where there is none yet."""
+        key = self.args.rope_scaling, self._forms.adapter
+        if key in self._forms.steps:
+            self._step = self._forms.steps[key]
+        else:
+            self._step = self._make_step(self) if self._make_step is not None else None
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """The tensors of a published checkpoint under this module's names and shapes.
@@ -204,21 +245,43 @@ class Model(nn.Module):
         return stack_experts(weights, self.args.num_experts)
 
 
-class _Scaling(NamedTuple):
-    """What `Model.scale_positions` exchanges: the embedding of each layer, and the step made with them."""
+class _Exchange:
+    """One module of the model, and the one that stands for it while an adapter is in use."""
 
-    ropes: list[RoPE | YarnRoPE]
-    step: DecodeStep | None
+    def __init__(self, parent: Any, leaf: str, own: nn.Module, adapted: nn.Module):
+        self._parent, self._leaf, self._own, self._adapted = parent, leaf, own, adapted
+        self._fused: Any = None
+
+    def do(self) -> None:
+        self._parent[self._leaf] = self._adapted
+        if isinstance(self._parent, FusedProjections):
+            self._fused = self._parent.set_aside()
+
+    def undo(self) -> None:
+        self._parent[self._leaf] = self._own
+        if self._fused is not None:
+            self._parent.take_back(self._fused)
+            self._fused = None
 
 
-class _Scalings:
-    """The scalings used so far: sessions at different scalings take turns, and switch for every token.
-
-    nn.Module would take a plain dict for a submodule.
-    """
+class _Forms:
+    """The forms of the model that sequences take turns with: scalings of positions, adapters, and the step
+    for each pair of them. nn.Module would take a plain dict for a submodule."""
 
     def __init__(self) -> None:
-        self.by_scaling: dict[RopeScaling | None, _Scaling] = {}
+        self.adapter: str | None = None
+        self.adapters: dict[str, list[_Exchange]] = {}
+        self.ropes: dict[RopeScaling | None, list[RoPE | YarnRoPE]] = {}
+        self.steps: dict[tuple[RopeScaling | None, str | None], DecodeStep | None] = {}
+
+
+def _parent(model: Model, path: str) -> tuple[Any, str]:
+    """The module that has the one at `path` as its child, and the child's name."""
+    parent: Any = model
+    *parents, leaf = path.split(".")
+    for key in parents:
+        parent = parent[int(key)] if key.isdigit() else parent[key]
+    return parent, leaf
 
 
 def causal_mask(length: int, cache: Sequence[Cache] | None) -> CacheMask:

@@ -35,12 +35,10 @@ BUILT_IN = re.compile(
 OpenEngine = Callable[..., Engine]
 
 
-class ServedModel:
-    """One model of the server, loaded or not. For the event loop's thread."""
+class LoadedParts:
+    """What is loaded of a model: once, also where several names share it."""
 
-    def __init__(self, name: str, source: str, is_pinned: bool, adapter: str | None = None):
-        self.name, self.source, self.is_pinned, self.adapter = name, source, is_pinned, adapter
-        self.created = int(time.time())
+    def __init__(self) -> None:
         self.engine: Engine | None = None
         self.store: PrefixStore | None = None
         self.queue: FairQueue | None = None
@@ -50,14 +48,49 @@ class ServedModel:
         self.users = 0
         self.loading = asyncio.Lock()
 
+
+class ServedModel:
+    """One model of the server, or a model with an adapter. For the event loop's thread.
+
+    Attributes:
+        base: The model that the adapter is for, whose weights it shares; None for a model.
+        adapter: The adapter's name in the engine of `base`; None for a model.
+        parts: What is loaded. Those of `base`, for an adapter.
+    """
+
+    def __init__(self, name: str, source: str, is_pinned: bool, base: ServedModel | None = None):
+        """source: a model, or the folder of the adapter."""
+        self.name, self.source, self.is_pinned, self.base = name, source, is_pinned, base
+        self.adapter = None if base is None else name
+        self.parts = LoadedParts() if base is None else base.parts
+        self.created = int(time.time())
+
+    @property
+    def engine(self) -> Engine | None:
+        return self.parts.engine
+
+    @property
+    def store(self) -> PrefixStore | None:
+        return self.parts.store
+
+    @property
+    def queue(self) -> FairQueue | None:
+        return self.parts.queue
+
+    @property
+    def users(self) -> int:
+        """Requests that use the model now, with any adapter."""
+        return self.parts.users
+
     @property
     def is_loaded(self) -> bool:
-        return self.engine is not None
+        engine = self.engine
+        return engine is not None and (self.adapter is None or self.adapter in engine.adapters)
 
     def leave(self) -> None:
         """A request that used the model has ended."""
-        self.users -= 1
-        self.used_at = time.monotonic()
+        self.parts.users -= 1
+        self.parts.used_at = time.monotonic()
 
 
 class ModelPool:
@@ -70,22 +103,32 @@ class ModelPool:
         for source in config.models:
             self._add(served_name(source), source)
         for name, folder in config.adapters.items():
-            self._add(name, config.models[0], folder)
+            self._add(name, folder, self.default)
         for alias, name in config.aliases.items():
             if name.lower() not in self._names:
                 raise ConfigError(f"the alias {alias} names {name}, which is none of the server's models")
             self._names[alias.lower()] = self._names[name.lower()]
 
-    def _add(self, name: str, source: str, adapter: str | None = None) -> None:
+    def _add(self, name: str, source: str, base: ServedModel | None = None) -> None:
         if name in self._models:
             raise ConfigError(f"two models have the name {name}; rename a folder or leave one out")
-        is_pinned = name in self._config.pinned or (adapter is None and source in self._config.pinned)
-        model = self._models[name] = ServedModel(name, source, is_pinned, adapter)
-        for spelling in [name.lower()] if adapter is not None else _spellings(name, source):
+        is_pinned = name in self._config.pinned or (base is None and source in self._config.pinned)
+        model = self._models[name] = ServedModel(name, source, is_pinned, base)
+        if base is None:
+            spellings = list(_spellings(name, source))
+        else:
+            spellings = [name.lower()]
+            spellings += [f"{each}:{name.lower()}" for each in _spellings(base.name, base.source)]
+        for spelling in spellings:
             self._names.setdefault(spelling, model)
 
     def __iter__(self) -> Iterator[ServedModel]:
         yield from self._models.values()
+
+    @property
+    def loadable(self) -> list[ServedModel]:
+        """The models without those that are another one with an adapter."""
+        return [model for model in self if model.base is None]
 
     @property
     def default(self) -> ServedModel:
@@ -112,11 +155,14 @@ class ModelPool:
     async def use(self, name: str | None) -> ServedModel:
         """The model of that name, loaded; `leave` it. Raises RequestError, and what loading raises."""
         model = self.find(name)
-        model.users += 1
+        model.parts.users += 1
         try:
-            async with model.loading:
+            async with model.parts.loading:
+                if model.engine is None:
+                    await self._load(model.base or model)
                 if not model.is_loaded:
-                    await self._load(model)
+                    assert model.engine is not None  # it was loaded just now
+                    await asyncio.to_thread(model.engine.load_adapter, model.source, model.name)
         except BaseException:
             model.leave()
             raise
@@ -131,14 +177,14 @@ class ModelPool:
     async def unload_idle(self) -> None:
         """Unload models that were not used for as long as they are kept."""
         keep = self._config.unload_after
-        for model in list(self) if keep is not None else []:
+        for model in self.loadable if keep is not None else []:
             assert keep is not None
-            if self._may_unload(model) and time.monotonic() - model.used_at > keep:
+            if self._may_unload(model) and time.monotonic() - model.parts.used_at > keep:
                 await self._unload(model)
 
     async def close(self) -> None:
         """Save caches and close all engines."""
-        for model in self:
+        for model in self.loadable:
             await self._unload(model)
 
     def failure(self) -> str | None:
@@ -147,22 +193,21 @@ class ModelPool:
         return next((failure for failure in failures if failure is not None), None)
 
     async def _load(self, model: ServedModel) -> None:
-        while sum(each.is_loaded for each in self) >= self._config.most_models:
+        while sum(each.is_loaded for each in self.loadable) >= self._config.most_models:
             if not await self._unload_oldest():
                 break
-        options = {**self._config.engine, **({"adapter": model.adapter} if model.adapter is not None else {})}
         while True:
             try:
-                engine = await asyncio.to_thread(self._open_engine, model.source, **options)
+                engine = await asyncio.to_thread(self._open_engine, model.source, **self._config.engine)
                 break
             except InsufficientMemoryError:
                 if not await self._unload_oldest():
                     raise
-        model.engine = engine
-        model.store = await asyncio.to_thread(engine.call, lambda: self._new_store(engine))
+        model.parts.engine = engine
+        model.parts.store = await asyncio.to_thread(engine.call, lambda: self._new_store(engine))
         limits = self._config.limits
         slots = engine.scheduler.size + SUBMITTED_AHEAD
-        model.queue = FairQueue(slots, limits.waiting, limits.waiting_of_one)
+        model.parts.queue = FairQueue(slots, limits.waiting, limits.waiting_of_one)
 
     def _new_store(self, engine: Engine) -> PrefixStore:
         """The store of an engine's caches. On its thread."""
@@ -175,25 +220,26 @@ class ModelPool:
         return store
 
     def _may_unload(self, model: ServedModel) -> bool:
-        return model.is_loaded and not model.users and not model.is_pinned
+        is_pinned = any(each.is_pinned for each in self if each.parts is model.parts)
+        return model.is_loaded and not model.users and not is_pinned
 
     async def _unload_oldest(self) -> bool:
         """Unload the idle model that was used longest ago. Returns whether there was one."""
-        idle = [model for model in self if self._may_unload(model)]
+        idle = [model for model in self.loadable if self._may_unload(model)]
         if not idle:
             return False
-        await self._unload(min(idle, key=lambda model: model.used_at))
+        await self._unload(min(idle, key=lambda model: model.parts.used_at))
         return True
 
     async def _unload(self, model: ServedModel) -> None:
-        engine, store = model.engine, model.store
+        parts, engine, store = model.parts, model.engine, model.store
         if engine is None:
             return
-        model.engine = model.store = model.queue = None
-        if model.ahead is not None:
-            model.ahead.cancel()
-            await asyncio.to_thread(model.ahead.wait)  # it gives its cache back
-            model.ahead = None
+        parts.engine = parts.store = parts.queue = None
+        if parts.ahead is not None:
+            parts.ahead.cancel()
+            await asyncio.to_thread(parts.ahead.wait)  # it gives its cache back
+            parts.ahead = None
         if store is not None:
             with suppress(EngineError, Qwen3Error):
                 await asyncio.to_thread(engine.call, store.release)

@@ -153,11 +153,11 @@ class Service:
     async def look_after(self) -> None:
         """What is done now and then: unload models, save caches while nothing runs."""
         await self.models.unload_idle()
-        for model in self.models:
+        for model in self.models.loadable:
             engine, store = model.engine, model.store
             if engine is None or store is None or model.users:
                 continue
-            if time.monotonic() - model.used_at < SAVE_AFTER or not engine.scheduler.is_idle:
+            if time.monotonic() - model.parts.used_at < SAVE_AFTER or not engine.scheduler.is_idle:
                 continue
             with suppress(Qwen3Error):
                 await asyncio.to_thread(engine.call, store.save_next)
@@ -173,21 +173,21 @@ class Service:
     async def _prepare_next(
         self, model: ServedModel, prompted: Prompted, output: CollectedOutput, key: str
     ) -> None:
-        engine, store, used_at = model.engine, model.store, model.used_at
+        engine, store, used_at = model.engine, model.store, model.parts.used_at
         if engine is None or store is None:
             return
         await asyncio.sleep(PREPARE_AFTER)
-        if model.users or model.used_at != used_at or model.engine is not engine:
+        if model.users or model.parts.used_at != used_at or model.engine is not engine:
             return  # there is something to do
         with suppress(Qwen3Error):  # the next request meets the same error, and reports it
             ids = await asyncio.to_thread(next_prefix, engine, prompted, assistant_message(output))
             if model.users or model.engine is not engine or len(ids) >= engine.context:
                 return
-            if model.ahead is not None:
-                model.ahead.cancel()
-            model.ahead = Job(ignore)
-            cache = RequestCache(engine, store, key, begins_turn=False)
-            engine.submit(AheadSequence(PrefillRequest(ids), cache, model.ahead))
+            if model.parts.ahead is not None:
+                model.parts.ahead.cancel()
+            model.parts.ahead = Job(ignore)
+            cache = RequestCache(engine, store, key, begins_turn=False, adapter=model.adapter)
+            engine.submit(AheadSequence(PrefillRequest(ids), cache, model.parts.ahead))
 
     async def _use(self, name: str | None) -> ServedModel:
         try:
@@ -198,8 +198,8 @@ class Service:
             log.error("%s cannot be loaded: %s", self.models.find(name).name, error)
             problem = f"{self.models.find(name).name} cannot be loaded; the server's log says why"
             raise RequestError(503, problem, param="model", code="model_unavailable") from error
-        if model.ahead is not None:  # it makes way, and leaves its cache to the request
-            model.ahead.cancel()
+        if model.parts.ahead is not None:  # it makes way, and leaves its cache to the request
+            model.parts.ahead.cancel()
         return model
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:

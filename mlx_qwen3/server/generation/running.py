@@ -150,6 +150,7 @@ class Generation:
             self.request.key,
             begins_turn=self._prompted.begins_turn,
             is_kept=number % self.request.n == 0,
+            adapter=self.model.adapter,
         )
         try:
             engine.submit(RequestSequence(engine, turn, cache, job))

@@ -21,13 +21,22 @@ class RequestCache(SessionCache):
         scope: Whose it is.
         begins_turn: The prompt ends with a message of the user, and not with results of tools.
         is_kept: Whether later requests may go on from it.
+        adapter: As of `Engine.session`.
     """
 
     def __init__(
-        self, core: EngineCore, store: PrefixStore, scope: str, begins_turn: bool, is_kept: bool = True
+        self,
+        core: EngineCore,
+        store: PrefixStore,
+        scope: str,
+        begins_turn: bool,
+        is_kept: bool = True,
+        adapter: str | None = None,
     ):
-        super().__init__(core)
-        self._store, self._scope = store, scope
+        super().__init__(core, adapter)
+        # Requests with another adapter never see it either, nor those of a later run with other numbers.
+        self._scope = f"{scope}\n{core.known_adapters.digest(self.adapter)}" if self.adapter else scope
+        self._store = store
         self._begins_turn, self._is_kept = begins_turn, is_kept
         self._held: Held | None = None
 
