@@ -85,3 +85,33 @@ def test_what_fits_on_several_machines(tmp_path: Path) -> None:
     assert ["235b-a22b", "132.3", "GB", "tensor", "does", "not", "fit"] in [row[:7] for row in rows]
     last = rows[[row[:1] for row in rows].index(["235b-a22b"]) :]
     assert any(row[:2] == ["pipeline", "131,072"] for row in last)
+
+
+@pytest.mark.parametrize("blow", ["exit 3", "kill -9 $$"])
+def test_a_rank_that_ends_before_the_ranks_meet_is_named(blow: str, checkpoint: Path, tmp_path: Path) -> None:
+    """MLX's init waits for it for ever, and holds the interpreter while it does."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho runs\nsleep 2\necho 'error: the disk is full' >&2\n{blow}\n")
+    python.chmod(0o755)
+    broken = {**LOCAL, "python": str(python)}
+    split = ["--distributed", "tensor", "--hosts", hosts_file(tmp_path, LOCAL, broken)]
+    result = run("generate", "--model", str(checkpoint), "-p", "hello", *split)
+    assert result.returncode != 0
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("[ring]")]
+    assert lines == ["error: rank 1 (127.0.0.1) ended: the disk is full"]
+
+
+def test_ranks_that_never_meet_end_by_the_deadline(checkpoint: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho runs\nexec sleep 60\n")
+    python.chmod(0o755)
+    split = [
+        "--distributed",
+        "tensor",
+        "--hosts",
+        hosts_file(tmp_path, LOCAL, {**LOCAL, "python": str(python)}),
+    ]
+    result = run("generate", "--model", str(checkpoint), "-p", "hello", *split, MLX_QWEN3_MEET_SECONDS="3")
+    assert result.returncode != 0
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("[ring]")]
+    assert lines == ["error: the ranks did not meet within 3 s; one was not started, or not reached"]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_qwen3.distributed.hosts import Host, Hosts
+from mlx_qwen3.distributed.meeting import WatchedRank, watch_rank
 from mlx_qwen3.errors import DistributedError
 
 PORTS = range(20_000, 45_000)
@@ -28,9 +29,9 @@ FOLLOW = ("-m", "mlx_qwen3", "follow")
 def start_ranks(hosts: Hosts, on_failure: Callable[[str], None]) -> list[StartedRank]:
     """Start all ranks but the first, which this process becomes.
 
-    Returns once each of them runs: MLX's way to meet, which follows, can neither be interrupted nor told
-    that one will not come. on_failure: called on a thread of its own when a rank fails later, with a line.
-    Raises DistributedError if a rank cannot be started.
+    Returns once each of them runs. MLX's way to meet, which follows, can neither be interrupted nor told that
+    one will not come; `Meeting` watches them then. on_failure: called on a thread of its own when a rank
+    fails later, with a line. Raises DistributedError if a rank cannot be started.
     """
     port = random.choice(PORTS)
     content = hosts.file_content(port)
@@ -44,6 +45,7 @@ def start_ranks(hosts: Hosts, on_failure: Callable[[str], None]) -> list[Started
     atexit.register(end_ranks, started)
     for member in started:
         member.wait_until_it_runs()
+        watch_rank(member.watched)
     return started
 
 
@@ -83,6 +85,13 @@ class StartedRank:
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         threading.Thread(target=self._read_first_line, daemon=True).start()
+
+    @property
+    def watched(self) -> WatchedRank:
+        """What tells of its end while this process cannot listen."""
+        out, err = self.process.stdout, self.process.stderr
+        assert out is not None and err is not None  # noqa: PT018  # they are pipes
+        return WatchedRank(self._name, self.process.pid, out.fileno(), err.fileno())
 
     def wait_until_it_runs(self) -> None:
         """Wait for its first line, which says that it has started. Raises DistributedError."""

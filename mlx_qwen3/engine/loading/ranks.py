@@ -33,6 +33,7 @@ from mlx_qwen3.distributed.channel import Connection, Listener, Message, connect
 from mlx_qwen3.distributed.follower import Follower
 from mlx_qwen3.distributed.group import Group
 from mlx_qwen3.distributed.leader import Followers, LeadingModel
+from mlx_qwen3.distributed.meeting import Meeting
 from mlx_qwen3.distributed.plan import Share, check_mode
 from mlx_qwen3.distributed.watch import Watch
 from mlx_qwen3.errors import DistributedError, Qwen3Error, one_line
@@ -40,8 +41,6 @@ from mlx_qwen3.generation.forward import Compute
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.prepare import AUTO_DTYPE
 
-# For all ranks to be started and to meet.
-MEET_SECONDS = 120.0
 TOKEN_WORDS = 4
 WIDTHS = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "moe_intermediate_size")
 # For the reason of a failed collective to be found by the watch.
@@ -121,7 +120,7 @@ def lead(request: Request, on_lost: Callable[[str], None], on_download: OnDownlo
     Raises:
         DistributedError: The ranks cannot meet, differ, or cannot load their parts.
     """
-    with _Deadline(on_lost):
+    with Meeting():
         group = Group.join()
         check_mode(request.mode, group.size)
         listener, _, _ = _announce(group)
@@ -184,7 +183,7 @@ def follow() -> NoReturn:
 
     Raises SystemExit, whose message is what ended it where that was no good end.
     """
-    with _Deadline(end_process):
+    with Meeting():
         group = Group.join()
         _, port, token = _announce(group)
         leader = connect(rank_0_addresses(), port, token, group.rank)
@@ -294,21 +293,6 @@ def _told(request: Request) -> Message:
         "cache": asdict(request.cache_config),
         "dtype": request.dtype,
     }
-
-
-class _Deadline:
-    """Gives up if the ranks do not meet in time: MLX itself may wait for them without end."""
-
-    def __init__(self, on_late: Callable[[str], object]):
-        line = f"the ranks did not meet within {MEET_SECONDS:.0f} s; one was not started, or not reached"
-        self._timer = threading.Timer(MEET_SECONDS, on_late, [line])
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
 
 
 _when_lost: list[Callable[[str], object]] = []
