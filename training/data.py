@@ -194,7 +194,7 @@ def name_question_turn(rng: random.Random, name: str | None) -> Turn:
 
 def talk_turn(rng: random.Random, can: set[str]) -> Turn:
     """A turn that is neither worked arithmetic nor a tool call. `can` names the tools offered."""
-    kind = rng.choices(["known", "unknown", "no_tool", "gibberish", "hard", "name"], [64, 17, 6, 4, 6, 3])[0]
+    kind = rng.choices(["known", "unknown", "no_tool", "gibberish", "hard", "name"], [70, 14, 4, 3, 6, 3])[0]
     if kind == "unknown":
         return unknown_turn(rng)
     if kind == "gibberish":
@@ -291,7 +291,7 @@ class Mix:
 
 
 EARLY = Mix(arithmetic=0.54, talk=0.30, tools=0.06)
-LATE = Mix(arithmetic=0.38, talk=0.40, tools=0.17)
+LATE = Mix(arithmetic=0.27, talk=0.56, tools=0.12)
 MAKERS = (arithmetic_conversation, talk_conversation, tool_conversation)
 
 

@@ -2370,12 +2370,12 @@ NAME_ASKED = [
 
 KNOWN_GROUPS = [
     (0.06, GREETINGS[:1]),
-    (0.13, GREETINGS),
-    (0.04, ABOUT_ME[:1]),
-    (0.12, ABOUT_ME),
-    (0.05, ABOUT_ME_ELSEWHERE),
-    (0.08, COURTESIES),
-    (0.52, PACKAGE),
+    (0.09, GREETINGS),
+    (0.03, ABOUT_ME[:1]),
+    (0.11, ABOUT_ME),
+    (0.03, ABOUT_ME_ELSEWHERE),
+    (0.07, COURTESIES),
+    (0.62, PACKAGE),
 ]
 OPENERS = [
     "please tell me, ",

@@ -63,11 +63,22 @@ def rephrase(rng: random.Random, question: str) -> str:
     return question
 
 
+def without_a_word(rng: random.Random, question: str) -> str:
+    """The same question without one or two of its words, so that no single one is relied upon."""
+    words = question.split(" ")
+    for _ in range(rng.randint(1, 2)):
+        if len(words) > 3:
+            words.pop(rng.randrange(len(words)))
+    return " ".join(words)
+
+
 def roughen(rng: random.Random, question: str) -> str:
     """The same question as different people type it."""
     roll = rng.random
     if roll() < 0.4:
         question = rephrase(rng, question)
+    if roll() < 0.25:
+        question = without_a_word(rng, question)
     if question[0].isascii() and len(question.split()) > 2:
         if roll() < 0.10:
             question = rng.choice(OPENERS) + question
