@@ -130,6 +130,11 @@ class Engine(MemoryHooks):
         """The names of the adapters that sessions and requests can choose; `none` is the model alone."""
         return self.known_adapters.names
 
+    @property
+    def adapter_folders(self) -> dict[str, str | Path]:
+        """The folder of each adapter, by its name."""
+        return self.known_adapters.folders
+
     def load_adapter(self, folder: str | Path, name: str | None = None) -> str:
         """Read one more adapter, for sessions and requests to choose.
 
@@ -145,10 +150,13 @@ class Engine(MemoryHooks):
             EngineError: The name is taken, or the engine is closed or spread over several machines.
         """
         if self.options["distributed"] is not None:
-            raise EngineError("an adapter cannot be used over several machines; fuse it into the model first")
+            raise EngineError(
+                "no adapter can be added to a model that runs over several machines; give adapters to Engine"
+            )
         chosen = self.known_adapters.name_of(folder) if name is None else name
         self.call(lambda: self.known_adapters.add(chosen, folder, self.model, self.name))
-        self.options["adapters"] = self.known_adapters.folders
+        known = self.known_adapters
+        self.options |= {"adapter": known.default, "adapters": known.folders}
         return chosen
 
     def session(

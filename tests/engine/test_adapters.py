@@ -115,18 +115,15 @@ def test_adapters_come_and_the_model_goes(tmp_path: Path) -> None:
         assert engine.load_adapter(folders["two"], "other") == "other"
         texts = [engine.complete("hi", sampling=GREEDY, adapter=name).text for name in ("one", "other")]
         assert texts == [alone(folder, folders["one"])[0], alone(folder, folders["two"])[0]]
-        engine.call(engine.unload)
-        assert engine.model is None
+        assert engine.unload()
         assert engine.complete("hi", sampling=GREEDY, adapter="other").text == texts[1]
         assert engine.complete("hi", sampling=GREEDY).text == plain
-        write_checkpoint(tmp_path / "larger", DENSE | {"num_hidden_layers": 1})
         with pytest.raises(EngineError, match="there is an adapter one already"):
             engine.load_adapter(folders["three"], "one")
         (folders["three"] / "adapter_config.json").write_text("{")
         with pytest.raises(CheckpointError, match="not valid JSON"):
             engine.load_adapter(folders["three"])
         assert engine.adapters == ("one", "other")
-        assert Engine.adapters  # a property of the class, so that it is in the documentation
     assert engine.options["adapters"] == {"one": folders["one"], "other": folders["two"]}
 
 
@@ -139,7 +136,6 @@ def test_adapters_come_and_the_model_goes(tmp_path: Path) -> None:
         ({"adapters": {"a": 3}}, "the adapter a must be a folder, not 3"),
         ({"adapters": ["a"]}, "must be a mapping of names to folders"),
         ({"adapter": 3}, "adapter must be a folder"),
-        ({"adapters": {"a": "x"}, "distributed": "tensor"}, "several machines"),
     ],
 )
 def test_adapters_that_cannot_be(options: dict[str, Any], problem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from embedding_models import write_reranker
 from live_server import LiveServer, live_server
 
 from mlx_qwen3 import Engine
+from mlx_qwen3.checkpoint.locate import PACKAGED
 from mlx_qwen3.errors import ConfigError, InsufficientMemoryError
 from mlx_qwen3.server.config import ServerConfig
 from mlx_qwen3.server.errors import RequestError
@@ -124,22 +126,51 @@ def test_names_of_a_model(tmp_path: Path) -> None:
         ModelPool(ServerConfig(aliases={"x": "y"}))
 
 
-def test_an_adapter_is_a_model_of_its_own(tmp_path: Path) -> None:
-    asked: list[Any] = []
+def write_adapter(folder: Path) -> Path:
+    """An adapter of the demo model that makes it say something else."""
+    import mlx.core as mx
+
+    config = json.loads((PACKAGED["demo"] / "config.json").read_text())
+    outputs = config["num_attention_heads"] * config["head_dim"]
+    prefix = "base_model.model.model.layers.0.self_attn.q_proj"
+    folder.mkdir()
+    tensors = {
+        f"{prefix}.lora_A.weight": mx.random.normal((2, config["hidden_size"]), key=mx.random.key(1)),
+        f"{prefix}.lora_B.weight": mx.random.normal((outputs, 2), key=mx.random.key(2)),
+    }
+    mx.save_safetensors(str(folder / "adapter_model.safetensors"), tensors)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
+    return folder
+
+
+def test_an_adapter_is_a_model_that_shares_the_weights(tmp_path: Path) -> None:
+    opened: list[Engine] = []
 
     def open_engine(source: str, **options: Any) -> Engine:
-        asked.append((source, options.pop("adapter", None)))
-        return Engine(source, **options)
+        opened.append(Engine(source, **options))
+        return opened[-1]
 
-    config = ServerConfig(adapters={"polite": str(tmp_path)}, prepares=False)
+    folders = {"polite": str(write_adapter(tmp_path / "polite")), "gone": str(tmp_path / "gone")}
+    config = ServerConfig(adapters=folders, prepares=False)
+
+    def answer(model: str) -> str:
+        reply = say(server, model=model, temperature=0, max_tokens=8).json()
+        assert reply["model"] == model.split(":")[-1]
+        return str(reply["choices"][0]["message"]["content"])
+
     with live_server(config, open_engine) as server:
-        assert [model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]] == [
-            "demo",
-            "polite",
-        ]
-        assert say(server, model="Polite").json()["model"] == "polite"
-        assert sorted(loaded(server)) == ["demo", "polite"]
-    assert asked == [("demo", None), ("demo", str(tmp_path))]
+        names = [model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]]
+        assert names == ["demo", "polite", "gone"]
+        plain, polite = answer("demo"), answer("polite")
+        assert plain != polite == answer("demo:polite")
+        assert answer("demo") == plain  # what was prefilled with the adapter was not taken
+        refused = say(server, model="gone")
+        assert refused.status_code == 503
+        assert str(tmp_path) not in refused.text
+        assert answer("polite") == polite
+        assert len(opened) == 1
+        [engine] = opened
+        assert engine.adapters == ("polite",)
     with pytest.raises(ConfigError, match="two models"):
         ModelPool(ServerConfig(adapters={"demo": str(tmp_path)}))
 

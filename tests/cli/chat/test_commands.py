@@ -202,3 +202,34 @@ def test_how_a_server_is_after_a_restart() -> None:
     mcp(chat.state, "restart dies")
     mcp(chat.state, "restart notes")
     assert str(chat).splitlines() == ["dies: failed: it ended", "notes: ready, 2 tools"]
+
+
+def test_an_adapter_is_chosen_by_name_or_folder(tmp_path: Path) -> None:
+    loaded: list[Path] = []
+    folders: dict[str, Any] = {"polite": tmp_path / "polite"}
+    for name in ("polite", "terse"):
+        (tmp_path / name).mkdir()
+
+    def load_adapter(folder: Path) -> str:
+        loaded.append(folder)
+        folders[folder.name] = folder
+        engine.adapters = (*engine.adapters, folder.name)
+        return folder.name
+
+    engine = SimpleNamespace(adapters=("polite",), adapter_folders=folders, load_adapter=load_adapter)
+    state: Any = SimpleNamespace(engine=engine, session=SimpleNamespace(adapter="none"), printed=[])
+    state.print_line = state.printed.append
+    for typed, chosen in [
+        ("adapter", "none"),
+        ("adapter polite", "polite"),
+        (f"adapter={tmp_path / 'terse'}", "terse"),
+        (f"adapter {tmp_path / 'polite'}", "polite"),
+        (f"adapter {tmp_path / 'terse'}/", "terse"),
+        ("adapter none", "none"),
+        ("adapter other", "other"),  # which the session refuses
+    ]:
+        settings.set_value(state, typed)
+        assert state.session.adapter == chosen
+    assert loaded == [tmp_path / "terse"]
+    assert state.printed[0] == "adapter is none; others: polite"
+    assert state.printed[2] == "adapter is terse; others: polite, none"

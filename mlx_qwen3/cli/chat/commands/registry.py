@@ -122,7 +122,7 @@ def choices(state: ChatState) -> dict[str, Callable[[], Iterable[str]]]:
         "/load": lambda: [saved.name for saved in state.store.list()],
         "/sessions": lambda: ["delete", "rename"],
         "/model": lambda: ["demo", *FAMILY],
-        "/set": lambda: [*parameters, "keep", "reset"],
+        "/set": lambda: [*parameters, "adapter", "keep", "reset"],
         "/budget": lambda: ["off"],
         "/system": lambda: ["off"],
         "/copy": lambda: ["code"],

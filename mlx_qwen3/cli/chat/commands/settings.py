@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_qwen3.cli.chat.preferences import remember
@@ -74,7 +75,7 @@ def system(state: ChatState, argument: str) -> None:
 
 
 def set_value(state: ChatState, argument: str) -> None:
-    """sampling: temperature 0.5; reset; keep for later chats"""
+    """sampling: temperature 0.5; reset; keep for later chats; adapter NAME|FOLDER|none"""
     session = state.session
     name, _, value = argument.replace("=", " ").partition(" ")
     match name:
@@ -85,6 +86,8 @@ def set_value(state: ChatState, argument: str) -> None:
                 for key, current in asdict(session.params()).items()
                 if key not in NOT_SETTABLE
             )
+        case "adapter":
+            _use_adapter(state, value.strip())
         case _ if name in NOT_SETTABLE:
             raise SamplingError(f"/set cannot change {name}")
         case "reset":
@@ -107,6 +110,21 @@ def set_value(state: ChatState, argument: str) -> None:
             session.params().with_values(**changed)  # raises before anything changes
             session.sampling = changed
             state.print_line(f"{name} is {changed[name]}")
+
+
+def _use_adapter(state: ChatState, wanted: str) -> None:
+    """Answer with an adapter: its name, the folder of one more, or none; say which one it is."""
+    from mlx_qwen3.engine.loading.adapters import NONE
+
+    engine, session = state.engine, state.session
+    names = {Path(folder).expanduser().resolve(): name for name, folder in engine.adapter_folders.items()}
+    is_name = wanted in (*engine.adapters, NONE)
+    if wanted and not is_name and (folder := Path(wanted).expanduser()).is_dir():
+        wanted = names.get(folder.resolve()) or engine.load_adapter(folder)
+    if wanted:
+        session.adapter = wanted
+    others = ", ".join(name for name in (*engine.adapters, NONE) if name != session.adapter)
+    state.print_line(f"adapter is {session.adapter}" + (f"; others: {others}" if others else ""))
 
 
 def stats(state: ChatState, _: str) -> None:
@@ -136,7 +154,7 @@ def switch_model(state: ChatState, argument: str) -> None:
     # Close the first engine before opening the second: two large models may not fit in memory together.
     before.close()
     try:
-        of_other = {"adapter": None, "revision": None}  # they belong to the other model
+        of_other = {"adapter": None, "adapters": None, "revision": None}  # they belong to the other model
         engine = open_engine(argument, **before.options | of_other)
     except BaseException:
         state.switch_engine(open_engine(before.name, **before.options))
