@@ -88,6 +88,7 @@ class Follower:
                 raise DistributedError(f"rank 0 asks for {other!r}, which this version does not know")
 
     def _pass(self, message: Message) -> None:
+        self._shard.model.use_adapter(message["adapter"])
         scaling = message["scaling"]
         self._shard.model.scale_positions(None if scaling is None else RopeScaling(**scaling))
         caches = [self._caches[number] for number in message["caches"]]

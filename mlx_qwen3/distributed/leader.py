@@ -110,6 +110,7 @@ class LeadingModel:
         self._numbers = itertools.count(1)
         self._dropped: deque[int] = deque()  # by finalizers, on any thread
         self._latest: list[Any] = []  # what the latest pass computes
+        self._adapter: str | None = None
 
     @property
     def layers(self) -> list[Any]:
@@ -121,7 +122,9 @@ class LeadingModel:
         self._shard.model.scale_positions(scaling)
 
     def use_adapter(self, name: str | None) -> None:
-        """There are none: an engine refuses adapters over several machines."""
+        """As of Model; the followers are told with the next pass."""
+        self._adapter = name
+        self._shard.model.use_adapter(name)
 
     def make_cache(self, **options: Any) -> CacheLayers:
         """An empty cache, here and on every follower. options: as of `Model.make_cache`."""
@@ -150,6 +153,7 @@ class LeadingModel:
             "lengths": lengths,
             "rows": list(rows),
             "scaling": asdict(scaling) if scaling is not None else None,
+            "adapter": self._adapter,
         }
         step = self.tell(message)
         logits, self._latest = self._shard.run(fed, lengths, layers, rows, step)

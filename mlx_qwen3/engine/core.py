@@ -6,6 +6,7 @@ for new ones.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -45,6 +46,8 @@ from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.tokenizer import Tokenizer
 
 T = TypeVar("T")
+
+log = logging.getLogger("mlx_qwen3")
 
 # Sequences that run at once, if memory holds them: more of them gain little.
 CPU_BATCH, GPU_BATCH = 16, 32
@@ -230,7 +233,7 @@ class EngineCore(PlannedModel):
         }
         if (mode := self.options["distributed"]) is not None:
             request = Request(self.name, mode, context, config, self.options["dtype"])
-            self._ranks = lead(request, self._lose, self._watch.downloading)
+            self._ranks = lead(request, self.known_adapters, self._lose, self._watch.downloading)
             loaded = self._ranks.loaded
         else:
             given["on_load"] = self._watch.loading
@@ -250,6 +253,7 @@ class EngineCore(PlannedModel):
         self.model = self.draft_model = None
         self._models.use(None, None)
         mx.clear_cache()
+        log.info("unloaded %s", self.name)
         return True
 
     def _reload(self) -> None:
@@ -271,6 +275,7 @@ class EngineCore(PlannedModel):
             folder = self._fetch() if is_alone else fetch_config(self.name)
             loaded, draft = self._load(folder)
             self._adopt(loaded, load_tokenizer(loaded.folder), draft)
+            log.info("loaded %s from %s, with a context of %d tokens", self.name, self.folder, self.context)
             self._watch = LoadWatch()  # what was given is for this loading alone
             del loaded, draft  # or this frame would keep a model that is unloaded
         except BaseException as error:  # noqa: BLE001  # the caller waits for it

@@ -62,7 +62,7 @@ class ServedModel:
         """source: a model, or the folder of the adapter."""
         self.name, self.source, self.is_pinned, self.base = name, source, is_pinned, base
         self.adapter = None if base is None else name
-        self.parts = LoadedParts() if base is None else base.parts
+        self.parts: LoadedParts = LoadedParts() if base is None else base.parts
         self.created = int(time.time())
 
     @property
@@ -196,9 +196,12 @@ class ModelPool:
         while sum(each.is_loaded for each in self.loadable) >= self._config.most_models:
             if not await self._unload_oldest():
                 break
+        options = dict(self._config.engine)
+        if options.get("distributed"):  # all machines read them as they load the model, and never later
+            options["adapters"] = {each.name: each.source for each in self if each.base is model}
         while True:
             try:
-                engine = await asyncio.to_thread(self._open_engine, model.source, **self._config.engine)
+                engine = await asyncio.to_thread(self._open_engine, model.source, **options)
                 break
             except InsufficientMemoryError:
                 if not await self._unload_oldest():

@@ -38,3 +38,18 @@ def everything(engine: Engine) -> dict[str, Any]:
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
     results["schema"] = thoughtful.ask("a number", schema).answer
     return results
+
+
+def adapted(engine: Engine) -> dict[str, Any]:
+    """Requests and a session, each with an adapter of its own."""
+    chosen = ("one", None, "none", "two", "one")
+    prompts = [
+        BatchRequest(prompt=LONG[: 20 + 9 * n], adapter=name, sampling={**GREEDY, "max_tokens": 12})
+        for n, name in enumerate(chosen)
+    ]
+    batch = sorted(engine.generate_batch(prompts), key=lambda each: each.index)
+    session = engine.session(thinking=False, adapter="one", sampling={**GREEDY, "max_tokens": 8})
+    turns = [session.ask(LONG).answer]
+    session.adapter = "none"
+    turns.append(session.ask("go on").answer)
+    return {"texts": [each.text for each in batch], "turns": turns}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mlx_qwen3.adapters import adapted_modules, read_adapter
+from mlx_qwen3.adapters.adapter import Adapter
 from mlx_qwen3.errors import EngineError
 from mlx_qwen3.model.qwen3 import Model
 
@@ -69,22 +70,39 @@ class Adapters:
         """Of its numbers and settings."""
         return self._digests[name]
 
-    def put_on(self, model: Model, model_name: str) -> None:
-        """Read all of them for a model that was just loaded. Raises CheckpointError."""
+    @property
+    def digests(self) -> dict[str, str]:
+        """The `digest` of each."""
+        return dict(self._digests)
+
+    def put_on(
+        self, model: Model, model_name: str, part: Callable[[Adapter], Adapter] = lambda adapter: adapter
+    ) -> None:
+        """Read all of them for a model that was just loaded. Raises CheckpointError.
+
+        part: what the model needs of each, if it is itself a part.
+        """
         for name, folder in self._folders.items():
-            self._read(name, folder, model, model_name)
+            self._read(name, folder, model, model_name, part)
         model.use_adapter(self.default)
 
     def add(self, name: str, folder: str | Path, model: Model, model_name: str) -> None:
         """Read one more. Raises CheckpointError, EngineError; nothing has changed then."""
         self._check(name, folder)
-        self._read(name, folder, model, model_name)
+        self._read(name, folder, model, model_name, lambda adapter: adapter)
         self._folders[name] = folder
 
-    def _read(self, name: str, folder: str | Path, model: Model, model_name: str) -> None:
+    def _read(
+        self,
+        name: str,
+        folder: str | Path,
+        model: Model,
+        model_name: str,
+        part: Callable[[Adapter], Adapter],
+    ) -> None:
         adapter = read_adapter(folder)
         model.use_adapter(None)
-        model.know_adapter(name, adapted_modules(model, adapter, model_name))
+        model.know_adapter(name, adapted_modules(model, part(adapter), model_name))
         self._digests[name] = adapter.digest
 
     def _check(self, name: object, folder: object) -> None:

@@ -50,7 +50,5 @@ def check_options(
     if revision is not None and not isinstance(revision, str):
         raise EngineError(f"revision must be a name or None, not {revision!r}")
     Adapters(adapter, adapters)
-    if (adapter is not None or adapters) and distributed is not None:
-        raise EngineError("an adapter cannot be used over several machines; fuse it into the model first")
     if draft_model is not None and not isinstance(draft_model, str | Path):
         raise EngineError(f"draft_model must be a name, a folder or None, not {draft_model!r}")

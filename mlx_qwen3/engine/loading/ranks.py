@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import mlx.core as mx
 
+from mlx_qwen3.adapters import adapter_share
 from mlx_qwen3.backend.device import available_memory
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint import OnDownload
@@ -36,6 +37,7 @@ from mlx_qwen3.distributed.leader import Followers, LeadingModel
 from mlx_qwen3.distributed.meeting import Meeting
 from mlx_qwen3.distributed.plan import Share, check_mode
 from mlx_qwen3.distributed.watch import Watch
+from mlx_qwen3.engine.loading.adapters import Adapters
 from mlx_qwen3.errors import DistributedError, Qwen3Error, one_line
 from mlx_qwen3.generation.forward import Compute
 from mlx_qwen3.model.config import ModelConfig
@@ -109,11 +111,14 @@ class Ranks:
         self._followers.end(line)
 
 
-def lead(request: Request, on_lost: Callable[[str], None], on_download: OnDownload | None) -> Ranks:
+def lead(
+    request: Request, adapters: Adapters, on_lost: Callable[[str], None], on_download: OnDownload | None
+) -> Ranks:
     """Rank 0: meet the others, and load a part of the model on every rank.
 
     Args:
         request: What to load.
+        adapters: Those to read with it. The other ranks read them from the same folders.
         on_lost: Called on a thread of its own when a rank is lost, with a line that names it.
         on_download: Told of bytes downloaded here.
 
@@ -137,7 +142,7 @@ def lead(request: Request, on_lost: Callable[[str], None], on_download: OnDownlo
     watch = Watch(connections, lose, followers.waiting_since)
     followers.on_failure = watch.lose
     try:
-        return _load_all(request, group, followers, watch, on_download)
+        return _load_all(request, adapters, group, followers, watch, on_download)
     except Qwen3Error as error:
         watch.stop()
         line = (lost or [str(error)])[0]
@@ -146,11 +151,16 @@ def lead(request: Request, on_lost: Callable[[str], None], on_download: OnDownlo
 
 
 def _load_all(
-    request: Request, group: Group, followers: Followers, watch: Watch, on_download: OnDownload | None
+    request: Request,
+    adapters: Adapters,
+    group: Group,
+    followers: Followers,
+    watch: Watch,
+    on_download: OnDownload | None,
 ) -> Ranks:
     connections = followers.connections
     for connection in connections:
-        connection.send({"do": "load", **_told(request), "mine": _about_me()})
+        connection.send({"do": "load", **_told(request, adapters), "mine": _about_me()})
     folder = fetch_config(request.model)
     answers = [connection.ask() for connection in connections]
     for connection, answer in zip(connections, answers, strict=True):
@@ -161,15 +171,18 @@ def _load_all(
     shares = plan_shares(config, request.mode, memories, request.cache_config)
     for connection, share in zip(connections, shares[1:], strict=True):
         connection.send({"do": "share", "share": share.to_values()})
-    shard, loaded, mine = _load_part(request, shares[0], group, on_download)
+    shard, loaded, mine = _load_part(request, adapters, shares[0], group, on_download)
     answers = [mine, *(connection.ask() for connection in connections)]
     for connection, answer in zip(connections, answers[1:], strict=True):
         _compare(connection, "the dtype it computes in", answer["dtype"], mine["dtype"])
+        for name, digest in mine["adapters"].items():
+            _compare(connection, f"the adapter {name}", answer["adapters"][name], digest)
         for name in sorted(set(answer["files"]) & set(mine["files"])):
             _compare(connection, name, answer["files"][name], mine["files"][name])
     part = share_config(config, shares[0])
     whole = replace(loaded.model.args, **{name: getattr(config, name) for name in WIDTHS})
     model: Any = LeadingModel(shard, followers, whole)
+    model.use_adapter(adapters.default)
     plan = replace(
         loaded.plan,
         context=min(int(answer["context"]) for answer in answers),
@@ -213,7 +226,8 @@ def _follow(group: Group, leader: Connection) -> None:
     folder = fetch_config(request.model)
     leader.send({**_about_me(), "config": _config_digest(folder)})
     share = Share.from_values(_ask(leader)["share"])
-    shard, _, mine = _load_part(request, share, group, None)
+    adapters = Adapters(None, message["adapters"])
+    shard, _, mine = _load_part(request, adapters, share, group, None)
     leader.send(mine)
     Follower(shard, leader).run()
 
@@ -227,7 +241,7 @@ def _ask(leader: Connection) -> Message:
 
 
 def _load_part(
-    request: Request, share: Share, group: Group, on_download: OnDownload | None
+    request: Request, adapters: Adapters, share: Share, group: Group, on_download: OnDownload | None
 ) -> tuple[Shard, LoadedModel, Message]:
     """Load this rank's part, and say what the others need to know of it."""
     folder = fetch_share(request.model, share, on_download)
@@ -240,12 +254,15 @@ def _load_part(
         request.model,
         request.dtype or AUTO_DTYPE,
     )
+    config = load_config(folder)
+    adapters.put_on(shard.model, request.model, lambda adapter: adapter_share(adapter, share, config))
     norm = loaded.model.layers[0].input_layernorm.weight
     told = {
         "context": loaded.plan.context,
         "longest": loaded.plan.longest_context,
         "dtype": str(norm.dtype),
         "files": file_digests(tensor.file for tensor in share_tensors(folder, share).values()),
+        "adapters": adapters.digests,
     }
     return shard, loaded, told
 
@@ -284,7 +301,7 @@ def _compare(connection: Connection, what: str, theirs: object, mine: object) ->
         )
 
 
-def _told(request: Request) -> Message:
+def _told(request: Request, adapters: Adapters) -> Message:
     is_folder = isinstance(locate(request.model), Path) and Path(request.model).is_dir()
     return {
         "model": str(Path(request.model).absolute()) if is_folder else request.model,
@@ -292,6 +309,9 @@ def _told(request: Request) -> Message:
         "context": request.context,
         "cache": asdict(request.cache_config),
         "dtype": request.dtype,
+        "adapters": {
+            name: str(Path(folder).expanduser().absolute()) for name, folder in adapters.folders.items()
+        },
     }
 
 
