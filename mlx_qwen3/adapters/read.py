@@ -18,6 +18,7 @@ from mlx_qwen3.errors import CheckpointError, one_line
 from mlx_qwen3.files import read_json_object
 
 CONFIG = "adapter_config.json"
+UNFINISHED_TRAINING = "training_state.safetensors"  # of our own fine-tuning
 MAX_CONFIG_BYTES = 2**22
 FLOATS = ("F32", "F16", "BF16")
 MAX_TENSORS = 2**16
@@ -33,6 +34,8 @@ def read_adapter(path: str | Path) -> Adapter:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; an adapter is a folder with {CONFIG}")
+    if (folder / UNFINISHED_TRAINING).is_file() and not (folder / mlx_lm_format.WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} is a training that has not ended; resume it, then it is an adapter")
     advice = "name the folder that the adapter was saved in"
     config = read_json_object(folder / CONFIG, CheckpointError, advice, MAX_CONFIG_BYTES)
     form = peft_format if "peft_type" in config else mlx_lm_format

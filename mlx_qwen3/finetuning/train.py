@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,54 +22,18 @@ from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.files import write_atomically
 from mlx_qwen3.finetuning.data import Example, read_examples
+from mlx_qwen3.finetuning.memory import plan_training
+from mlx_qwen3.finetuning.options import FinetuneOptions
 from mlx_qwen3.model.qwen3 import Model
 
 STATE = "training_state.safetensors"
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
+UNFINISHED = ".unfinished.safetensors"  # what is being written
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 EXPERTS = tuple(name.replace("mlp.", "mlp.switch_mlp.") for name in MLP)
 PAD_TO = 32  # lengths of batches are multiples of it, so that few steps are compiled
-
-
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """What decides the result of a training.
-
-    Attributes:
-        method: `lora` or `dora`.
-        rank: Of the updates.
-        scale: That the updates are multiplied by.
-        layers: The last so many layers are adapted; None is all.
-        steps: Batches to learn from.
-        batch_size: Answers in a batch.
-        learning_rate: Of Adam.
-        max_length: The most tokens of a prompt and its answer.
-        thinking: Whether the thinking of answers (`reasoning_content`) is learned too.
-        seed: Of the first weights and of the order.
-    """
-
-    method: str = "lora"
-    rank: int = 8
-    scale: float = 20.0
-    layers: int | None = None
-    steps: int = 200
-    batch_size: int = 4
-    learning_rate: float = 1e-4
-    max_length: int = 2048
-    thinking: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.method not in ("lora", "dora"):
-            raise ConversionError(f"method {self.method!r} is unknown; use lora or dora")
-        for name in ("rank", "steps", "batch_size", "max_length"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ConversionError(f"{name} must be a positive whole number, not {value!r}")
-        if not 0 < self.learning_rate < 1:
-            raise ConversionError(f"learning_rate must be between 0 and 1, not {self.learning_rate!r}")
 
 
 @dataclass
@@ -92,8 +56,9 @@ def finetune(
 ) -> FinetuneReport:
     """Train an adapter for a model on conversations.
 
-    The adapter runs here (`Engine(adapter=...)`) and in mlx-lm. Its state is saved with every report; a
-    training that was killed continues with `resume` and gives the same weights.
+    The adapter runs here (`Engine(adapter=...)`) and in mlx-lm. The state of the training is saved with every
+    report; one that was killed continues with `resume` and gives the same weights. The folder becomes an
+    adapter when the training ends, not before.
 
     Args:
         model: As for `load_model`.
@@ -107,14 +72,17 @@ def finetune(
     Raises:
         MessageError: A line of `data` cannot be used.
         ConversionError: An option or the output folder cannot be used.
-        CheckpointError, ConfigError, InsufficientMemoryError: As for `load_model`.
+        InsufficientMemoryError: The training does not fit in memory, which is known before weights are read.
+        CheckpointError, ConfigError: As for `load_model`.
     """
     options, output = options or FinetuneOptions(), Path(output).expanduser()
-    if not resume and output.exists() and any(output.iterdir()):
+    if not resume and output.exists() and any(file.name != UNFINISHED for file in output.iterdir()):
         raise ConversionError(f"{output} is not empty", [{"resume": True}])
     folder = resolve(model)
     tokenizer = load_tokenizer(folder)
     examples = read_examples(Path(data).expanduser(), tokenizer, options.thinking, options.max_length)
+    largest = replace(options, batch_size=min(options.batch_size, len(examples)))
+    plan_training(folder, str(model), largest, _padded_length(examples))
     loaded = load(folder, name=str(model)).model
     run = _Training(loaded, examples, options, output, str(model))
     if resume:
@@ -186,7 +154,6 @@ class _Training:
                     on_report(step, loss)
 
         self._output.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._output / CONFIG, json.dumps(self._config, indent=4) + "\n", mode=0o644)
         left = self._options.steps - self._done
         if left > 0:
             arguments = TrainingArgs(
@@ -195,7 +162,7 @@ class _Training:
                 steps_per_report=report_every,
                 steps_per_save=left + 1,
                 max_seq_length=self._options.max_length,
-                adapter_file=str(self._output / WEIGHTS),
+                adapter_file=str(self._output / UNFINISHED),  # mlx-lm writes it in place
             )
             with _compiled_on_gpus():
                 train(
@@ -206,17 +173,26 @@ class _Training:
                     iterate_batches=lambda **_: self._batches(),
                     training_callback=Callback(),
                 )
+        self._finish()
 
     def save(self, step: int) -> None:
         """Save weights, optimizer and place; a kill leaves the state before. Raises OSError."""
-        weights = dict(tree_flatten(self._model.trainable_parameters()))
-        arrays = {f"model.{name}": value for name, value in weights.items()}
+        weights = tree_flatten(self._model.trainable_parameters())
+        arrays = {f"model.{name}": value for name, value in weights}
         arrays |= {f"optimizer.{name}": value for name, value in tree_flatten(self._optimizer.state)}
         metadata = {"training": json.dumps({"step": step, "digest": self._digest, "losses": self.losses})}
-        for name, content, about in ((STATE, arrays, metadata), (WEIGHTS, weights, {"format": "mlx"})):
-            unfinished = self._output / f".{name}.part.safetensors"
-            mx.save_safetensors(str(unfinished), content, metadata=about)
-            unfinished.replace(self._output / name)
+        self._write(STATE, arrays, metadata)
+
+    def _finish(self) -> None:
+        """Make the folder an adapter: only one whose training has ended has the files of one."""
+        write_atomically(self._output / CONFIG, json.dumps(self._config, indent=4) + "\n", mode=0o644)
+        self._write(WEIGHTS, dict(tree_flatten(self._model.trainable_parameters())), {"format": "mlx"})
+        (self._output / UNFINISHED).unlink(missing_ok=True)
+
+    def _write(self, name: str, arrays: dict[str, Any], metadata: dict[str, str]) -> None:
+        unfinished = self._output / UNFINISHED
+        mx.save_safetensors(str(unfinished), arrays, metadata=metadata)
+        unfinished.replace(self._output / name)
 
     def _batches(self) -> Iterator[tuple[mx.array, mx.array]]:
         """Batches (B, L) and where their answers begin and end (B, 2), from the step that is next."""
@@ -240,7 +216,11 @@ def _compiled_on_gpus() -> Iterator[None]:
         mx.enable_compile()
 
 
+def _padded_length(examples: Sequence[Example]) -> int:
+    return -(-max(len(example.ids) for example in examples) // PAD_TO) * PAD_TO
+
+
 def _padded(examples: Sequence[Example]) -> tuple[mx.array, mx.array]:
-    longest = -(-max(len(example.ids) for example in examples) // PAD_TO) * PAD_TO
+    longest = _padded_length(examples)
     ids = [[*example.ids, *[0] * (longest - len(example.ids))] for example in examples]
     return mx.array(ids), mx.array([[example.answer, len(example.ids) - 1] for example in examples])

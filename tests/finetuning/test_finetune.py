@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, MOE, write_checkpoint
 
-from mlx_qwen3 import Engine, load_tokenizer
-from mlx_qwen3.errors import ConversionError, MessageError
+from mlx_qwen3 import Engine, load_model, load_tokenizer
+from mlx_qwen3.adapters import add_adapter, read_adapter
+from mlx_qwen3.errors import CheckpointError, ConversionError, InsufficientMemoryError, MessageError
 from mlx_qwen3.finetuning import FinetuneOptions, finetune
 from mlx_qwen3.finetuning.data import read_examples
+from mlx_qwen3.finetuning.memory import plan_training
 
 SECRET = "The code word is periwinkle."
 
@@ -91,6 +94,98 @@ def test_a_killed_training_continues_exactly(tmp_path: Path, raw: dict[str, Any]
         finetune(tmp_path / "model", data, tmp_path / "part", other, resume=True)
     with pytest.raises(ConversionError, match="is not empty"):
         finetune(tmp_path / "model", data, tmp_path / "part", options)
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_a_training_killed_while_it_writes_is_no_adapter_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Two states, mlx-lm's own file at the end, and ours: each is left half written once."""
+    write_byte_tokenizer(tmp_path / "model")
+    write_checkpoint(tmp_path / "model", DENSE | {"num_hidden_layers": 1})
+    data, options = write_data(tmp_path / "data.jsonl"), FinetuneOptions(steps=2, batch_size=2)
+    whole = finetune(tmp_path / "model", data, tmp_path / "whole", options, report_every=1)
+    save, calls = mx.save_safetensors, []
+
+    def killed(path: str, arrays: Any, **about: Any) -> None:
+        save(path, arrays, **about)
+        calls.append(path)
+        if len(calls) == moment:
+            half = Path(path).read_bytes()
+            Path(path).write_bytes(half[: len(half) // 2])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(mx, "save_safetensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tmp_path / "model", data, tmp_path / "part", options, report_every=1)
+    with pytest.raises(CheckpointError, match=r"part( is a training that has not ended|.*is missing)"):
+        read_adapter(tmp_path / "part")
+    monkeypatch.setattr(mx, "save_safetensors", save)
+    resume = moment > 1  # before that there is nothing to resume, and the folder can be used anew
+    ours = finetune(tmp_path / "model", data, tmp_path / "part", options, resume=resume, report_every=1)
+    assert ours.losses == whole.losses
+    for name, value in weights(tmp_path / "whole").items():
+        np.testing.assert_array_equal(weights(ours.folder)[name], value, err_msg=name)
+    assert read_adapter(ours.folder).digest == read_adapter(tmp_path / "whole").digest
+    assert {file.name for file in ours.folder.iterdir()} == {
+        "adapter_config.json",
+        "adapters.safetensors",
+        "training_state.safetensors",
+    }
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_mlx_lm_generates_the_same_tokens_with_an_adapter_of_ours(tmp_path: Path, method: str) -> None:
+    """What `mlx_lm.generate --adapter-path` does: its model, its loading of adapters, its decoding."""
+    from mlx_lm.generate import generate_step
+    from mlx_lm.tuner.utils import load_adapters
+    from mlx_lm.utils import load_model as mlx_lm_load
+
+    folder, adapter = tmp_path / "model", tmp_path / "adapter"
+    write_byte_tokenizer(folder)
+    write_checkpoint(folder, DENSE)
+    options = FinetuneOptions(method=method, steps=2, batch_size=2, learning_rate=0.02)
+    finetune(folder, write_data(tmp_path / "data.jsonl"), adapter, options)
+    prompt = load_tokenizer(folder).encode("once upon a time")
+    theirs = load_adapters(mlx_lm_load(folder)[0].eval(), str(adapter))
+    expected = [int(token) for token, _ in generate_step(mx.array(prompt), theirs, max_tokens=12)]
+
+    def greedy(model: Any) -> list[int]:
+        cache, ids, tokens = model.make_cache(), prompt, []
+        for _ in range(12):
+            tokens.append(int(model(mx.array([ids]), cache)[0, -1].argmax()))
+            ids = tokens[-1:]
+        return tokens
+
+    model = load_model(folder)
+    plain = greedy(model)
+    add_adapter(model, read_adapter(adapter), "the model")
+    assert greedy(model) == expected != plain
+
+
+def test_a_training_that_does_not_fit_is_refused_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_byte_tokenizer(tmp_path / "model")
+    write_checkpoint(tmp_path / "model", DENSE | {"num_hidden_layers": 4})
+    data = write_data(tmp_path / "data.jsonl", count=8)
+    monkeypatch.setattr("mlx_qwen3.finetuning.train.load", lambda *_, **__: pytest.fail("weights are read"))
+    options = FinetuneOptions(batch_size=8)
+    monkeypatch.setenv("MLX_QWEN3_MEMORY", "100MB")
+    with pytest.raises(InsufficientMemoryError, match=r"8 at a time, .* try batch_size=\d") as error:
+        finetune(tmp_path / "model", data, tmp_path / "adapter", options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "adapter").exists()
+    [suggested] = [found for found in error.value.suggestions if "batch_size" in found]
+    tokens = max(
+        len(each.ids) for each in read_examples(data, load_tokenizer(tmp_path / "model"), True, 2048)
+    )
+    fits = replace(options, **suggested)
+    assert plan_training(tmp_path / "model", "m", fits, tokens).total <= 100_000_000
+    with pytest.raises(InsufficientMemoryError):
+        plan_training(tmp_path / "model", "m", replace(fits, batch_size=fits.batch_size + 1), tokens)
+    with pytest.raises(InsufficientMemoryError, match="close other programs"):
+        plan_training(tmp_path / "model", "m", options, tokens, available=1000)
 
 
 def test_only_answers_are_learned(tmp_path: Path) -> None:
