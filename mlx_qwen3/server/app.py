@@ -27,6 +27,7 @@ from mlx_qwen3.server.errors import RequestError, as_request_error
 from mlx_qwen3.server.http import error_response
 from mlx_qwen3.server.models import ModelPool
 from mlx_qwen3.server.monitoring.status import status_routes
+from mlx_qwen3.server.openapi import openapi_routes
 from mlx_qwen3.server.protocol import ApiProtocol
 from mlx_qwen3.server.service import Service
 
@@ -60,7 +61,7 @@ def create_app(
     """
     service = Service(config, models or ModelPool(config))
     protocols = load_protocols()
-    routes = [*status_routes(service)]
+    routes = [*status_routes(service), *openapi_routes()]
     for protocol in protocols:
         routes += protocol.routes(service)
 

@@ -28,6 +28,9 @@ EFFORTS: Mapping[str, tuple[bool, int | None]] = {
 }
 """An effort of reasoning as (whether to think, the most tokens of thinking)."""
 
+# Sampling parameters that this server takes where Anthropic's and the Responses API have none.
+MORE_SAMPLING = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+
 
 @dataclass(frozen=True)
 class ServerRequest:

@@ -9,11 +9,9 @@ from typing import Any
 from mlx_qwen3.generation.params import RANGES
 from mlx_qwen3.server.anthropic.content import read_messages
 from mlx_qwen3.server.fields import Fields
-from mlx_qwen3.server.request import ServerRequest, ToolChoice, thinking_of_effort
+from mlx_qwen3.server.request import MORE_SAMPLING, ServerRequest, ToolChoice, thinking_of_effort
 
 MAX_TOOLS = 1024
-# This server's own parameters, which Anthropic's API does not have.
-_MORE_SAMPLING = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 _CHOICES: Mapping[str, ToolChoice] = {"auto": "auto", "none": "none", "any": "required", "tool": "required"}
 
 
@@ -23,7 +21,7 @@ def read_request(body: Mapping[str, Any]) -> ServerRequest:
     sampling: dict[str, Any] = {"max_tokens": fields.integer("max_tokens", low=1)}
     if sampling["max_tokens"] is None:
         raise fields.error("max_tokens", "is missing")
-    for name in ("temperature", "top_p", *_MORE_SAMPLING):
+    for name in ("temperature", "top_p", *MORE_SAMPLING):
         sampling[name] = fields.number(name, None, *RANGES[name])
     sampling["top_k"] = fields.integer("top_k", low=0)
     sampling["seed"] = fields.integer("seed")

@@ -8,12 +8,12 @@ from typing import Any
 from mlx_qwen3.generation.params import RANGES
 from mlx_qwen3.server.errors import RequestError
 from mlx_qwen3.server.fields import Fields
-from mlx_qwen3.server.request import ServerRequest, thinking_of_effort
+from mlx_qwen3.server.request import MORE_SAMPLING, ServerRequest, thinking_of_effort
 from mlx_qwen3.server.responses.items import as_items, read_items
 from mlx_qwen3.server.responses.store import ResponseStore
 from mlx_qwen3.server.responses.tools import read_tool_choice, read_tools
 
-_INCLUDED = (
+INCLUDED = (
     "reasoning.encrypted_content",
     "message.output_text.logprobs",
     # Of tools and inputs that there are none of here.
@@ -24,9 +24,7 @@ _INCLUDED = (
     "computer_call_output.output.image_url",
     "code_interpreter_call.outputs",
 )
-_SUMMARIES = ("auto", "concise", "detailed")
-# This server's own parameters, which OpenAI's API does not have.
-_MORE_SAMPLING = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+SUMMARIES = ("auto", "concise", "detailed")
 
 
 def read_request(body: Mapping[str, Any], store: ResponseStore) -> ServerRequest:
@@ -111,8 +109,8 @@ def _earlier(store: ResponseStore, previous: str | None) -> list[Any]:
 def _included(fields: Fields) -> list[str]:
     included = fields.list("include", [])
     for item in included:
-        if item not in _INCLUDED:
-            raise fields.error("include", f"has {item!r:.60}, which is not one of {', '.join(_INCLUDED)}")
+        if item not in INCLUDED:
+            raise fields.error("include", f"has {item!r:.60}, which is not one of {', '.join(INCLUDED)}")
     return list(included)
 
 
@@ -123,8 +121,8 @@ def _reasoning(fields: Fields) -> tuple[bool | None, int | None, dict[str, Any]]
     if config is None:
         return None, None, told
     effort = config.text("effort")
-    older = config.choice("generate_summary", _SUMMARIES)
-    told |= {"effort": effort, "summary": config.choice("summary", (*_SUMMARIES, "none"), older)}
+    older = config.choice("generate_summary", SUMMARIES)
+    told |= {"effort": effort, "summary": config.choice("summary", (*SUMMARIES, "none"), older)}
     if told["summary"] == "none":
         told["summary"] = None
     config.only("mode", "standard")
@@ -172,7 +170,7 @@ def _sampling(fields: Fields, included: list[str]) -> dict[str, Any]:
         "max_tokens": fields.integer("max_output_tokens", low=1),
         "top_k": fields.integer("top_k", low=0),
         "seed": fields.integer("seed"),
-        **{name: fields.number(name, None, *RANGES[name]) for name in _MORE_SAMPLING},
+        **{name: fields.number(name, None, *RANGES[name]) for name in MORE_SAMPLING},
     }
     if "message.output_text.logprobs" in included or top:
         sampling |= {"logprobs": True, "top_logprobs": top or 0}
