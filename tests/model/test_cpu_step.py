@@ -7,10 +7,12 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from model.test_prepare import SHAPES, difference, plain_fp32, stored
+from parity.model_cases import Raw
 
 from mlx_qwen3.backend.switches import has_kernels
 from mlx_qwen3.cache.batch import batched_layers
 from mlx_qwen3.model import prepare
+from mlx_qwen3.model.cpu.many_rows import ManyRows
 from mlx_qwen3.model.qwen3 import Model
 
 pytestmark = pytest.mark.skipif(not has_kernels(), reason="kernels are for Linux CPUs")
@@ -64,6 +66,45 @@ def test_a_copy_of_a_cache_keeps_its_rows() -> None:
         layer.trim(3)
     model(ids_of(5), cache)
     assert difference(model(ids_of(2), copies), expected) <= 1e-6
+
+
+WITHOUT_NORM = {**SHAPES["moe"], "norm_topk_prob": False}
+MIXED = {**SHAPES["moe"], "num_hidden_layers": 3, "mlp_only_layers": [1]}
+DECODED = {"dense": SHAPES["dense"], "moe": SHAPES["moe"], "moe, not normed": WITHOUT_NORM, "mixed": MIXED}
+
+
+@pytest.mark.parametrize("cache", [{}, {"max_size": 24}, {"max_size": 24, "keep": 0}], ids=str)
+@pytest.mark.parametrize("shape", DECODED.values(), ids=DECODED.keys())
+def test_a_token_is_one_program(shape: Raw, cache: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With full caches and windows, before and after the window is full and its first keys were shifted."""
+    storage = "bf16" if cache else "affine-4"
+    reference, model = plain_fp32(shape, storage), prepare.prepare(stored(shape, storage))
+    theirs, ours = reference.make_cache(**cache), model.make_cache(**cache)
+    for length in (20, 244) if cache else (20,):
+        model(ids_of(length), ours)
+        reference(ids_of(length), theirs)
+        monkeypatch.setattr(ManyRows, "hidden", None)
+        for token in range(12):
+            ids = ids_of(1) + token
+            expected, logits = reference(ids, theirs), model(ids, ours)
+            assert difference(logits, expected) <= 1e-4
+            assert mx.argmax(logits) == mx.argmax(expected)
+            assert ours[0].offset == theirs[0].offset
+        monkeypatch.undo()
+
+
+def test_a_draft_in_a_window_can_be_rolled_back() -> None:
+    reference, model = pair("moe", "affine-4")
+    caches = reference.make_cache(max_size=16), model.make_cache(max_size=16)
+    for cache, of in zip(caches, (reference, model), strict=True):
+        of(ids_of(30), cache)
+        for layer in cache:
+            layer.keep_for_rollback(4)
+        for length in (1, 1, 1):
+            of(ids_of(length), cache)
+        assert [layer.trim(2) for layer in cache] == [2, 2]
+    for _ in range(3):
+        assert difference(model(ids_of(1), caches[1]), reference(ids_of(1), caches[0])) <= 1e-4
 
 
 def test_caches_grow_one_layer_at_a_time() -> None:

@@ -34,7 +34,13 @@ class Stored(NamedTuple):
         return Stored(fmt, *place, width, outputs)
 
 
-STEPS = {"attend": Unit("attention"), "arrange_panels": Unit("panels"), "transpose": Unit("panels")}
+STEPS = {
+    "attend": Unit("attention"),
+    "arrange_panels": Unit("panels"),
+    "transpose": Unit("panels"),
+    "route": Unit("routing"),
+    "combine": Unit("routing"),
+}
 """The unit of a kernel that is not in `steps`."""
 
 
@@ -55,10 +61,13 @@ def _step(name: str) -> int:
     return library.address_of(STEPS.get(name, Unit("steps")), name)
 
 
-def prepare(formats: Iterable[Format]) -> None:
-    """Load, or compile, all kernels for matrices of these formats."""
-    for name in ("norm", *STEPS):
+def prepare(formats: Iterable[Format], experts: Iterable[Format] = ()) -> None:
+    """Load, or compile, all kernels for matrices of these formats, and for experts of these."""
+    for name in ("norm", "attend", "arrange_panels"):
         _step(name)
+    for fmt in experts:
+        _step("route")
+        library.address_of(Unit("experts", fmt), layout.experts_name(fmt))
     for fmt in formats:
         _kernel(fmt, layout.product_name(fmt))
         _matmul(fmt)
@@ -123,6 +132,32 @@ class Program:
         place = (matrix.weight, matrix.scales, matrix.biases, matrix.width, matrix.outputs)
         number = self._add(kernel, *place, panels, y, y_stride, rows, 0, 0)
         return self._needs_scratch(number, layout.tile_bytes(matrix.width))
+
+    def experts(self, matrices: Stored, x: int, rows: int, y: int, ids: int, pairs: int) -> int:
+        """y (pairs, outputs): each pair of a row and an expert multiplies x (rows, width) with one matrix.
+
+        matrices: Those of all experts, one below the other; `outputs` is that of one. ids: the experts of the
+        pairs, 64-bit integers. As many neighbouring pairs share a row as there are pairs a row.
+        """
+        fmt, width = matrices.fmt, matrices.width
+        number = self._add(
+            library.address_of(Unit("experts", fmt), layout.experts_name(fmt)),
+            *(matrices.weight, matrices.scales, matrices.biases, width, matrices.outputs),
+            *(x, rows, y, pairs, pairs // rows, ids, 0, 0),
+        )
+        return self._needs_scratch(number, layout.scratch_bytes(fmt, rows, width))
+
+    def route(self, logits: int, shape: tuple[int, int, int], is_normed: bool, ids: int, weights: int) -> int:
+        """The `chosen` best experts of each row, and their weights by softmax.
+
+        shape: (rows, experts, chosen). is_normed: the weights of a row sum to 1. The logits are overwritten.
+        """
+        rows, experts, chosen = shape
+        return self._add(_step("route"), logits, experts, rows, chosen, int(is_normed), ids, weights)
+
+    def combine(self, y: int, weights: int, chosen: int, width: int, rows: int, x: int) -> int:
+        """x (rows, width) += the sum over `chosen` of weights (rows, chosen) * y (rows, chosen, width)."""
+        return self._add(_step("combine"), y, weights, chosen, width, rows, x)
 
     def _needs_scratch(self, number: int, size: int) -> int:
         """The last two operands of an operation are the scratch memory of its threads, and its size."""

@@ -81,6 +81,11 @@ class Window(StoredCache):
             return self._append(new, start)
         return self._append_chunk(new, start, length)
 
+    def before_token(self) -> int | None:
+        """Bring the rows to where the next token sees them. Returns the slot of the one it will replace."""
+        self._sinks.shift_for(self.offset)
+        return self._ring.slot(self.offset) if self.offset >= self.max_size else None
+
     def _append(self, new: tuple[Rows, Rows], start: int) -> tuple[Rows, Rows]:
         """Write rows that fit, or a single one over the oldest. Every row held is returned."""
         self._sinks.shift_for(start)

@@ -21,7 +21,7 @@ class FewRows:
         shape = weights.shape
         hidden, heads, keys, D = shape.hidden, shape.heads, shape.key_heads, shape.head_dim
         layers = weights.layers
-        widest = max(layer.gate.stored.outputs for layer in layers)
+        widest = max(layer.inner_numbers for layer in layers)
 
         def memory(*size: int) -> Any:
             return np.empty(size, np.float32)
@@ -35,6 +35,12 @@ class FewRows:
         self.logits = memory(rows, weights.head.stored.outputs)
         self._q, self._attended = memory(rows, heads, D), memory(rows, heads, D)
         self._gate, self._up = memory(rows, widest), memory(rows, widest)
+        if any(layer.experts is not None for layer in layers):
+            experts = max(layer.num_experts for layer in layers)
+            chosen = max(layer.chosen for layer in layers)
+            self._router = memory(rows, experts)
+            self._chosen, self._weights = np.empty((rows, chosen), np.int64), memory(rows, chosen)
+            self._outputs = memory(rows * chosen, hidden)
 
         self._program = Program()
         self._attends: list[int] = []
@@ -43,7 +49,11 @@ class FewRows:
         self._program.unpack(weights.embedding.stored, rows, x, self.ids.ctypes.data)
         for number, layer in enumerate(layers):
             self._add_attention(weights, layer, number)
-            self._add_mlp(weights, layer)
+            self._program.norm(x, layer.mlp_norm, hidden, rows, self._normed.ctypes.data, shape.eps)
+            if layer.experts is None:
+                self._add_mlp(layer)
+            else:
+                self._add_experts(layer, layer.experts.norm_topk_prob)
         normed = self._normed.ctypes.data
         self._program.norm(x, weights.norm, hidden, rows, normed, shape.eps)
         self._before_logits = len(self._program)
@@ -69,14 +79,28 @@ class FewRows:
         )
         program.product(layer.o.stored, attended, x, rows, addend=x)
 
-    def _add_mlp(self, weights: Weights, layer: Layer) -> None:
-        program, rows, shape = self._program, self.rows, weights.shape
+    def _add_mlp(self, layer: Layer) -> None:
+        program, rows = self._program, self.rows
         x, normed, gate, up = (array.ctypes.data for array in (self.x, self._normed, self._gate, self._up))
-        program.norm(x, layer.mlp_norm, shape.hidden, rows, normed, shape.eps)
         program.product(layer.gate.stored, normed, gate, rows)
         program.product(layer.up.stored, normed, up, rows)
         program.swiglu(gate, up, rows * layer.gate.stored.outputs)
         program.product(layer.down.stored, gate, x, rows, addend=x)
+
+    def _add_experts(self, layer: Layer, is_normed: bool) -> None:
+        program, rows, pairs = self._program, self.rows, self.rows * layer.chosen
+        normed, gate, up = (array.ctypes.data for array in (self._normed, self._gate, self._up))
+        logits, ids, weights, outputs = (
+            array.ctypes.data for array in (self._router, self._chosen, self._weights, self._outputs)
+        )
+        program.product(layer.router.stored, normed, logits, rows)
+        program.route(logits, (rows, layer.num_experts, layer.chosen), is_normed, ids, weights)
+        inner, outer = layer.one_expert(layer.gate), layer.one_expert(layer.down)
+        program.experts(inner, normed, rows, gate, ids, pairs)
+        program.experts(layer.one_expert(layer.up), normed, rows, up, ids, pairs)
+        program.swiglu(gate, up, pairs * inner.outputs)
+        program.experts(outer, gate, pairs, outputs, ids, pairs)
+        program.combine(outputs, weights, layer.chosen, outer.outputs, rows, self.x.ctypes.data)
 
     def run(self, num_sequences: int, longest: int, wants_logits: bool) -> Any:
         """Compute what `ids`, `rotations` and `sequences` say. Returns logits, or normalised hidden states.

@@ -10,10 +10,10 @@ import numpy as np
 
 from mlx_qwen3.backend.device import eval_unless_traced
 from mlx_qwen3.backend.native.program import prepare
-from mlx_qwen3.backend.stored_matrix import FEW_ROWS
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.batch import SequenceCaches
 from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.cache.window.rotating import RotatingKVCache
 from mlx_qwen3.model.attention import CacheMask
 from mlx_qwen3.model.compiled_step import Contents
 from mlx_qwen3.model.cpu.few_rows import FewRows
@@ -34,10 +34,10 @@ class CpuStep:
     def __init__(self, model: Model):
         self._contents = Contents(model)
         self._weights = Weights(model)
-        prepare(self._weights.formats)
+        prepare(self._weights.formats, self._weights.expert_formats)
         self._many = ManyRows(self._weights)
         self._few: dict[int, FewRows] = {}
-        self._is_dense = all(layer.experts is None for layer in self._weights.layers)
+        self._few_rows = self._weights.fits_few_rows
 
     def is_of(self, model: Model) -> bool:
         """Whether `model` still has the modules and arrays of then, and no others."""
@@ -62,13 +62,18 @@ class CpuStep:
             return None
         spans = _spans(cache, mask, len(ids))
         rotations = self._rotations(cache[0].offset, len(ids))
-        are_full = all(_is_full(layer) for span in spans for layer in span.caches)
-        if are_full and self._is_dense and len(ids) <= FEW_ROWS:
+        if self._is_for_few(spans, len(ids)):
             result = self._run_few(ids, rotations, spans, wants_logits)
         else:
             result = self._many.hidden(ids, rotations, spans)
             result = self._many.logits(result) if wants_logits else result
         return mx.array(result).reshape(*inputs.shape, -1)
+
+    def _is_for_few(self, spans: list[Span], rows: int) -> bool:
+        """Whether one program computes the pass."""
+        if rows > self._few_rows:
+            return False
+        return all(_is_plain(layer, span.length) for span in spans for layer in span.caches)
 
     def _rotations(self, offset: int | mx.array, length: int) -> Any:
         """Cosines, then sines of each row's position, (T, D), as the layers' embedding computes them."""
@@ -93,11 +98,13 @@ class CpuStep:
 
     def _fill_sequences(self, table: Any, spans: list[Span]) -> int:
         """What `attend` is told of each layer and sequence. Returns the most rows that a query sees."""
+        for number, span in enumerate(spans):
+            table[:, number, 3] = [_held(layer) for layer in span.caches]
+            table[:, number, 4], table[:, number, 5] = span.start, span.length
+            table[:, number, 6] = [_unseen(layer) for layer in span.caches]
         buffers = [buffer for span in spans for layer in span.caches for buffer in _buffers(layer)]
         mx.eval([buffer for buffer in buffers if buffer is not None])
         for number, span in enumerate(spans):
-            table[:, number, 3] = [layer.offset for layer in span.caches]
-            table[:, number, 4], table[:, number, 5] = span.start, span.length
             if span.caches[0].offset:
                 table[:, number, :3] = [_place(layer) for layer in span.caches]
         return int((table[:, : len(spans), 3] + table[:, : len(spans), 5]).max())
@@ -114,11 +121,25 @@ def _spans(cache: Sequence[Any], mask: CacheMask, length: int) -> list[Span]:
     ]
 
 
-def _is_full(cache: Cache) -> bool:
-    """Whether a cache keeps every token, in fp32."""
-    if type(cache) is not KVCache:
+def _is_plain(cache: Cache, length: int) -> bool:
+    """Whether a cache holds fp32, and `length` new tokens see one set of its rows."""
+    if type(cache) is RotatingKVCache:
+        if length > 1 and cache.offset + length > cache.max_size:
+            return False
+    elif type(cache) is not KVCache:
         return False
     return all(buffer is None or buffer.dtype == mx.float32 for buffer in _buffers(cache))
+
+
+def _held(cache: Any) -> int:
+    """How many rows a cache has."""
+    return int(cache.size())
+
+
+def _unseen(cache: Any) -> int:
+    """The row of a window that the next token replaces, and so does not see; or -1."""
+    slot = cache.before_token() if isinstance(cache, RotatingKVCache) else None
+    return -1 if slot is None else slot
 
 
 def _buffers(cache: Any) -> tuple[Any, Any]:

@@ -9,10 +9,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_qwen3.backend.native.layout import LANES, PLAIN, Format
-from mlx_qwen3.backend.stored_matrix import StoredMatrix, address_of
+from mlx_qwen3.backend.native.program import Stored
+from mlx_qwen3.backend.stored_matrix import FEW_ROWS, StoredMatrix, address_of
 from mlx_qwen3.model.cpu_layers import CPU_LAYERS
 from mlx_qwen3.model.mlp import MLP, SparseMoeBlock
 from mlx_qwen3.model.qwen3 import Model, TransformerBlock
+
+# Up to this many rows a mixture of experts is part of the program: of more rows, some share their experts.
+FEW_EXPERT_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,24 @@ class Layer:
         self.mlp_norm = address_of(block.post_attention_layernorm.weight)
         self.rope = attention.rope
         self.experts: SparseMoeBlock | None = None
+        self.num_experts = self.chosen = 1
         mlp = block.mlp
         if isinstance(mlp, SparseMoeBlock):
             self.experts = mlp
             self.router = _stored(mlp.gate)
             self.num_experts = mlp.switch_mlp.gate_proj.weight.shape[0]
+            self.chosen = mlp.num_experts_per_tok
             mlp = mlp.switch_mlp
         self.gate, self.up, self.down = (_stored(mlp[name]) for name in ("gate_proj", "up_proj", "down_proj"))
+
+    @property
+    def inner_numbers(self) -> int:
+        """Numbers between gate and down, of one row."""
+        return self.gate.stored.outputs // self.num_experts * self.chosen
+
+    def one_expert(self, matrix: StoredMatrix) -> Stored:
+        """The first expert's matrix, which those of the others follow."""
+        return matrix.stored.part(0, matrix.stored.outputs // self.num_experts)
 
 
 class Weights:
@@ -77,6 +92,20 @@ class Weights:
             matrices += [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]
             matrices += [layer.router] if layer.experts is not None else []
         return {matrix.stored.fmt for matrix in matrices} | {PLAIN}
+
+    @property
+    def expert_formats(self) -> set[Format]:
+        """How the matrices of experts are stored."""
+        sparse = [layer for layer in self.layers if layer.experts is not None]
+        return {matrix.stored.fmt for layer in sparse for matrix in (layer.gate, layer.up, layer.down)}
+
+    @property
+    def fits_few_rows(self) -> int:
+        """Up to how many rows one program computes a pass."""
+        sparse = [layer for layer in self.layers if layer.experts is not None]
+        if any(layer.num_experts % LANES for layer in sparse):
+            return 0
+        return FEW_EXPERT_ROWS if sparse else FEW_ROWS
 
 
 def supports(model: Model) -> bool:

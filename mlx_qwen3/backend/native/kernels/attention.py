@@ -5,7 +5,7 @@ from __future__ import annotations
 import llvmlite.ir as ir
 
 from mlx_qwen3.backend.native.kernels.emitter import F32, I64, V8F, Kernel, Value
-from mlx_qwen3.backend.native.kernels.steps import softmax_row
+from mlx_qwen3.backend.native.kernels.steps import LOWEST, softmax_row
 from mlx_qwen3.backend.native.kernels.work import Operation, chunks
 from mlx_qwen3.backend.native.layout import FLOAT, LANES, SEQUENCE_WORDS, VECTOR, WORD
 
@@ -25,7 +25,7 @@ def emit(module: ir.Module) -> None:
     with chunks(op, count * heads, group) as (start, _):
         sequence, head = start // heads, start % heads // group
         record = sequences + sequence * (SEQUENCE_WORDS * WORD)
-        old_keys, old_values, step, cached, first, rows = (
+        old_keys, old_values, step, cached, first, rows, unseen = (
             k.load(I64, record + WORD * number) for number in range(SEQUENCE_WORDS)
         )
         cached_rows = (old_keys + head * step, old_values + head * step)
@@ -35,6 +35,8 @@ def emit(module: ir.Module) -> None:
             place = ((first + row) * heads + head * group + member) * head_dim * FLOAT
             query = queries + place
             _score(k, query, cached_rows[0], head_dim * FLOAT, cached, head_dim, scores)
+            with k.when(unseen > -1):
+                k.store(k.number(LOWEST), scores + unseen * FLOAT)
             _score(k, query, new_rows[0], new_step, row + 1, head_dim, scores + cached * FLOAT)
             factor = k.splat(softmax_row(k, scores, cached + row + 1, scale))
             spans = [

@@ -8,7 +8,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 
-from mlx_qwen3.backend.native.kernels import attention, gemm, linker, products, steps, work
+from mlx_qwen3.backend.native.kernels import attention, gemm, linker, products, routing, steps, work
 from mlx_qwen3.backend.native.layout import Unit
 from mlx_qwen3.backend.native.machine_code import MachineCode, kept_for_ever
 
@@ -17,8 +17,9 @@ FIXED = {
     "steps": steps.emit,
     "attention": attention.emit,
     "panels": gemm.emit_helpers,
+    "routing": routing.emit,
 }
-BY_FORMAT = {"products": products.emit, "matmul": gemm.emit}
+BY_FORMAT = {"products": products.emit, "experts": products.emit_experts, "matmul": gemm.emit}
 
 
 def compile_unit(unit: Unit) -> MachineCode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -24,8 +25,10 @@ from mlx_qwen3.backend.native.layout import (
     LANES,
     MOST_ROWS,
     VECTOR,
+    WORD,
     Format,
     arranged_bytes,
+    experts_name,
     product_name,
     unpack_name,
 )
@@ -125,6 +128,38 @@ def _emit_arrange(module: ir.Module, fmt: Format) -> Any:
     return k.function
 
 
+def _own_input(
+    op: Operation, fmt: Format, x: Value, stride: Value, rows: Value, width: Value, target: Value
+) -> tuple[Value, Any, Callable[[], None]]:
+    """Where `dot` reads the input, and what a thread emits before: its own copy, for quantized formats."""
+    k = op.kernel
+    if fmt.is_plain:
+        return x, stride, lambda: None
+    arrange = _emit_arrange(k.module, fmt)
+
+    def before() -> None:
+        k.call(arrange, x, stride, rows, width, target)
+
+    return target, arranged_bytes(fmt, width), before
+
+
+def emit_experts(module: ir.Module, fmt: Format) -> None:
+    """Products with one of several matrices each. See `program.Program.experts`."""
+    dot = (_emit_plain_dot if fmt.is_plain else _emit_quantized_dot)(module, fmt, 1)
+    k = Kernel(module, experts_name(fmt), 3)
+    op = Operation(k)
+    weight, scales, biases, width, outputs = op.read(5)
+    x, rows, y, pairs, sharing, ids, scratch, scratch_size = op.read(8)
+    own = scratch + op.thread * scratch_size
+    x, x_stride, before = _own_input(op, fmt, x, width * FLOAT, rows, width, own)
+    with chunks(op, pairs * outputs, PRODUCT_ROWS, before) as (start, stop), k.loop(start, stop) as place:
+        pair = place // outputs
+        row = k.load(I64, ids + pair * WORD) * outputs + place % outputs
+        stored = row_of(fmt, weight, scales, biases, width, row)
+        k.call(dot, *stored, width, x + pair // sharing * x_stride, x_stride, y + place * FLOAT)
+    k.finish()
+
+
 def _emit_product(module: ir.Module, fmt: Format, dots: dict[int, Any]) -> None:
     """y = x @ matrix.T, plus what `addend` holds. See `program.Program.product`."""
     k = Kernel(module, product_name(fmt), 3)
@@ -133,14 +168,7 @@ def _emit_product(module: ir.Module, fmt: Format, dots: dict[int, Any]) -> None:
     x, x_stride, y, y_stride, rows, addend, scratch, scratch_size = op.read(8)
     with k.builder.goto_entry_block():
         sums = Value(k.builder, k.builder.ptrtoint(k.builder.alloca(F32, MOST_ROWS), I64))
-    arrange = None if fmt.is_plain else _emit_arrange(module, fmt)
-    source, source_stride = x, x_stride
-    if arrange is not None:
-        x, x_stride = scratch + op.thread * scratch_size, arranged_bytes(fmt, width)
-
-    def before() -> None:
-        if arrange is not None:
-            k.call(arrange, source, source_stride, rows, width, x)
+    x, x_stride, before = _own_input(op, fmt, x, x_stride, rows, width, scratch + op.thread * scratch_size)
 
     def put(row: Value, first: Value, count: int) -> None:
         stored = row_of(fmt, weight, scales, biases, width, row)
