@@ -35,9 +35,14 @@ VERDICT = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
 def embed(
-    core: EngineCore, texts: Iterable[str], instruction: str | None, dimensions: int | None
+    core: EngineCore,
+    texts: Iterable[str],
+    instruction: str | None,
+    dimensions: int | None,
+    adapter: str | None,
 ) -> NDArray[np.float32]:
     """`Engine.embed`, which documents it."""
+    name = core.known_adapters.find(adapter)
     prompts = _texts("texts", texts)
     width = core.config.hidden_size
     if dimensions is not None and (
@@ -55,11 +60,14 @@ def embed(
         hidden = hidden[:, :dimensions]
         return hidden / mx.maximum(mx.linalg.norm(hidden, axis=-1, keepdims=True), 1e-12)
 
-    return _of_last_tokens(core, ids, vectors, dimensions or width)
+    return _of_last_tokens(core, ids, vectors, dimensions or width, name)
 
 
-def rerank(core: EngineCore, query: str, documents: Iterable[str], instruction: str | None) -> list[float]:
+def rerank(
+    core: EngineCore, query: str, documents: Iterable[str], instruction: str | None, adapter: str | None
+) -> list[float]:
     """`Engine.rerank`, which documents it."""
+    name = core.known_adapters.find(adapter)
     if not core.config.has_output_head:
         raise EngineError(f"{core.name} has no output head, so it cannot judge; use a Qwen3-Reranker")
     _check_text("instruction", instruction)
@@ -80,18 +88,23 @@ def rerank(core: EngineCore, query: str, documents: Iterable[str], instruction: 
         logits = logits[:, mx.array(answers)]
         return mx.sigmoid(logits[:, 1:] - logits[:, :1])
 
-    result: list[float] = _of_last_tokens(core, ids, scores, 1)[:, 0].tolist()
+    result: list[float] = _of_last_tokens(core, ids, scores, 1, name)[:, 0].tolist()
     return result
 
 
 def _of_last_tokens(
-    core: EngineCore, ids: Sequence[Sequence[int]], function: Callable[[mx.array], mx.array], width: int
+    core: EngineCore,
+    ids: Sequence[Sequence[int]],
+    function: Callable[[mx.array], mx.array],
+    width: int,
+    adapter: str | None,
 ) -> NDArray[np.float32]:
     """`function` of the last tokens' hidden states (B, hidden) -> (B, width), for every text: (N, width)."""
     result = np.empty((len(ids), width), np.float32)
     for batch in _batches([len(text) for text in ids], CPU_TOKENS if is_cpu() else GPU_TOKENS):
 
         def run(batch: Sequence[int] = batch) -> NDArray[np.float32]:
+            core.model.use_adapter(adapter)
             values = function(_last_hidden_states(core, [ids[index] for index in batch]))
             return np.array(values.astype(mx.float32))
 
@@ -113,7 +126,6 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 
 def _last_hidden_states(core: EngineCore, texts: Sequence[Sequence[int]]) -> mx.array:
     """The hidden states of the last tokens, in fp32: (B, hidden). On the engine's thread."""
-    core.model.use_adapter(core.known_adapters.default)
     core.model.scale_positions(core.config.rope_scaling)
     lengths = mx.array([len(text) for text in texts])
     longest = max(len(text) for text in texts)

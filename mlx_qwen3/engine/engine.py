@@ -274,7 +274,11 @@ class Engine(MemoryHooks):
         return BatchRun(self, prompts, options)
 
     def embed(
-        self, texts: Iterable[str], instruction: str | None = None, dimensions: int | None = None
+        self,
+        texts: Iterable[str],
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        adapter: str | None = None,
     ) -> NDArray[np.float32]:
         """The embeddings of texts, with a model such as Qwen3-Embedding.
 
@@ -285,6 +289,7 @@ class Engine(MemoryHooks):
             texts: The texts. Spellings of special tokens are text.
             instruction: What is searched for, in one sentence. For queries; documents have none.
             dimensions: Keep the first so many numbers of each; None keeps all.
+            adapter: As of `session`.
 
         Returns:
             Shape (texts, dimensions).
@@ -296,15 +301,22 @@ class Engine(MemoryHooks):
         """
         from mlx_qwen3.engine import embedding
 
-        return embedding.embed(self, texts, instruction, dimensions)
+        return embedding.embed(self, texts, instruction, dimensions, adapter)
 
-    def rerank(self, query: str, documents: Iterable[str], instruction: str | None = None) -> list[float]:
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        instruction: str | None = None,
+        adapter: str | None = None,
+    ) -> list[float]:
         """How well each document answers a query, with a model such as Qwen3-Reranker.
 
         Args:
             query: What is searched for.
             documents: The texts to score. Spellings of special tokens are text.
             instruction: What makes a document relevant; None is Qwen's sentence about web searches.
+            adapter: As of `session`.
 
         Returns:
             A score from 0 to 1 for each document, in their order: the probability of "yes" against "no".
@@ -316,7 +328,7 @@ class Engine(MemoryHooks):
         """
         from mlx_qwen3.engine import embedding
 
-        return embedding.rerank(self, query, documents, instruction)
+        return embedding.rerank(self, query, documents, instruction, adapter)
 
     def __enter__(self) -> Engine:
         return self

@@ -114,6 +114,9 @@ def test_adapters_come_and_the_model_goes(tmp_path: Path) -> None:
         assert engine.load_adapter(folders["one"]) == "one"
         assert engine.load_adapter(folders["two"], "other") == "other"
         texts = [engine.complete("hi", sampling=GREEDY, adapter=name).text for name in ("one", "other")]
+        by_adapter = [engine.embed(["hi"], adapter=name)[0] for name in ("one", "none", "one")]
+        np.testing.assert_array_equal(by_adapter[0], by_adapter[2])
+        assert np.abs(by_adapter[0] - by_adapter[1]).max() > 1e-3
         assert texts == [alone(folder, folders["one"])[0], alone(folder, folders["two"])[0]]
         assert engine.unload()
         assert engine.complete("hi", sampling=GREEDY, adapter="other").text == texts[1]

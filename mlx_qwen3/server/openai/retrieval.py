@@ -36,9 +36,12 @@ def embeddings(service: Service) -> Answer:
         fields.skip("user")
         fields.finish()
         name, texts = await service.with_engine(model, _texts, inputs)
+        adapter = service.models.find(model).adapter
         vectors: list[Any] = []
         for part in _parts(texts):
-            _, found = await service.in_turn(model, key_of(request), _embed, part, instruction, dimensions)
+            _, found = await service.in_turn(
+                model, key_of(request), _embed, part, instruction, dimensions, adapter
+            )
             vectors += list(found)
         _, tokens = await service.with_engine(model, _count, texts)
         data = [
@@ -65,9 +68,12 @@ def rerank(service: Service) -> Answer:
         fields.skip("user")
         fields.finish()
         name, tokens = await service.with_engine(model, _count, [query, *documents])
+        adapter = service.models.find(model).adapter
         scores: list[float] = []
         for part in _parts(documents):
-            _, found = await service.in_turn(model, key_of(request), _rerank, query, part, instruction)
+            _, found = await service.in_turn(
+                model, key_of(request), _rerank, query, part, instruction, adapter
+            )
             scores += found
         results = []
         for index in sorted(range(len(scores)), key=lambda index: -scores[index])[:count]:
@@ -127,15 +133,23 @@ def _texts(engine: Engine, inputs: list[str | list[int]]) -> list[str]:
     return texts
 
 
-def _embed(engine: Engine, texts: list[str], instruction: str | None, dimensions: int | None) -> Any:
+def _embed(
+    engine: Engine,
+    texts: list[str],
+    instruction: str | None,
+    dimensions: int | None,
+    adapter: str | None,
+) -> Any:
     most = engine.config.hidden_size
     if dimensions is not None and dimensions > most:
         raise bad_request(f"dimensions must be at most {most:,}, not {dimensions:,}", "dimensions")
-    return engine.embed(texts, instruction, dimensions)
+    return engine.embed(texts, instruction, dimensions, adapter)
 
 
-def _rerank(engine: Engine, query: str, documents: list[str], instruction: str | None) -> list[float]:
-    return engine.rerank(query, documents, instruction)
+def _rerank(
+    engine: Engine, query: str, documents: list[str], instruction: str | None, adapter: str | None
+) -> list[float]:
+    return engine.rerank(query, documents, instruction, adapter)
 
 
 def _count(engine: Engine, texts: list[str]) -> int:
