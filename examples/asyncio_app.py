@@ -31,8 +31,8 @@ async def answer(engine: Engine, question: str, seconds: float = 60) -> str:
 
 async def main() -> None:
     model = sys.argv[1] if len(sys.argv) > 1 else "demo"
-    # Loading a large model takes seconds and would block the event loop.
-    engine = await asyncio.to_thread(Engine, model)
+    # Loading a large model takes seconds; this does not block the event loop.
+    engine = await Engine.aload(model)
     try:
         answers = await asyncio.gather(*(answer(engine, question) for question in QUESTIONS))
         for question, text in zip(QUESTIONS, answers, strict=True):

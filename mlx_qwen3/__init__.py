@@ -10,6 +10,7 @@ Importing this package is light: a name below brings its module in when it is fi
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from mlx_qwen3.events import ToolResult as ToolResult
     from mlx_qwen3.generation.params import SamplingParams as SamplingParams
     from mlx_qwen3.tools import tool as tool
+
+# What is logged goes where the program sends it, and nowhere by itself.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import subprocess
+import sys
 import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,18 +18,76 @@ from examples import asyncio_app
 from examples.menu_bar import Assistant
 from mlx_qwen3 import Engine
 
+ROOT = Path(__file__).parent.parent
+
+
+def until(is_so: Callable[[], bool], calls: queue.SimpleQueue[Any]) -> None:
+    """Run what was dispatched, until something is so."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        calls.get(timeout=60)()
+
+
+def test_a_loading_that_is_stopped_is_said(tmp_path: Path) -> None:
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    shown: list[str] = []
+    assistant = Assistant(str(tmp_path), shown.append, calls.put)
+    until(lambda: bool(shown), calls)
+    assert shown[-1].startswith("Sorry: ")
+    assistant.close()
+
+
+def test_the_asyncio_example_runs_as_it_is_shipped() -> None:
+    command = [sys.executable, "examples/asyncio_app.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "what is 147+230?\n" in done.stdout
+    assert "377" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_recipe_of_the_app() -> None:
+    """As far as can be seen without a Mac: what it names is there; what MLX and the sandbox need is said."""
+    recipe = tomllib.loads((ROOT / "examples" / "pyproject.toml").read_text())["tool"]["briefcase"]
+    (name, described), *others = recipe["app"].items()
+    assert others == []
+    (source,) = described["sources"]
+    assert Path(source).name == name, "Briefcase starts the package of the app's name"
+    for file in ("__init__.py", "__main__.py"):
+        assert (ROOT / "examples" / source / file).is_file()
+    package = described["requires"][0]
+    assert (ROOT / "examples" / package / "mlx_qwen3").is_dir()
+    assert (ROOT / "examples" / recipe["license"]["file"]).is_file()
+    mac = described["macOS"]
+    assert not mac["universal_build"], "MLX has no wheels for Intel"
+    assert float(mac["min_os_version"]) >= 14
+    assert mac["entitlement"]["com.apple.security.network.client"]
+
+
+def test_briefcase_takes_the_recipe() -> None:
+    config = pytest.importorskip("briefcase.config", reason="needs briefcase, which makes apps")
+    with (ROOT / "examples" / "pyproject.toml").open("rb") as file:
+        _, apps = config.parse_config(file, platform="macOS", output_format="app", console=None)
+    (app,) = apps.values()
+    made = config.AppConfig(**{"project_name": "x", **app})
+    assert made.module_name == "menu_bar"
+
 
 def test_the_menu_bar_assistant_shows_its_answer_on_the_thread_of_its_choice() -> None:
     shown: list[str] = []
-    calls: queue.SimpleQueue[object] = queue.SimpleQueue()
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
     assistant = Assistant("demo", shown.append, calls.put)
     assistant.ask("hello")
-    assert shown == [], "nothing may happen outside the main thread"
-    deadline = time.monotonic() + 30
-    while not shown or shown[-1].endswith(" ..."):
-        assert time.monotonic() < deadline
-        calls.get(timeout=30)()
-    assert shown[-1].strip()
+    assert shown == ["Still loading ..."], "nothing else may happen outside the main thread"
+    until(lambda: shown[-1] == "Ask me something", calls)
+    assert any(text.startswith("loading ") and text.endswith("%") for text in shown)
+    for _ in range(2):
+        shown.clear()
+        assistant.ask("hello")
+        assert shown == []
+        until(lambda: bool(shown) and not shown[-1].endswith(" ..."), calls)
+        assert shown[-1].strip()
+        assistant.sleep()  # the next question loads the model again
     assistant.stop()
     assistant.close()
     assistant.ask("anyone there?")

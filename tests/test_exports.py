@@ -34,6 +34,24 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
+def test_what_is_logged_goes_nowhere_until_the_program_says_where() -> None:
+    code = (
+        "import logging, mlx_qwen3\n{setup}\n"
+        "logging.getLogger('mlx_qwen3').error('an error')\n"
+        "mlx_qwen3.Engine().close()"
+    )
+    quiet = subprocess.run(
+        [sys.executable, "-c", code.format(setup="")], capture_output=True, text=True, check=True
+    )
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    setup = "logging.basicConfig(level=logging.INFO)"
+    loud = subprocess.run(
+        [sys.executable, "-c", code.format(setup=setup)], capture_output=True, text=True, check=True
+    )
+    assert "ERROR:mlx_qwen3:an error" in loud.stderr
+    assert "INFO:mlx_qwen3:loaded demo from " in loud.stderr
+
+
 def test_help_imports_no_mlx() -> None:
     code = (
         "import sys\nfrom mlx_qwen3.cli.app import main\n"
