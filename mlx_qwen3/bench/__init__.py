@@ -1,5 +1,7 @@
-"""Measures the speed and memory of a model on this machine, alone or beside mlx-lm."""
+"""Measures the speed and memory of a model: here, alone or beside mlx-lm, or over several machines."""
 
+from mlx_qwen3.bench.machines import MachinesResult as MachinesResult
+from mlx_qwen3.bench.machines import run_on_machines as run_on_machines
 from mlx_qwen3.bench.measure import ENGINES as ENGINES
 from mlx_qwen3.bench.measure import Workload as Workload
 from mlx_qwen3.bench.measure import run as run

@@ -109,6 +109,31 @@ class Result:
             )
         yield TableRow("peak resident memory", "GB", _gigabytes(self.run_values("resident_bytes")), {})
 
+    def words(self) -> Iterator[str]:
+        """What was found, in sentences: of the first engine, and how the second compares."""
+        ours, *others = self.runs
+        for index in range(self.num_cases):
+            case = self.case(index)
+            texts = "" if case["batch"] == 1 else f"{case['batch']} texts at once: "
+            prefill, decode = (
+                median(self.case_values(index, f"{phase}_tok_s")[ours]) for phase in ("prefill", "decode")
+            )
+            seconds = case["prompt"] * case["batch"] / prefill
+            share = self.decode_share(index, ours)
+            yield (
+                f"{texts}a prompt of {case['prompt']:,} tokens is read in {_short(seconds)} s, then "
+                f"{_short(decode)} tokens come each second, about {_short(0.75 * decode)} words of English: "
+                f"{share:.0%} of what this memory allows."
+            )
+            for other in others:
+                rates = [
+                    median(values[ours]) / median(values[other])
+                    for phase in ("prefill", "decode")
+                    if other in (values := self.case_values(index, f"{phase}_tok_s"))
+                ]
+                if len(rates) == 2:
+                    yield f"Beside {other}: {_faster(rates[0])} at reading, {_faster(rates[1])} at writing."
+
     def cuts(self) -> Iterator[str]:
         """One line for each case that an engine too slow for it ran shorter than asked."""
         for engine in self.runs:
@@ -124,6 +149,17 @@ class Result:
     def to_json(self) -> str:
         """All fields as indented JSON."""
         return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.2g}" if value < 10 else f"{value:,.0f}"
+
+
+def _faster(ratio: float) -> str:
+    """A ratio of speeds in words."""
+    if 0.97 < ratio < 1.03:
+        return "as fast"
+    return f"{ratio:.2g} times as fast"
 
 
 def _gigabytes(values: dict[str, list[float]]) -> dict[str, list[float]]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlx_qwen3.cli.distributed.options import DISTRIBUTED, HOSTS, engine_options
 from mlx_qwen3.cli.flags import MODEL
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlx_qwen3.bench import Result
+    from mlx_qwen3.bench import Result, Workload
     from mlx_qwen3.bench.result import TableRow
 
 PEERS = ("mlx-lm", "llama.cpp")
@@ -40,6 +41,8 @@ def bench(
     plot_file: Annotated[
         Path | None, typer.Option("--plot", help="Plot the figures to this file: .png, .svg or .pdf.")
     ] = None,
+    distributed: Annotated[str | None, DISTRIBUTED] = None,
+    hosts: Annotated[Path | None, HOSTS] = None,
 ) -> None:
     """Measure start, prefill, decode and memory, and which share of this device's limits they reach."""
     from mlx_qwen3 import bench as library
@@ -53,6 +56,13 @@ def bench(
     workload = library.Workload(
         _numbers("--prompt", prompt), _numbers("--batch", batch), tokens, repeat, limit
     )
+    if distributed is not None or hosts is not None:
+        if model is None or shape is not None or vs is not None or plot_file is not None:
+            raise typer.BadParameter(
+                "takes --model, and neither --shape, --vs nor --plot", param_hint="--distributed"
+            )
+        _on_machines(model, workload, engine_options(distributed, hosts), json_file)
+        return
     folder = _checkpoint(model, shape, bits)
     status = SafeConsole(stderr=True)
     with status.status("measuring the device") as line:
@@ -67,6 +77,25 @@ def bench(
     if plot_file is not None:
         library.write_plot(result, plot_file)
     _show(SafeConsole(), result)
+
+
+def _on_machines(model: str, workload: Workload, machines: dict[str, Any], json_file: Path | None) -> None:
+    """Measure the model over several machines, and say what was found."""
+    from mlx_qwen3 import bench as library
+    from mlx_qwen3.cli.console import SafeConsole
+    from mlx_qwen3.cli.open_engine import open_engine
+    from mlx_qwen3.cli.output import write_line
+    from mlx_qwen3.files import write_atomically
+
+    status = SafeConsole(stderr=True).status("measuring")
+    with open_engine(model, draft_model=None, **machines) as engine, status as line:
+        result = library.run_on_machines(
+            engine, workload, lambda number: line.update(f"run {number + 1} of {workload.repeat}")
+        )
+    if json_file is not None:
+        write_atomically(json_file, result.to_json(), 0o644)
+    for found in result.lines():
+        write_line(found)
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -113,6 +142,8 @@ def _show(console: Console, result: Result) -> None:
     for row in result.rows():
         table.add_row(*_cells(row, list(result.runs)))
     console.print(table)
+    for line in result.words():
+        console.print(line)
     console.print(_notes(result), style="dim")
 
 

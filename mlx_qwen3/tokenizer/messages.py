@@ -87,6 +87,8 @@ def parse_arguments(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _check_message(value: Any, where: str) -> dict[str, Any]:
     message = {key: item for key, item in _plain_dict(value, where).items() if item is not None}
     role = message.get("role")
+    if role == "developer":  # another name for it, which Qwen3's templates do not know
+        role = message["role"] = "system"
     if role not in _ROLES:
         problem = f"has the unknown role {role!r:.40}" if "role" in message else "has no role"
         raise MessageError(f"{where} {problem}: use one of {', '.join(_ROLES)}")

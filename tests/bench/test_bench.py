@@ -58,6 +58,13 @@ def test_medians_ratios_and_shares() -> None:
     assert rows["load"].ratio == 1
 
 
+def test_what_was_found_is_said_in_words() -> None:
+    found, beside = result().words()
+    assert found.startswith("a prompt of 100 tokens is read in 0.33 s, then 30 tokens come each second")
+    assert found.endswith("of what this memory allows.")
+    assert beside == "Beside mlx-lm: 2 times as fast at reading, 2 times as fast at writing."
+
+
 def test_an_engine_that_was_given_less_is_named_and_its_ttft_not_compared() -> None:
     cut = result(given=7)
     rows = {row.name: row for row in cut.rows()}

@@ -95,6 +95,13 @@ def chat(
         bool, typer.Option("--stats", help="Show the figures of each answer: speed and tokens.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")] = False,
+    save_caches: Annotated[
+        bool,
+        typer.Option(
+            "--save-caches/--no-save-caches",
+            help="Keep KV caches of long conversations on disk, so that --resume goes on at once.",
+        ),
+    ] = True,
 ) -> None:
     """Chat with a Qwen3 model."""
     from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
@@ -108,6 +115,7 @@ def chat(
     message = _message(prompt)
     answer_schema = _read_schema(schema, message)
     store = ConversationStore()
+    store.saves_caches = save_caches
     saved = None if resume is None else store.find(resume) if resume else store.latest()
     if saved:
         store.mark_read(saved)

@@ -81,6 +81,7 @@ class ConversationStore:
         self._folder = folder or data_folder() / "conversations"
         self._seen: dict[str, object] = {}  # name -> its file's version when this chat last read or wrote it
         self.caches = CacheFolder(self._folder.parent / "caches", MAX_CACHE_BYTES)
+        self.saves_caches = True
 
     def path(self, name: str) -> Path:
         """The file of the conversation `name`. Raises MessageError for an invalid name."""

@@ -114,10 +114,16 @@ class ChatState:
     def save_cache(self) -> None:
         """Save the KV cache of a long conversation before the user leaves it."""
         caches = self.store.caches
+        if not self.store.saves_caches:
+            return
         is_small = self.session.cache_info.saved_nbytes <= caches.limit
         if self.name and self.session.tokens >= MIN_TOKENS_TO_SAVE and is_small:
             try:
                 self.session.save_cache(caches.path(self.name))
+                size = self.session.cache_info.saved_nbytes / 1e6
+                self.print_line(
+                    f"the KV cache is kept on disk for --resume, {size:,.0f} MB; --no-save-caches prevents it"
+                )
             except CacheError as error:
                 self.print_line(f"the KV cache is not saved: {error}")
             caches.evict()

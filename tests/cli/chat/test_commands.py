@@ -19,6 +19,7 @@ from mlx_qwen3.cli.chat.commands import conversation as conversation_commands
 from mlx_qwen3.cli.chat.commands import settings
 from mlx_qwen3.cli.chat.commands.mcp import mcp
 from mlx_qwen3.cli.chat.commands.registry import run_command
+from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.tools import ChatTools
 from mlx_qwen3.engine.conversation import Conversation
@@ -47,6 +48,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(module, "data_folder", lambda: tmp_path)
     monkeypatch.setattr(tools, "_default_file", lambda: tmp_path / "mcp.json")
     return tmp_path
+
+
+# KV caches on disk
+
+
+@pytest.mark.parametrize("saves_caches", [True, False])
+def test_a_kv_cache_on_disk_is_said_and_can_be_switched_off(tmp_path: Path, saves_caches: bool) -> None:
+    saved: list[Path] = []
+    info = SimpleNamespace(saved_nbytes=5_000_000)
+    session = SimpleNamespace(cache_info=info, tokens=1000, save_cache=saved.append)
+    store = ConversationStore(tmp_path / "conversations")
+    store.saves_caches = saves_caches
+    chat = Chat(session=session, store=store)
+    chat.state.name = "trip"
+    chat.state.save_cache()
+    assert len(saved) == saves_caches
+    said = "the KV cache is kept on disk for --resume, 5 MB; --no-save-caches prevents it\n"
+    assert str(chat) == (said if saves_caches else "")
 
 
 # The model
