@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,34 @@ def test_ranks_that_never_meet_end_by_the_deadline(checkpoint: Path, tmp_path: P
     assert result.returncode != 0
     lines = [line for line in result.stderr.splitlines() if not line.startswith("[ring]")]
     assert lines == ["error: the ranks did not meet within 3 s; one was not started, or not reached"]
+
+
+def test_bench_says_in_words_what_it_found(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    words = ["bench", "--model", str(checkpoint), "--prompt", "20,40", "--batch", "1,2", "--tokens", "4"]
+    split = ["--distributed", "pipeline", "--hosts", hosts_file(tmp_path, LOCAL, LOCAL)]
+    result = run(*words, "--repeat", "1", "--json", str(file), *split)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "2 machines, split by pipeline:"
+    assert re.fullmatch(
+        r"  2 texts together, prompts of 40 tokens: \S+ tokens/s read, \S+ tokens/s written", lines[4]
+    )
+    # One hidden state of 128 numbers of 4 bytes.
+    assert re.fullmatch(
+        r"A token of one text took \S+ ms, in which each machine sent 0\.512 kB in 2 .*", lines[5]
+    )
+    assert lines[6].startswith("Split by tensor it would send ")
+    assert [(case["prompt"], case["batch"]) for case in json.loads(file.read_text())["cases"]] == [
+        (20, 1),
+        (40, 1),
+        (20, 2),
+        (40, 2),
+    ]
+
+
+def test_bench_over_machines_takes_no_peer() -> None:
+    words = ["bench", "--model", "demo", "--vs", "mlx-lm", "--distributed", "tensor", "--hosts", "x.json"]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "takes --model, and neither" in " ".join(result.output.replace("│", " ").split())
