@@ -43,6 +43,15 @@ _lock = RLock()
 _addresses: dict[str, int] = {}
 
 
+def _after_fork() -> None:
+    """In a forked process nothing holds the lock, though a thread may have when its memory was copied."""
+    global _lock
+    _lock = RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def address_of(unit: Unit, kernel: str) -> int:
     """The address of a kernel of a unit, which is loaded or compiled if it was not yet."""
     if (address := _addresses.get(kernel)) is None:

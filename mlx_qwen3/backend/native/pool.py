@@ -87,6 +87,15 @@ _pools: dict[int, Pool] = {}
 _pools_lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    """In a forked process nothing holds the lock, though a thread may have when its memory was copied."""
+    global _pools_lock
+    _pools_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def pool() -> Pool:
     """The pool of this process. A forked process makes its own."""
     process = os.getpid()
