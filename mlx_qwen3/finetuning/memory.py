@@ -135,8 +135,9 @@ def plan_training(
 def _suggestions(request: TrainingRequest, available: int) -> Iterator[Suggestion]:
     """Options that fit: a smaller batch, fewer layers with it, a smaller model."""
 
-    def fits(**changes: int) -> bool:
-        other = replace(request, options=replace(request.options, **changes))
+    def fits(batch_size: int, layers: int | None = request.options.layers) -> bool:
+        options = replace(request.options, batch_size=batch_size, layers=layers)
+        other = replace(request, options=options)
         return other.estimate().total <= available
 
     sizes = range(request.options.batch_size - 1, 0, -1)
