@@ -27,14 +27,14 @@ def command(name: str, folder: Path, port: int, cache: str) -> list[str]:
 
 
 @contextmanager
-def running(name: str, folder: Path) -> Iterator[tuple[str, str]]:
+def running(name: str, folder: Path, *arguments: str) -> Iterator[tuple[str, str]]:
     """A server for the checkpoint in `folder`: its address, and the name of the model there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as cache:
         process = subprocess.Popen(
-            command(name, folder, port, cache),
+            [*command(name, folder, port, cache), *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
