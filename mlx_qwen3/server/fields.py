@@ -41,6 +41,13 @@ class Fields:
         """A string."""
         return self._typed(name, default, "a string", lambda value: isinstance(value, str))
 
+    def required_text(self, name: str) -> str:
+        """A string that must be there."""
+        value: str | None = self.text(name)
+        if value is None:
+            raise self.error(name, "is missing")
+        return value
+
     def flag(self, name: str, default: Any = None) -> Any:
         """True or false."""
         return self._typed(name, default, "true or false", lambda value: isinstance(value, bool))

@@ -53,17 +53,10 @@ def _blocks(fields: Fields, name: str) -> Iterator[Fields]:
 def _text(block: Fields) -> str:
     """The text of a text block, which is the only kind allowed here."""
     block.choice("type", ["text"])
-    text: str = _required(block, "text")
+    text: str = block.required_text("text")
     block.skip("cache_control", "citations")
     block.finish()
     return text
-
-
-def _required(fields: Fields, name: str) -> Any:
-    value = fields.text(name)
-    if value is None:
-        raise fields.error(name, "is missing")
-    return value
 
 
 def _message(fields: Fields) -> Iterable[dict[str, Any]]:
@@ -111,7 +104,7 @@ def _user(blocks: Iterable[Fields]) -> list[dict[str, Any]]:
 
 
 def _tool_result(block: Fields) -> dict[str, Any]:
-    call = _required(block, "tool_use_id")
+    call = block.required_text("tool_use_id")
     value = block.value("content", "")
     texts = [value] if isinstance(value, str) else [_result_part(part) for part in _blocks(block, "content")]
     text = "\n".join(texts)
@@ -154,9 +147,9 @@ def _assistant(blocks: Iterable[Fields]) -> dict[str, Any]:
 
 def _tool_use(block: Fields) -> dict[str, Any]:
     call = {
-        "id": _required(block, "id"),
+        "id": block.required_text("id"),
         "type": "function",
-        "function": {"name": _required(block, "name"), "arguments": block.mapping("input", {})},
+        "function": {"name": block.required_text("name"), "arguments": block.mapping("input", {})},
     }
     caller: Mapping[str, Any] = block.mapping("caller", {})
     if caller.get("type", "direct") != "direct":

@@ -66,11 +66,9 @@ def _read(fields: Fields, sampling: Mapping[str, Any], stream: bool) -> ServerRe
     )
 
 
-def fields_model(fields: Fields) -> str | None:
+def fields_model(fields: Fields) -> str:
     """The model's name. All fields have been read then: an unknown one is refused here."""
-    model: str | None = fields.text("model")
-    if model is None:
-        raise fields.error("model", "is missing")
+    model = fields.required_text("model")
     fields.finish()
     return model
 

@@ -66,7 +66,7 @@ def _add(messages: list[dict[str, Any]], item: Fields) -> None:
         _turn(messages).setdefault("tool_calls", []).append(_call(item))
     elif kind == "function_call_output":
         messages.append(
-            {"role": "tool", "tool_call_id": _required(item, "call_id"), "content": _output(item)}
+            {"role": "tool", "tool_call_id": item.required_text("call_id"), "content": _output(item)}
         )
         item.skip("name", "namespace", "caller")
     else:
@@ -113,23 +113,16 @@ def _part(part: Fields) -> str:
     if kind not in _TEXT_PARTS:
         where = part.where("type")
         raise bad_request(f"{where} {kind!r:.60} cannot be read here: this model reads text", where)
-    text = _required(part, _TEXT_PARTS[kind])
+    text = part.required_text(_TEXT_PARTS[kind])
     part.skip("annotations", "logprobs", "prompt_cache_breakpoint")
     part.finish()
     return text
 
 
-def _required(fields: Fields, name: str) -> str:
-    value: str | None = fields.text(name)
-    if value is None:
-        raise fields.error(name, "is missing")
-    return value
-
-
 def _call(item: Fields) -> dict[str, Any]:
     item.skip("namespace", "caller", "async")
-    function = {"name": _required(item, "name"), "arguments": item.text("arguments", "{}")}
-    return {"id": _required(item, "call_id"), "type": "function", "function": function}
+    function = {"name": item.required_text("name"), "arguments": item.text("arguments", "{}")}
+    return {"id": item.required_text("call_id"), "type": "function", "function": function}
 
 
 def _output(item: Fields) -> str:
