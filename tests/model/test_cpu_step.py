@@ -70,11 +70,15 @@ def test_a_copy_of_a_cache_keeps_its_rows() -> None:
 
 WITHOUT_NORM = {**SHAPES["moe"], "norm_topk_prob": False}
 MIXED = {**SHAPES["moe"], "num_hidden_layers": 3, "mlp_only_layers": [1]}
-DECODED = {"dense": SHAPES["dense"], "moe": SHAPES["moe"], "moe, not normed": WITHOUT_NORM, "mixed": MIXED}
+DECODED: list[tuple[Raw, dict[str, Any]]] = [
+    (WITHOUT_NORM, {}),
+    (MIXED, {}),
+    (MIXED, {"max_size": 24}),
+    (MIXED, {"max_size": 24, "keep": 0}),
+]
 
 
-@pytest.mark.parametrize("cache", [{}, {"max_size": 24}, {"max_size": 24, "keep": 0}], ids=str)
-@pytest.mark.parametrize("shape", DECODED.values(), ids=DECODED.keys())
+@pytest.mark.parametrize(("shape", "cache"), DECODED, ids=["not normed", "full", "window", "no first keys"])
 def test_a_token_is_one_program(shape: Raw, cache: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With full caches and windows, before and after the window is full and its first keys were shifted."""
     storage = "bf16" if cache else "affine-4"
