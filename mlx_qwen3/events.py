@@ -15,7 +15,7 @@ class LoadProgress:
     """How far an engine is before it can be used: `done` of `total` bytes. No event of a turn.
 
     Attributes:
-        stage: `downloading`, then `loading`: the weights are read into memory. A model that is on this machine
+        stage: `downloading`, then `loading`: the weights are read into memory. A model on this machine
             has the second alone; a draft model has stages of its own.
     """
 
