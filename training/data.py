@@ -291,7 +291,7 @@ class Mix:
 
 
 EARLY = Mix(arithmetic=0.54, talk=0.30, tools=0.06)
-LATE = Mix(arithmetic=0.27, talk=0.56, tools=0.12)
+LATE = Mix(arithmetic=0.20, talk=0.69, tools=0.07)
 MAKERS = (arithmetic_conversation, talk_conversation, tool_conversation)
 
 
