@@ -1,7 +1,9 @@
 # ruff: noqa: E501  (tables of phrases read best as long lines)
 """The phrases of the small talk: questions, and the one thought and answer each group of them gets."""
 
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 LARGER = "`mlx-qwen3 chat --model 14b`"
 
@@ -2367,6 +2369,21 @@ NAME_ASKED = [
     "do you remember my name?",
     "say my name",
 ]
+
+MORE_QUESTIONS: dict[str, list[str]] = tomllib.loads(
+    Path(__file__).with_name("questions.toml").read_text(encoding="utf-8")
+)
+
+
+def with_more(intents: list[Intent]) -> list[Intent]:
+    """The intents with what questions.toml adds to them."""
+    return [
+        replace(each, questions=(*each.questions, *MORE_QUESTIONS.get(each.thought, ()))) for each in intents
+    ]
+
+
+GREETINGS, ABOUT_ME, COURTESIES = with_more(GREETINGS), with_more(ABOUT_ME), with_more(COURTESIES)
+PACKAGE, NO_TOOL = with_more(PACKAGE), with_more(NO_TOOL)
 
 KNOWN_GROUPS = [
     (0.06, GREETINGS[:1]),
