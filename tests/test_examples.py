@@ -57,20 +57,22 @@ def test_the_recipe_of_the_app() -> None:
         assert (ROOT / "examples" / source / file).is_file()
     package = described["requires"][0]
     assert (ROOT / "examples" / package / "mlx_qwen3").is_dir()
-    assert (ROOT / "examples" / recipe["license"]["file"]).is_file()
+    assert all((ROOT / "examples" / file).is_file() for file in recipe["license-files"])
     mac = described["macOS"]
     assert not mac["universal_build"], "MLX has no wheels for Intel"
     assert float(mac["min_os_version"]) >= 14
     assert mac["entitlement"]["com.apple.security.network.client"]
 
 
-def test_briefcase_takes_the_recipe() -> None:
+def test_briefcase_takes_the_recipe_without_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     config = pytest.importorskip("briefcase.config", reason="needs briefcase, which makes apps")
-    with (ROOT / "examples" / "pyproject.toml").open("rb") as file:
-        _, apps = config.parse_config(file, platform="macOS", output_format="app", console=None)
+    console = pytest.importorskip("briefcase.console", reason="needs briefcase, which makes apps")
+    file = ROOT / "examples" / "pyproject.toml"
+    _, apps = config.parse_config(file, platform="macOS", output_format="app", console=console.Console())
     (app,) = apps.values()
-    made = config.AppConfig(**{"project_name": "x", **app})
+    made = config.AppConfig(**app)
     assert made.module_name == "menu_bar"
+    assert "WARNING" not in capsys.readouterr().out
 
 
 def test_the_menu_bar_assistant_shows_its_answer_on_the_thread_of_its_choice() -> None:
