@@ -87,7 +87,7 @@ def test_a_reader_of_a_download_is_released_when_it_is_stopped(repository, monke
     import mlx_qwen3.conversion.source.hub as hub_sources
 
     stalled = threading.Event()
-    monkeypatch.setattr(hub_sources, "download_file", lambda *_: stalled.wait(30))
+    monkeypatch.setattr(hub_sources, "download_file", lambda *_, **__: stalled.wait(30))
     monkeypatch.setattr(hub_sources, "CLOSE_SECONDS", 0.1)
     original = open_source("org/tiny")
     with ThreadPoolExecutor(1) as pool:  # whose threads an exit waits for

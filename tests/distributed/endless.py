@@ -22,11 +22,12 @@ def main(folder: str, mode: str, phase: str) -> None:
                             ).text
                         )
                     )
-            for number, _ in enumerate(
-                engine.complete("abc", sampling={"max_tokens": 100_000, "logit_bias": {}})
-            ):
-                if number == 3:
-                    print("begun", flush=True)
+            said = 0
+            while True:  # each answer ends at the end of the context
+                for _ in engine.complete("abc", sampling={"max_tokens": 100_000, "logit_bias": {}}):
+                    said += 1
+                    if said == 4:
+                        print("begun", flush=True)
         except Qwen3Error as error:
             sys.exit(f"error: {error}")
 

@@ -16,10 +16,13 @@ import pexpect
 import psutil
 import pyte
 
+from mlx_qwen3.backend.native.library import FOLDER_VARIABLE
 from mlx_qwen3.cli.chat.terminal.region import BEGIN
 
 ROOT = Path(__file__).parent.parent.parent
 FRAME = BEGIN.encode()
+# Of the tests' environment, what the program is given. With the kernels' folder none compiles them anew.
+INHERITED = ("PATH", "LANG", "VIRTUAL_ENV", "PYTHONPATH", FOLDER_VARIABLE)
 
 
 class Terminal:
@@ -40,7 +43,7 @@ class Terminal:
         model = () if {"--model", ""} & {*arguments} else ("--model", "demo")
         # --stats: the figures mark the end of a turn.
         arguments = (*model, "--stats", *filter(None, arguments))
-        inherited = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         command = [sys.executable, str(ROOT / "chat.py"), *arguments]
         if shell:
             command = ["bash", "-mc", shell.format(shlex.join(command))]
@@ -51,7 +54,6 @@ class Terminal:
             env={
                 **inherited,
                 "HOME": str(home),
-                **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
                 "TERM": "xterm-256color",
                 **(environment or {}),
             },

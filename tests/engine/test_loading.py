@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def model(hub: Hub, tmp_path: Path) -> str:  # noqa: F811
 
 def engine_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "mlx_qwen3 engine"]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = engine_threads()  # of engines that other tests share
+    yield
+    assert [thread for thread in engine_threads() if thread not in before] == []
 
 
 def test_the_download_and_the_loading_are_told_on_one_thread(model: str) -> None:
@@ -62,7 +70,6 @@ def test_loading_can_be_cancelled_in_each_stage(model: str, hub: Hub, stage: str
 
     with pytest.raises(LoadCancelledError):
         Engine(model, on_progress=on_progress, cancel=cancel)
-    assert engine_threads() == []
     hub.pause = 0
     with Engine(model) as engine:
         assert engine.session(sampling={"max_tokens": 2}).ask("hi").stats.generated_tokens
@@ -108,7 +115,6 @@ def test_a_cancelled_task_ends_the_loading(model: str, hub: Hub) -> None:  # noq
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(run())
-    assert engine_threads() == []
 
 
 def test_a_callback_that_fails_is_named() -> None:

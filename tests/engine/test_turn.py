@@ -11,6 +11,7 @@ from scripted import ScriptedModel, write_byte_tokenizer
 from mlx_qwen3.cache.prefix_pool import PrefixPool
 from mlx_qwen3.cache.prompt_cache import PromptCache
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
+from mlx_qwen3.engine.loading.adapters import Adapters
 from mlx_qwen3.engine.request import Job, TurnRequest
 from mlx_qwen3.engine.session_cache import SessionCache
 from mlx_qwen3.engine.turn import TurnSequence
@@ -39,6 +40,7 @@ class StageCore:
         self.model, self.tokenizer, self.config = model, tokenizer, model.args
         self.context = self.longest = model.args.context_length
         self.prefixes = PrefixPool(0)
+        self.known_adapters = Adapters(None, None)
 
     def new_cache(self) -> PromptCache:
         return PromptCache(self.model)

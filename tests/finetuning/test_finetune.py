@@ -171,7 +171,7 @@ def test_a_training_that_does_not_fit_is_refused_before_weights_are_read(
     data = write_data(tmp_path / "data.jsonl", count=8)
     monkeypatch.setattr("mlx_qwen3.finetuning.train.load", lambda *_, **__: pytest.fail("weights are read"))
     options = FinetuneOptions(batch_size=8)
-    monkeypatch.setenv("MLX_QWEN3_MEMORY", "100MB")
+    monkeypatch.setattr("mlx_qwen3.finetuning.memory.available_memory", lambda: 100_000_000)
     with pytest.raises(InsufficientMemoryError, match=r"8 at a time, .* try batch_size=\d") as error:
         finetune(tmp_path / "model", data, tmp_path / "adapter", options)
     assert "\n" not in str(error.value)

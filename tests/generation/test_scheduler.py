@@ -275,7 +275,7 @@ class Breaking:
 
     def __init__(self, model: Model, at: int, lazily: bool):
         self.model, self.left, self.lazily = model, at, lazily
-        self.scale_positions = model.scale_positions
+        self.scale_positions, self.use_adapter = model.scale_positions, model.use_adapter
 
     def broken(self, logits: mx.array) -> mx.array:
         self.left -= 1

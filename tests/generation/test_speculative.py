@@ -186,6 +186,7 @@ def test_a_failing_model_ends_the_sequence_and_no_more(model: Model, small: Mode
         output_head = property(lambda self: model.output_head)
         hidden_states = staticmethod(model.hidden_states)
         scale_positions = staticmethod(model.scale_positions)
+        use_adapter = staticmethod(model.use_adapter)
 
         def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
             nonlocal calls

@@ -232,5 +232,5 @@ def test_its_evaluation_scores_our_model_as_its_own(
         until = [SimpleNamespace(args=(text, {"until": ["\n\n"]})) for text, _ in pairs]
         texts = scorer.generate_until(until)
         results.append((np.array([score for score, _ in scores]), [greedy for _, greedy in scores], texts))
-    assert np.allclose(results[0][0], results[1][0], atol=0.15)  # theirs computes in 16 bits
+    assert np.allclose(results[0][0], results[1][0], rtol=0.02, atol=0.1)  # theirs computes in 16 bits
     assert results[0][1:] == results[1][1:]

@@ -36,6 +36,13 @@ class Shape:
         return self.heads // self.key_heads
 
 
+def _vector(norm: nn.RMSNorm) -> int:
+    """Where the weight of a norm is; one that is a view of another array becomes an array of its own."""
+    norm.weight = mx.contiguous(norm.weight)
+    mx.eval(norm.weight)
+    return address_of(norm.weight)
+
+
 class Layer:
     """The matrices of a layer, and the addresses of its norms' weights."""
 
@@ -44,9 +51,9 @@ class Layer:
         self.q, self.k, self.v, self.o = (
             _stored(attention[name]) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
         )
-        self.input_norm = address_of(block.input_layernorm.weight)
-        self.q_norm, self.k_norm = address_of(attention.q_norm.weight), address_of(attention.k_norm.weight)
-        self.mlp_norm = address_of(block.post_attention_layernorm.weight)
+        self.input_norm = _vector(block.input_layernorm)
+        self.q_norm, self.k_norm = _vector(attention.q_norm), _vector(attention.k_norm)
+        self.mlp_norm = _vector(block.post_attention_layernorm)
         self.rope = attention.rope
         self.experts: SparseMoeBlock | None = None
         self.num_experts = self.chosen = 1
@@ -81,7 +88,7 @@ class Weights:
         )
         self.layers = [Layer(block) for block in model.layers]
         self.embedding = _stored(model.model.embed_tokens)
-        self.norm = address_of(model.model.norm.weight)
+        self.norm = _vector(model.model.norm)
         self.head = _stored(model.lm_head) if "lm_head" in model else self.embedding
 
     @property
