@@ -27,7 +27,7 @@ class WatchedRank:
         name: Of the rank and its machine, for people.
         process: Id of the process that runs it, or of its ssh.
         out: Read end of a pipe that only the rank holds: it hangs up when the rank ends.
-        err: Read end of its stderr.
+        err: The file that it writes its stderr to.
     """
 
     name: str

@@ -15,6 +15,9 @@ from contextlib import suppress
 
 # For the line to come through the process itself, if it can still speak.
 GRACE_SECONDS = 6.0
+# For the last words of a rank to come: its stdout may close first.
+WORDS_SECONDS = 1.0
+TAIL_BYTES = 1 << 16
 STDIN = 0
 
 
@@ -29,7 +32,7 @@ def main() -> None:
         line = task["late"]
     else:
         name, err = ranks[ended]
-        line = f"{name} ended: {last_line(err) or 'it left before the ranks had met'}"
+        line = f"{name} ended: {last_words(err) or 'it left before the ranks had met'}"
     if wait([STDIN], time.monotonic() + (0 if ended is None else GRACE_SECONDS)) == STDIN:
         return
     os.write(2, f"error: {line}\n".encode(errors="replace"))
@@ -48,11 +51,17 @@ def wait(pipes: list[int], deadline: float) -> int | None:
     return min((pipe for pipe, _ in events), default=None)
 
 
-def last_line(pipe: int) -> str:
-    """What the rank said last on stderr, as far as nobody else has read it."""
-    said = b""
-    while select.select([pipe], [], [], 0)[0] and (part := os.read(pipe, 1 << 16)):
-        said = (said + part)[-(1 << 16) :]
+def last_words(file: int) -> str:
+    """`last_line`, once there is one; "" if none comes in time."""
+    deadline = time.monotonic() + WORDS_SECONDS
+    while not (line := last_line(file)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return line
+
+
+def last_line(file: int) -> str:
+    """What a rank said last on stderr, which is written to this file. MLX's own lines do not count."""
+    said = os.pread(file, TAIL_BYTES, max(0, os.fstat(file).st_size - TAIL_BYTES))
     lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
     told = [line for line in lines if line and not line.startswith("[ring]")]
     return told[-1].removeprefix("error: ")[:300] if told else ""

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from mlx_qwen3.distributed.hosts import Host, Hosts
 from mlx_qwen3.distributed.meeting import WatchedRank, watch_rank
+from mlx_qwen3.distributed.meeting_watcher import last_line
 from mlx_qwen3.errors import DistributedError
 
 PORTS = range(20_000, 45_000)
@@ -65,20 +65,23 @@ def command_of(hosts: Hosts, rank: int, port: int, content: str) -> list[str]:
 
 
 class StartedRank:
-    """A rank that was started. What it says on stderr is kept, for the case that it fails."""
+    """A rank that was started. What it says on stderr is kept, for the case that it fails.
+
+    In a file, not a pipe: `Meeting` reads it too, while this process may hold its interpreter.
+    """
 
     def __init__(self, rank: int, host: Host, command: list[str], on_failure: Callable[[str], None]):
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the rank
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
             errors="replace",
             start_new_session=True,
         )
         self._name = f"rank {rank} ({host.ssh})"
-        self._said: deque[str] = deque(maxlen=20)
         self._on_failure = on_failure
         self._is_over = self._runs = False
         self._is_decided = threading.Event()  # whether it runs
@@ -89,9 +92,8 @@ class StartedRank:
     @property
     def watched(self) -> WatchedRank:
         """What tells of its end while this process cannot listen."""
-        out, err = self.process.stdout, self.process.stderr
-        assert out is not None and err is not None  # noqa: PT018  # they are pipes
-        return WatchedRank(self._name, self.process.pid, out.fileno(), err.fileno())
+        assert self.process.stdout is not None  # it is a pipe
+        return WatchedRank(self._name, self.process.pid, self.process.stdout.fileno(), self._stderr.fileno())
 
     def wait_until_it_runs(self) -> None:
         """Wait for its first line, which says that it has started. Raises DistributedError."""
@@ -110,10 +112,6 @@ class StartedRank:
             self.process.kill()
 
     def _watch(self) -> None:
-        assert self.process.stderr is not None  # it is a pipe
-        for line in self.process.stderr:
-            if line.strip() and not line.startswith("[ring]"):
-                self._said.append(line.strip())
         code = self.process.wait()
         if code and not self._is_over and self._runs:
             self._on_failure(self._ended())
@@ -124,8 +122,8 @@ class StartedRank:
         self._is_decided.set()
 
     def _ended(self) -> str:
-        why = self._said[-1] if self._said else f"exit code {self.process.wait()}"
-        return f"{self._name} ended: {why.removeprefix('error: ')}"
+        code = self.process.wait()
+        return f"{self._name} ended: {last_line(self._stderr.fileno()) or f'exit code {code}'}"
 
 
 def end_ranks(started: list[StartedRank]) -> None:
