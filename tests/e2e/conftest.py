@@ -11,7 +11,15 @@ import pytest
 import mlx_qwen3  # isort: skip  # before mlx.core
 import mlx.core as mx
 
+from mlx_qwen3 import Engine
 from mlx_qwen3.checkpoint.tokenizer import load_tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_are_compiled() -> None:
+    """By this process, or none would be in time: a test waits 30 s for a program's prompt."""
+    with Engine("demo"):
+        pass
 
 
 @pytest.fixture(scope="module")
