@@ -39,7 +39,8 @@ def measure(folder: Path, batch_size: int, characters: int, model: dict[str, Any
     write_checkpoint(folder / "model", DENSE | model)
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x" * characters}]
     (folder / "data.jsonl").write_text((json.dumps({"messages": messages}) + "\n") * batch_size)
-    batches, seen = train._Training._batches, {}
+    batches = train._Training._batches
+    seen: dict[str, int] = {}
 
     def watched(self: Any) -> Iterator[tuple[mx.array, mx.array]]:
         for ids, ends in batches(self):

@@ -1,6 +1,6 @@
 """Quality of each recipe: KL to the full-precision model, perplexity and agreement, on held-out text.
 
-    python -m benchmarks.trained --out models/trained-2m --from-demo --minutes 5
+    python -m benchmarks.trained --out models/trained-2m --tokens 1e6
     python -m benchmarks.recipes --model models/trained-2m --plot docs/recipes.png
 
 Converts the checkpoint by each recipe, calibrated on conversations of one seed, and measures it on those of
