@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 COLUMNS = ("ones", "tens", "hundreds", "thousands")
 SIGN = {"add": "+", "subtract": "-", "multiply": "×", "divide": "÷"}
-VERB = {"add": "add", "subtract": "subtract", "multiply": "multiply", "divide": "divide"}
 LARGEST_SUM_FACT = 20  # operands of the sums and differences known by heart
 LARGEST_PRODUCT_FACT = 12  # operands of the products, and divisor and quotient of the divisions
 LARGEST_DIVISOR = 10  # of the divisions that are worked out
@@ -89,7 +88,7 @@ class Problem:
     @property
     def thinking(self) -> str:
         """The worked solution, ending in the result."""
-        opening = f"I {VERB[self.kind]} {self.expression}."
+        opening = f"I {self.kind} {self.expression}."
         if self.kind == "divide" and self.b == 0:
             return f"{opening}\nThat has no result."
         return "\n".join([opening, *self.work(), f"Result: {self.result_text}"])
@@ -338,15 +337,15 @@ def sample_compound(rng: random.Random) -> Compound:
         else:
             kinds = rng.choices(["add", "subtract", "multiply", "divide"], [4, 3, 4, 1], k=2)
             compound = compound_of(a, b, c, *kinds, bracket=rng.choice(["", "first", "second"]))
-        if compound and compound.first.result >= 0:
+        if compound.first.result >= 0:
             steps = (compound.first, compound.second)
             exact = all(s.kind != "divide" or (s.b and s.a % s.b == 0) for s in steps)
             if exact and all(step.can_be_worked_out for step in steps):
                 return compound
 
 
-def compound_of(a: int, b: int, c: int, left: str, right: str, bracket: str) -> Compound | None:
-    """`a left b right c`, or None where the bracket would say what holds anyway.
+def compound_of(a: int, b: int, c: int, left: str, right: str, bracket: str) -> Compound:
+    """`a left b right c`.
 
     Args:
         bracket: "first" around a and b, "second" around b and c, or none.
