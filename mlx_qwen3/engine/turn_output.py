@@ -37,7 +37,7 @@ class TurnOutput:
         self.stop_string: str | None = None
         self.answer_tokens = 0
         self._thinking_tokens = 0
-        self._thinking_since = 0.0
+        self._thinking_since: float | None = None  # its first token
         self._must_stop_thinking = False
         self._tokenizer, self._budget = tokenizer, request.thinking_budget
         self._is_thinking = tokenizer.think_block(request.prompt_ids) == "open"
@@ -126,7 +126,8 @@ class TurnOutput:
         name = self._special_names.get(token)
         if name is None:
             if self._is_thinking:
-                self._thinking_since = self._thinking_since or time.perf_counter()
+                if self._thinking_since is None:
+                    self._thinking_since = time.perf_counter()
                 self._thinking_tokens += 1
             else:
                 self.answer_tokens += 1
@@ -173,7 +174,9 @@ class TurnOutput:
         self._is_thinking = False
         if not self.collected.thinking and not any(isinstance(event, ThinkingDelta) for event in latest):
             return []
-        return [ThinkingDone(self._thinking_tokens, time.perf_counter() - self._thinking_since)]
+        # None where the budget ended the thinking before its first token.
+        seconds = 0.0 if self._thinking_since is None else time.perf_counter() - self._thinking_since
+        return [ThinkingDone(self._thinking_tokens, seconds)]
 
     def _enforce_budget(self) -> list[Event]:
         """End the thinking if it has to end now: the events, and `forced` ids to feed."""

@@ -155,7 +155,7 @@ def test_a_run_goes_on_where_another_was_killed(tmp_path: Path) -> None:
 
 def test_a_file_of_both_kinds(tmp_path: Path) -> None:
     question = {"messages": [{"role": "user", "content": "what is 4+5?"}], "id": "sum", "thinking": False}
-    file = write(tmp_path / "in.jsonl", {"prompt": ""}, question, {"prompt": "The time", "max_tokens": 4})
+    file = write(tmp_path / "in.jsonl", {"prompt": ""}, question, {"prompt": "The time", "max_tokens": 2})
     out = tmp_path / "out.jsonl"
     done = run("generate", "--batch", str(file), "-o", str(out), "--temperature", "0")
     assert (done.returncode, done.stdout) == (1, "")
@@ -164,7 +164,7 @@ def test_a_file_of_both_kinds(tmp_path: Path) -> None:
     assert empty == {"id": 1, "error": "the prompt is empty; there is nothing to complete"}
     assert set(answer) - set(text) == {"thinking", "answer", "thinking_tokens"}
     assert (answer["id"], answer["finish_reason"], answer["thinking"]) == ("sum", "stop", "")
-    assert (text["id"], text["completion_tokens"], text["finish_reason"]) == (3, 4, "length")
+    assert (text["id"], text["completion_tokens"], text["finish_reason"]) == (3, 2, "length")
     again = run("generate", "--batch", "-", "--temperature", "0", stdin=file.read_text())
     assert rows(again.stdout) == [empty, answer, text]
 

@@ -160,6 +160,7 @@ def test_a_budget_of_zero_ends_thinking_that_the_prompt_opened(tokenizer: Tokeni
     closing = [*tokenizer.encode(EARLY_END), tokenizer.think_end_id, *tokenizer.encode("\n\n")]
     turn = stage.play(prompt_ids=opened, thinking_budget=0)
     assert stage.cache.ids[len(opened) :][: len(closing)] == closing
+    assert [event for event in stage.events if isinstance(event, ThinkingDone)] == [ThinkingDone(0, 0.0)]
     assert stage.done.stats.thinking_tokens == 0
     assert turn.finish_reason == "stop"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import mlx.core as mx
@@ -39,6 +40,7 @@ def test_passes_of_any_length_are_those_of_mlx(shape: str, storage: str, cache: 
         expected, logits = reference(ids_of(length), theirs), model(ids_of(length), ours)
         assert difference(logits, expected) <= (2e-2 if cache.get("bits") else 1e-4)
         assert ours[0].offset == theirs[0].offset
+        assert model.computes_now  # or the kernels had been left for MLX's modules
 
 
 @pytest.mark.parametrize("shape", ["dense", "moe"])
@@ -94,6 +96,7 @@ def test_a_token_is_one_program(shape: Raw, cache: dict[str, Any], monkeypatch: 
             assert difference(logits, expected) <= 1e-4
             assert mx.argmax(logits) == mx.argmax(expected)
             assert ours[0].offset == theirs[0].offset
+        assert model.computes_now
         monkeypatch.undo()
 
 
@@ -116,6 +119,8 @@ def test_caches_grow_one_layer_at_a_time() -> None:
     model = prepare.prepare(stored({**SHAPES["dense"], "num_hidden_layers": layers}, "affine-4"))
     cache = model.make_cache()
     model(ids_of(cache[0].step), cache)
+    gc.collect()  # models of other tests, whose memory would be counted
+    mx.clear_cache()
     before, old = mx.get_active_memory(), cache[0].nbytes
     mx.reset_peak_memory()
     logits = model(ids_of(1), cache)

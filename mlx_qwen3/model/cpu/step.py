@@ -32,8 +32,8 @@ class CpuStep:
     computes_now = True
 
     def __init__(self, model: Model):
-        self._contents = Contents(model)
         self._weights = Weights(model)
+        self._contents = Contents(model)  # after Weights, which may copy a norm
         prepare(self._weights.formats, self._weights.expert_formats)
         self._many = ManyRows(self._weights)
         self._few: dict[int, FewRows] = {}
