@@ -49,8 +49,10 @@ class Watch:
             if self.line is not None or self._stopped.is_set():
                 return
             self.line = line
-        self._said.set()
-        self._on_lost(line)
+        try:
+            self._on_lost(line)
+        finally:
+            self._said.set()  # whoever asks for the verdict finds all that follows from it done
 
     def verdict(self, seconds: float) -> str | None:
         """Why the run ended, waiting up to `seconds` for it; None if nothing is known."""

@@ -37,7 +37,7 @@ from mlx_qwen3.engine.loading.warm_up import warm_up
 from mlx_qwen3.engine.loading.watch import LoadWatch
 from mlx_qwen3.engine.memory.guard import IDLE_INTERVAL, MemoryGuard
 from mlx_qwen3.engine.memory.parking import ParkingLot
-from mlx_qwen3.engine.request import mark_engine_thread
+from mlx_qwen3.engine.request import Inbox, end_thread, mark_engine_thread
 from mlx_qwen3.errors import DistributedError, EngineError, Qwen3Error
 from mlx_qwen3.generation.scheduler import Scheduler, SchedulerStats
 from mlx_qwen3.generation.sequence import Sequence
@@ -68,7 +68,7 @@ class EngineCore(PlannedModel):
         self.sessions = ParkingLot()
         """The KV caches of sessions, which can be parked on disk."""
         self._last_work = time.monotonic()
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._is_closed = False
         self._death: BaseException | None = None
         self._process = os.getpid()
@@ -77,7 +77,10 @@ class EngineCore(PlannedModel):
         self._thread = threading.Thread(target=self._run, name="mlx_qwen3 engine", daemon=True)
         self._thread.start()
         # Left open at exit, the thread would be cut off while it computes, and the process aborted.
-        self._stop = weakref.finalize(self, _stop, self._inbox, self._thread, self._process)
+        self._is_lost = threading.Event()
+        self._stop = weakref.finalize(
+            self, end_thread, self._inbox, self._thread, self._process, self._is_lost
+        )
         try:
             self._ready.result()
         except Exception:
@@ -198,6 +201,7 @@ class EngineCore(PlannedModel):
         self._death = DistributedError(line)
         leave_at_exit()
         self._stop.detach()
+        self._is_lost.set()  # for a `close` that waits already
         if not self._ready.done():
             self._ready.set_exception(self._death)
             return
@@ -267,6 +271,8 @@ class EngineCore(PlannedModel):
             sequence.close(error)
         else:
             self.scheduler.add(sequence)
+            if self._death is not None:  # on another thread, which may have missed this sequence
+                self.scheduler.abandon(self._unusable())
 
     def _run(self) -> None:
         mark_engine_thread()
@@ -324,20 +330,6 @@ class EngineCore(PlannedModel):
 
     def _fail_inbox(self) -> None:
         """Take what was submitted too late; a call finds that the engine is gone, a sequence is abandoned."""
-        while True:
-            try:
-                call = self._inbox.get_nowait()
-            except queue.Empty:
-                break
-            if call is not None:
-                call()
+        self._inbox.run_all()
         if self._death is not None:
             self.scheduler.abandon(self._unusable())
-
-
-def _stop(
-    inbox: queue.SimpleQueue[Callable[[], None] | None], thread: threading.Thread, process: int
-) -> None:
-    if os.getpid() == process:  # a fork has the object and not the thread
-        inbox.put(None)
-        thread.join()

@@ -1,7 +1,12 @@
-"""Requests, as plain data that any thread, process or machine could send; and Job, the handle on one."""
+"""Requests, as plain data that any thread, process or machine could send.
+
+Job is the handle on one, Inbox what the engine's thread is asked to do.
+"""
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +19,8 @@ from mlx_qwen3.generation.sequence import Priority
 from mlx_qwen3.tokenizer import Tokenizer
 from mlx_qwen3.tokenizer.chat_template import Thinking
 
+# How often a thread that shall end is looked at.
+JOIN_SECONDS = 0.25
 # What of generation_config.json concerns sampling.
 PUBLISHED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
@@ -140,3 +147,47 @@ class Job:
 
 def ignore(item: object) -> None:
     """A sink for work without a listener."""
+
+
+class Inbox:
+    """Calls for the engine's thread, from any thread. None among them ends the thread."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def put(self, call: Callable[[], None] | None) -> None:
+        """Add a call, or the end."""
+        self._calls.put(call)
+
+    def get(self, waits: bool, timeout: float | None) -> Callable[[], None] | None:
+        """The next call, or the end. Raises queue.Empty if there is none, or none in `timeout` seconds."""
+        return self._calls.get(waits, timeout)
+
+    def run_all(self) -> None:
+        """Run what is there on this thread, which need not be the engine's: the end is left to that one."""
+        is_ended = False
+        while True:
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                break
+            if call is None:
+                is_ended = True
+            else:
+                call()
+        if is_ended:
+            self._calls.put(None)
+
+
+def end_thread(inbox: Inbox, thread: threading.Thread, process: int, is_lost: threading.Event) -> None:
+    """Have the engine's thread end, and wait for that.
+
+    Args:
+        process: The id of the process that has the thread. A fork has the object, and not the thread.
+        is_lost: Set where the thread waits for another machine that is lost, perhaps without end.
+    """
+    if os.getpid() != process:
+        return
+    inbox.put(None)
+    while thread.is_alive() and not is_lost.is_set():
+        thread.join(JOIN_SECONDS)

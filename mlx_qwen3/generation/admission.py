@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from mlx_qwen3.cache.prompt_cache import common_prefix
 from mlx_qwen3.generation.sequence import Sequence
@@ -59,7 +60,7 @@ class Admission:
     def remove(self, sequence: Sequence) -> None:
         """Forget `sequence`."""
         for group in (self.running, self.waiting):
-            if sequence in group:
+            with suppress(ValueError):  # not there; another thread may abandon it at the same time
                 group.remove(sequence)
 
     def admit(self) -> Iterator[Sequence]:

@@ -137,10 +137,12 @@ def test_a_damaged_file_of_a_parked_cache_costs_a_prefill_alone(engine: Engine, 
 
 
 def test_waiting_texts_are_begun_once_there_is_memory(engine: Engine) -> None:
-    engine.guard.pressure, before = (lambda: Pressure.WARNING), engine.guard.pressure
+    before = engine.guard.pressure
     try:
         first = engine.session(thinking=False, sampling={**GREEDY, "max_tokens": 2000, "min_tokens": 2000})
         events = first.send("count")
+        next(events)  # it runs, and will be told
+        engine.guard.pressure = lambda: Pressure.WARNING
         assert any(isinstance(event, MemoryLow) and event.action == "waiting" for event in events)
         events.close()
         with ThreadPoolExecutor(1) as pool:

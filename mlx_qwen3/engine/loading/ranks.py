@@ -103,12 +103,12 @@ class Ranks:
 
     def end(self, reason: Exception | None = None) -> None:
         """Have the other ranks end, once they have finished what is under way. On the engine's thread."""
-        self._watch.stop()
         line = self._watch.line or (f"rank 0: {one_line(reason)}" if reason is not None else None)
         if line is None:
             model: Any = self.loaded.model
-            model.settle()
-        self._followers.end(line)
+            model.settle()  # while the other ranks are still watched
+        self._watch.stop()
+        self._followers.end(self._watch.line or line)
 
 
 def lead(
