@@ -21,6 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from scripted import write_byte_tokenizer
 from tiny_checkpoints import DENSE, write_checkpoint
 
+# The shape of a 0.6B, with fewer layers and ids.
+WIDE = {
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 2000,
+}
 CASES: list[tuple[int, int, dict[str, Any], dict[str, Any]]] = [  # batch size, characters, model, options
     (1, 200, {}, {}),
     (4, 200, {}, {}),
@@ -30,6 +39,16 @@ CASES: list[tuple[int, int, dict[str, Any], dict[str, Any]]] = [  # batch size, 
     (4, 200, {"num_hidden_layers": 8}, {"layers": 1}),
     (4, 200, {"vocab_size": 3000}, {}),
     (1, 200, {"hidden_size": 256, "intermediate_size": 1024}, {"method": "dora"}),
+    (1, 200, WIDE, {}),
+    (1, 500, WIDE, {}),
+    (2, 200, WIDE, {}),
+    (1, 200, WIDE | {"num_hidden_layers": 4}, {}),
+    (1, 200, WIDE | {"hidden_size": 2048}, {}),
+    (1, 200, WIDE | {"intermediate_size": 8192}, {}),
+    (1, 200, WIDE | {"num_attention_heads": 32}, {}),
+    (1, 200, WIDE | {"vocab_size": 30000}, {}),
+    (1, 200, WIDE, {"method": "dora"}),
+    (1, 200, WIDE | {"num_hidden_layers": 4}, {"layers": 1}),
 ]
 
 

@@ -33,6 +33,7 @@ class Factors:
         scores: fp32 scores of an adapted layer, (heads, L, L).
         logits: fp32 logits, (L, V).
         dora: fp32 matrices as large as each that is adapted.
+        other_layers: What a layer that is not adapted takes, as a share of one that is.
     """
 
     hidden: float
@@ -41,10 +42,11 @@ class Factors:
     scores: float
     logits: float
     dora: float
+    other_layers: float
 
 
-CPU_FACTORS = Factors(40.0, 48.0, 30.0, 6.8, 5.0, 6.0)
-GPU_FACTORS = Factors(4.0, 2.0, 3.0, 0.0, 2.0, 1.0)
+CPU_FACTORS = Factors(75.0, 36.0, 6.0, 10.3, 2.6, 6.0, 0.28)
+GPU_FACTORS = Factors(4.0, 2.0, 3.0, 0.0, 2.0, 1.0, 0.0)
 # fp32 arrays for each trained one: itself, its gradient, Adam's two moments; and while it is updated.
 TRAINED_ARRAYS, UPDATED_ARRAYS = 4, 7
 
@@ -95,7 +97,8 @@ class TrainingRequest:
         numbers = factors.hidden * config.hidden_size + factors.attention * heads + factors.mlp * width
         scores = 4 * factors.scores * config.num_attention_heads * self.tokens
         logits = 4 * factors.logits * config.vocab_size
-        return layers * (self.itemsize * numbers + scores) + logits
+        layers_in_full = layers + factors.other_layers * (config.num_hidden_layers - layers)
+        return layers_in_full * (self.itemsize * numbers + scores) + logits
 
 
 def plan_training(

@@ -20,7 +20,7 @@ RAMBLE = ("--temperature", "10", "--thinking-budget", "0", "--max-tokens")
 
 
 def test_the_line_can_be_edited_while_an_answer_streams(tmp_path: Path, rambler: str) -> None:
-    with Terminal(tmp_path, "--model", rambler, *RAMBLE, "1500") as terminal:
+    with Terminal(tmp_path, "--model", rambler, *RAMBLE, "800") as terminal:
         terminal.wait("/help for help")
         before = terminal.type("go on")
         terminal.wait("Esc stops", since=before)
