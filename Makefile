@@ -3,7 +3,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Python compiles a module when it is first imported; to compile all of them takes half of the set-up.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
 # What MLX computes with on Linux: cpu or cuda. A Mac needs neither, and ignores it.
 BACKEND ?= cpu
 # The first Python that is new enough; `make PYTHON=... chat` picks another.
@@ -31,18 +32,20 @@ clean:
 # A folder without a working pip is what a set-up leaves that was stopped. It is made again.
 $(VENV)/.made:
 	@if [ -z "$(PYTHON)" ]; then echo "error: Python 3.11 or later is needed; none was found" >&2; exit 1; fi
-	@$(PIP) --version >/dev/null 2>&1 || { \
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		echo "setting up $(VENV) (once) ..." >&2; $(PYTHON) -m venv --clear $(VENV) >&2; }
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.made
-	@$(PIP) install -e '.[$(BACKEND)]' >&2
+	@$(INSTALL) -e '.[$(BACKEND)]' >&2
+	@$(BIN)/python -c 'import mlx_qwen3.cli.chat.repl'  # which, and the next, compiles what a chat uses
+	@$(BIN)/python chat.py --model demo --no-think -p hi >/dev/null
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
-	@$(PIP) install -e '.[$(BACKEND),test]' >&2
+	@$(INSTALL) -e '.[$(BACKEND),test]' >&2
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-test
-	@$(PIP) install -e '.[$(BACKEND),test,dev,plot]' >&2
+	@$(INSTALL) -e '.[$(BACKEND),test,dev,plot]' >&2
 	@touch $@

@@ -58,12 +58,10 @@ def weights(names: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def no_retries(monkeypatch):
-    """Without the five retries of the library, which wait."""
-    import huggingface_hub.file_download as file_download
-
-    http_get = file_download.http_get
-    monkeypatch.setattr(file_download, "http_get", lambda *args, **kw: http_get(*args, **kw, _nb_retries=0))
+def no_waits(monkeypatch):
+    """Without the waits between the retries of the library, up to eight seconds."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
 
 
 def test_the_next_file_comes_while_one_is_converted(repository, expected, tmp_path):
@@ -136,7 +134,7 @@ def test_files_need_not_be_kept(repository, expected, tmp_path):
 
 
 @pytest.mark.parametrize("keep_source", [True, False])
-def test_a_download_that_breaks_off(repository, expected, tmp_path, no_retries, keep_source):
+def test_a_download_that_breaks_off(repository, expected, tmp_path, no_waits, keep_source):
     repository.broken = {FILES[2]}
     options = {"max_shard_bytes": 40_000, "keep_source": keep_source}
     with pytest.raises(ModelNotFoundError, match="downloading org/tiny failed") as caught:
@@ -152,7 +150,7 @@ def test_a_download_that_breaks_off(repository, expected, tmp_path, no_retries, 
     assert {path.name for path in tmp_path.iterdir()} == {"out", "expected", "cache", "repository"}
 
 
-def test_a_broken_download_is_one_line_of_the_command(repository, tmp_path, no_retries, capfd):
+def test_a_broken_download_is_one_line_of_the_command(repository, tmp_path, no_waits, capfd):
     repository.broken = {FILES[0]}
     with pytest.raises(SystemExit) as caught:
         main(["convert", "org/tiny", "-o", str(tmp_path / "out")])

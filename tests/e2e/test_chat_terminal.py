@@ -110,7 +110,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(
 
 
 def test_ctrl_z_during_an_answer_shows_the_cursor_and_goes_on(tmp_path: Path, rambler: str) -> None:
-    arguments = ("--model", rambler, *RAMBLE, "3000")
+    arguments = ("--model", rambler, *RAMBLE, "1200")
     with Terminal(tmp_path, *arguments, shell="{}; echo stopped; fg") as terminal:
         terminal.wait("/help for help")
         before = terminal.type("go on")

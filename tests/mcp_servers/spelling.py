@@ -76,10 +76,9 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         if request["method"] == "server/discover":
-            body, kind = (
-                b'{"jsonrpc":"2.0","id":0,"error":{"code":-32601,"message":"no"}}',
-                "application/json",
-            )
+            error = b'"error":{"code":-32601,"message":"no"}}'
+            body = b'{"jsonrpc":"2.0","id":' + json.dumps(request["id"]).encode() + b"," + error
+            kind = "application/json"
         elif self.path == "/events":
             body, kind = b"event: message\ndata: " + answer(request) + b"\n\n", "text/event-stream"
         else:
