@@ -146,6 +146,11 @@ class Model(nn.Module):
         """Whether a call returns when it has computed its result, so that nothing runs beside the caller."""
         return self._step is not None and self._step.computes_now
 
+    @property
+    def has_step(self) -> bool:
+        """Whether decoding is done by the step of `use_step`, which ends where a weight was replaced."""
+        return self._step is not None and self._step.is_of(self)
+
     def _usable_step(self, inputs: mx.array) -> DecodeStep | None:
         if self._step is None or inputs.size > self._step.max_tokens:
             return None

@@ -76,6 +76,15 @@ def stale_compiled_step(patch: Patch) -> None:
     patch.setattr(CompiledStep, "is_of", lambda step, model: True)
 
 
+def step_left_unsaid(patch: Patch) -> None:
+    def replacing_a_weight(call: Any, model: Model, *arguments: Any) -> mx.array:
+        logits = call(model, *arguments)
+        model.model.norm.weight = mx.array(model.model.norm.weight)
+        return logits
+
+    changed(patch, Model, "__call__", replacing_a_weight)
+
+
 def top_p_ignored(patch: Patch) -> None:
     patch.setattr(filters, "top_p", lambda logits, threshold: logits)
 
@@ -150,6 +159,7 @@ FAULTS: list[tuple[Callable[[Patch], None], str, bool]] = [
     (cache_scales_one_group_off, "caches", True),
     (row_written_late, "logits", True),
     (stale_compiled_step, "compiled step", False),
+    (step_left_unsaid, "compiled step", False),
     (top_p_ignored, "sampler", False),
     (noise_of_another_place, "sampler", False),
     (caches_of_others, "batches", True),
