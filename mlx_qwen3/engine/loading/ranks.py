@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -281,6 +281,8 @@ def _announce(group: Group) -> tuple[Listener | None, int, bytes]:
 
 
 def _about_me() -> Message:
+    from importlib.metadata import version  # slow to import
+
     from mlx_qwen3 import __version__
 
     software = f"mlx-qwen3 {__version__}, mlx {version('mlx')}"
@@ -288,8 +290,6 @@ def _about_me() -> Message:
 
 
 def _config_digest(folder: Path) -> str:
-    from hashlib import sha256
-
     return sha256((folder / "config.json").read_bytes()).hexdigest()[:16]
 
 
