@@ -39,7 +39,7 @@ $(VENV)/.made:
 $(VENV)/.installed: pyproject.toml $(VENV)/.made
 	@$(INSTALL) -e '.[$(BACKEND)]' >&2
 	@$(BIN)/python -c 'import mlx_qwen3.cli.chat.repl'  # which, and the next, compiles what a chat uses
-	@$(BIN)/python chat.py --model demo --no-think -p hi >/dev/null
+	@$(BIN)/python chat.py --model demo --no-think -p hi </dev/null >/dev/null
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
