@@ -15,6 +15,9 @@ compile_listeners: list[Callable[[], None]] = []
 # Processors whose machine code `native` is written and tested for.
 MACHINES = ("x86_64", "aarch64")
 
+# MLX's own: how many kernels make a command buffer on Metal. The doctor measures these lengths.
+BUFFER_VARIABLE, BUFFER_LENGTHS = "MLX_MAX_OPS_PER_BUFFER", (20, 100, 200)
+
 
 def is_plain() -> bool:
     """Whether the user asked for MLX as it is, without this package's choices for the device."""

@@ -26,8 +26,13 @@ VECTORS = 8
 
 def measure_ceilings() -> dict[str, float]:
     """`bandwidth` in bytes per second and `arithmetic` in FLOP per second, in the device's compute dtype."""
+    return {"bandwidth": measure_bandwidth(), "arithmetic": _multiply(compute_dtype(mx.bfloat16))}
+
+
+def measure_bandwidth() -> float:
+    """The most bytes per second that are read, or read and written, by simple kernels."""
     dtype = compute_dtype(mx.bfloat16)
-    return {"bandwidth": max(_read(dtype), _copy(dtype)), "arithmetic": _multiply(dtype)}
+    return max(_read(dtype), _copy(dtype))
 
 
 def _read(dtype: mx.Dtype) -> float:

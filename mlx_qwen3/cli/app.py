@@ -18,6 +18,7 @@ from mlx_qwen3.cli.distributed.options import follow
 from mlx_qwen3.cli.errors import error_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.health.doctor import doctor
+from mlx_qwen3.cli.health.once import apply_settings
 from mlx_qwen3.cli.health.standard_streams import repair_streams
 from mlx_qwen3.cli.hub.pull import pull, rm
 from mlx_qwen3.cli.hub.upload import upload
@@ -95,6 +96,7 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0, 1 for a failure (one line on stderr), 2 for wrong usage."""
     repair_streams()
+    apply_settings()
     if os.environ.get("MLX_QWEN3_DEBUG"):
         app(arguments)
         return

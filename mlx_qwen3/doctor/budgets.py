@@ -12,19 +12,28 @@ from statistics import median
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlx_qwen3.backend.device import is_cpu
+from mlx_qwen3.bench.roofline import measure_bandwidth
+from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
+from mlx_qwen3.checkpoint.memory import CPU_CHUNK, GPU_CHUNK, estimate_memory
 from mlx_qwen3.doctor.compare import drawn_ids
 from mlx_qwen3.doctor.models import VOCABULARY, make_subject
 from mlx_qwen3.generation.params import SamplingParams
 from mlx_qwen3.generation.sampling import Sampler
+from mlx_qwen3.model.prepare import prepare
 
 ROWS, STEPS = 4000, 24
 QUANTIZED_SLOWER, CACHE_SHARE = 1.5, 0.05
 MOST_CHUNK_SECONDS = 0.6
 # A step that copies a layer's buffer takes as much beside what it holds.
 COPIED_SHARE = 0.5
+# Of a conversation whose peak is held against the memory plan, and by how much it may be above.
+PLANNED_ROWS, ABOVE_PLAN = 8192, 1.1
+# The largest matrix of a 14B, (outputs, inputs), and the share of bandwidth that reading it must reach.
+LARGE_MATRIX, LEAST_SHARE = (17408, 5120), 0.4
 
 
 class Budgets:
@@ -42,6 +51,8 @@ class Budgets:
         yield from self._freed_after_loading()
         yield from self._first_token()
         yield from self._steps()
+        yield from self._peak()
+        yield from self._reading()
         yield from self._batch()
 
     def _freed_after_loading(self) -> Iterator[str]:
@@ -83,12 +94,7 @@ class Budgets:
         cache: list[Any] = list(make_prompt_cache(model, bits=bits))
         ids = drawn_ids(256, VOCABULARY)
         self.figures["chunk s"] = _seconds(lambda: mx.eval(model(mx.array([ids], mx.uint32), cache)))
-        config = model.args
-        shape = (1, config.num_key_value_heads, ROWS - cache[0].offset, config.head_dim)
-        rows = mx.random.normal(shape, key=mx.random.key(1)).astype(model.model.norm.weight.dtype)
-        for layer in cache:
-            layer.update_and_fetch(rows, rows)
-        mx.eval([layer.state for layer in cache])
+        _fill(model, cache, ROWS)
         token = mx.array([1], mx.uint32)
         mx.eval(token)
         times = []
@@ -105,6 +111,46 @@ class Budgets:
             self.figures["beyond cache"] = _beyond(model, cache, token) / self._room
         return 1e3 * median(times)
 
+    def _peak(self) -> Iterator[str]:
+        """The peak of a long prompt's last chunk and of the cache's growth, beside the plan's."""
+        model, chunk = self._subject.model, CPU_CHUNK if is_cpu() else GPU_CHUNK
+        itemsize = model.model.norm.weight.dtype.size
+        for bits in (None, 8):
+            cache: list[Any] = list(make_prompt_cache(model, bits=bits))
+            mx.clear_cache()
+            before = mx.get_active_memory()
+            _fill(model, cache, PLANNED_ROWS - chunk)
+            mx.reset_peak_memory()
+            for ids in (drawn_ids(chunk, VOCABULARY), [1]):  # the second outgrows the cache
+                mx.eval(model(mx.array([ids], mx.uint32), cache)[0, -1])
+            plan = estimate_memory(
+                model.args, 0, PLANNED_ROWS + 1, CacheConfig(bits=bits), itemsize, chunk=chunk
+            )
+            share = (mx.get_peak_memory() - before) / plan.total
+            self.figures[f"{'8-bit' if bits else 'plain'} peak of plan"] = share
+            if share > ABOVE_PLAN:
+                kind = f"of {bits} bits" if bits else "plain"
+                yield (
+                    f"{PLANNED_ROWS:,} tokens of {kind} cache take {share:.0%} of the memory planned for them"
+                )
+
+    def _reading(self) -> Iterator[str]:
+        """Decoding reads weights: the bytes of a large matrix a second, as a share of the bandwidth."""
+        outputs, inputs = LARGE_MATRIX
+        layer = nn.QuantizedLinear(64, 64, bias=False, group_size=64, bits=4)
+        layer.weight = mx.random.randint(0, 2**31 - 1, (outputs, inputs // 8)).astype(mx.uint32)
+        dtype = self._subject.model.model.norm.weight.dtype
+        layer.scales = layer.biases = mx.full((outputs, inputs // 64), 0.01, dtype)
+        prepare(layer)
+        row = mx.ones((1, 1, inputs), dtype)
+        mx.eval(layer(row))
+        seconds = min(_seconds(lambda: mx.eval([layer(row) for _ in range(4)])) for _ in range(5)) / 4
+        size = sum(layer[name].nbytes for name in ("weight", "scales", "biases"))
+        share = size / seconds / measure_bandwidth()
+        self.figures["share of bandwidth"] = share
+        if not is_cpu() and share < LEAST_SHARE:
+            yield f"a matrix of 4 bits is read with {share:.0%} of the memory's bandwidth"
+
     def _batch(self) -> Iterator[str]:
         """Time of 16 sequences by the scheduler, beside the same passes without it."""
         from mlx_qwen3.cache.prompt_cache import PromptCache
@@ -120,6 +166,16 @@ class Budgets:
         gaps = [after - before for before, after in pairwise(stamps)]
         self.figures["batch of 16 ms"] = 1e3 * median(gaps)
         yield from ()
+
+
+def _fill(model: Any, cache: list[Any], rows: int) -> None:
+    """Random rows, until each layer has `rows`."""
+    config = model.args
+    shape = (1, config.num_key_value_heads, rows - cache[0].offset, config.head_dim)
+    drawn = mx.random.normal(shape, key=mx.random.key(1)).astype(model.model.norm.weight.dtype)
+    for layer in cache:
+        layer.update_and_fetch(drawn, drawn)
+    mx.eval([layer.state for layer in cache])
 
 
 def _beyond(model: Any, cache: list[Any], token: mx.array) -> int:

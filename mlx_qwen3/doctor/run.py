@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import partial
 
 from mlx_qwen3.doctor import decoding, engines, logits, machine, products, storage
 from mlx_qwen3.doctor.budgets import Budgets
+from mlx_qwen3.doctor.command_buffers import CommandBuffers
 from mlx_qwen3.doctor.report import Finding, Report
 from mlx_qwen3.errors import BenchmarkError
 
@@ -32,11 +34,11 @@ def diagnose(
     Raises:
         BenchmarkError: There is no check of a name in `only`.
     """
-    budgets: list[Budgets] = []
+    measured: dict[str, Budgets | CommandBuffers] = {}
 
-    def check_budgets() -> Iterable[str]:
-        budgets.append(Budgets())
-        return budgets[0].check()
+    def measure(name: str, kind: type[Budgets | CommandBuffers]) -> Iterable[str]:
+        measured[name] = kind()
+        return measured[name].check()
 
     checks: dict[str, Check] = {
         "machine": machine.check_machine,
@@ -55,7 +57,8 @@ def diagnose(
         "saved caches": storage.check_saved_caches,
         "conversion": storage.check_conversion,
         "threads": engines.check_engines,
-        "budgets": check_budgets,
+        "budgets": partial(measure, "budgets", Budgets),
+        "command buffers": partial(measure, "command buffers", CommandBuffers),
     }
     if only is None and not quick:
         names = list(checks)
@@ -64,10 +67,8 @@ def diagnose(
     findings = []
     for name in names:
         on_check(name)
-        findings.append(_examine(name, checks[name]))
-    if budgets:
-        last = findings.pop()
-        findings.append(Finding(last.name, last.problems, budgets[0].figures, last.seconds))
+        finding = _examine(name, checks[name])
+        findings.append(replace(finding, figures=measured[name].figures) if name in measured else finding)
     return Report(machine.describe(), tuple(findings))
 
 

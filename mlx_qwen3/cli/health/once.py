@@ -7,9 +7,13 @@ show nonsense, and the user would not know why.
 from __future__ import annotations
 
 import json
+import os
+import platform
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mlx_qwen3.backend.switches import BUFFER_LENGTHS, BUFFER_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +47,44 @@ def check_once(say: Callable[[str], object]) -> None:
 
 
 def remember(report: Report) -> None:
-    """Note what was found on this machine. Where that cannot be written, it is looked for again."""
+    """Note what was found on this machine. Where that cannot be written, it is looked for again.
+
+    What a longer examination measured is kept when a quick one of the same machine follows.
+    """
     from mlx_qwen3.doctor.machine import key
     from mlx_qwen3.files import write_atomically
 
+    before = _remembered()
+    noted: dict[str, object] = {"key": key(), "problems": report.problems}
+    buffers = [finding for finding in report.findings if finding.name == "command buffers"]
+    if buffers:
+        noted["settings"] = {
+            name: value for name, value in buffers[0].figures.items() if name == BUFFER_VARIABLE
+        }
+        noted["mlx"] = version("mlx")
+    elif before.get("key") == noted["key"]:
+        noted |= {name: before[name] for name in ("settings", "mlx") if name in before}
     with suppress(OSError):
-        write_atomically(_file(), json.dumps({"key": key(), "problems": report.problems}))
+        write_atomically(_file(), json.dumps(noted))
+
+
+def apply_settings() -> None:
+    """Set what the doctor found faster on this Mac, before MLX starts; what the user has set stays."""
+    if platform.system() != "Darwin":
+        return
+    noted = _remembered()
+    settings = noted.get("settings")
+    if not isinstance(settings, dict) or not settings or noted.get("mlx") != version("mlx"):
+        return
+    if settings.get(BUFFER_VARIABLE) in [str(length) for length in BUFFER_LENGTHS]:
+        os.environ.setdefault(BUFFER_VARIABLE, settings[BUFFER_VARIABLE])
+
+
+def version(package: str) -> str:
+    """Of an installed package. Slow to import, so only where it is asked for."""
+    from importlib import metadata
+
+    return metadata.version(package)
 
 
 def _remembered() -> dict[str, object]:

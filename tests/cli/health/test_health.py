@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from mlx_qwen3 import doctor
 from mlx_qwen3.backend import device
+from mlx_qwen3.backend.switches import BUFFER_VARIABLE
 from mlx_qwen3.cli.app import _unexpected, main
 from mlx_qwen3.cli.flags import device_options
 from mlx_qwen3.cli.health import once
@@ -100,3 +102,36 @@ def test_a_missing_backend_of_mlx_is_one_line() -> None:
     missing = ImportError("libmlx.so: cannot open shared object file: No such file or directory")
     assert "-m pip install 'mlx[cpu]" in _unexpected(missing)
     assert "unexpected ImportError: x" in _unexpected(ImportError("x"))
+
+
+def test_what_is_faster_is_set_before_mlx_starts(monkeypatch: pytest.MonkeyPatch, remembered: Path) -> None:
+    figures = {"ms with 20": 1.0, BUFFER_VARIABLE: "20"}
+    measured = Report(WELL.machine, (Finding("logits"), Finding("command buffers", figures=figures)))
+    monkeypatch.setattr(once.platform, "system", lambda: "Darwin")
+    monkeypatch.delenv(BUFFER_VARIABLE, raising=False)
+    once.remember(measured)
+    once.remember(WELL)  # a quick look of the same machine
+    once.apply_settings()
+    assert os.environ[BUFFER_VARIABLE] == "20"
+    monkeypatch.setenv(BUFFER_VARIABLE, "44")
+    once.apply_settings()
+    assert os.environ[BUFFER_VARIABLE] == "44"
+
+    monkeypatch.delenv(BUFFER_VARIABLE)
+    monkeypatch.setattr(once, "version", lambda package: "another")
+    once.apply_settings()
+    assert BUFFER_VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize(
+    "settings", ['"no object"', f'{{"{BUFFER_VARIABLE}": 20}}', f'{{"{BUFFER_VARIABLE}": "1; rm"}}']
+)
+def test_a_changed_file_sets_nothing(
+    settings: str, monkeypatch: pytest.MonkeyPatch, remembered: Path
+) -> None:
+    monkeypatch.setattr(once.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(once, "version", lambda package: "1")
+    monkeypatch.delenv(BUFFER_VARIABLE, raising=False)
+    remembered.write_text(f'{{"mlx": "1", "settings": {settings}}}')
+    once.apply_settings()
+    assert BUFFER_VARIABLE not in os.environ
