@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import warnings
@@ -97,12 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0, 1 for a failure (one line on stderr), 2 for wrong usage."""
     repair_streams()
     apply_settings()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    program = _with_one_command(arguments[0]) if arguments else app
     if os.environ.get("MLX_QWEN3_DEBUG"):
-        app(arguments)
+        program(arguments)
         return
     try:
         warnings.showwarning = show_warning
-        app(arguments)
+        program(arguments)
     except Qwen3Error as error:
         sys.exit(_print_error(error_line(error)))
     except KeyboardInterrupt:
@@ -115,6 +118,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # no traceback reaches a user
         sys.exit(_print_error(_unexpected(error)))
+
+
+def _with_one_command(name: str) -> typer.Typer:
+    """The program with the command `name` alone, if there is such a one: Typer reads the options of all."""
+    commands = [command for command in app.registered_commands if command.name == name]
+    if not commands:
+        return app
+    small = copy.copy(app)
+    small.registered_commands = commands
+    return small
 
 
 def _unexpected(error: Exception) -> str:
