@@ -41,6 +41,25 @@ def test_the_line_can_be_edited_while_an_answer_streams(tmp_path: Path, rambler:
         terminal.clear_line()
 
 
+def test_lines_between_three_quotes_are_one_message_while_an_answer_streams(
+    tmp_path: Path, rambler: str
+) -> None:
+    with Terminal(tmp_path, "--model", rambler, *RAMBLE, "100000") as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("go on")
+        terminal.wait("Esc stops", since=before)
+        for line in ('"""', "line a", "line b"):
+            terminal.press(f"{line}\r")
+        terminal.wait("line b", since=before)
+        assert "is sent next" not in terminal.text()[before:]
+        terminal.press('"""\r')
+        terminal.wait("is sent next", since=before)
+        terminal.press("\x1b")
+        terminal.wait("stopped", since=before)
+        terminal.settle()
+        terminal.clear_line()
+
+
 def test_stopping_gives_back_what_waited(tmp_path: Path, rambler: str) -> None:
     with Terminal(tmp_path, "--model", rambler, *RAMBLE, "100000") as terminal:
         terminal.wait("/help for help")

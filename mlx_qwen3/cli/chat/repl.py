@@ -16,8 +16,9 @@ from mlx_qwen3.cli.chat.commands.registry import COMMANDS, choices, is_command, 
 from mlx_qwen3.cli.chat.saved_conversations import ConversationStore
 from mlx_qwen3.cli.chat.state import ChatState
 from mlx_qwen3.cli.chat.terminal.ask_permission import PermissionPrompt
-from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor, without_quotes
+from mlx_qwen3.cli.chat.terminal.line_editor import ChatCompleter, LineEditor
 from mlx_qwen3.cli.chat.terminal.markdown import console_theme
+from mlx_qwen3.cli.chat.terminal.pasted import without_quotes
 from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer
 from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt, ended_by_signals
 from mlx_qwen3.cli.chat.terminal.turns import input_line, user_message

@@ -35,7 +35,9 @@ def doctor(
     if only is None:
         remember(report)
     write_line(report.block())
-    if not report.is_well:
+    if report.is_well:
+        write_line("nothing is wrong with this machine")
+    else:
         for problem in report.problems:
             write_error(problem)
         raise typer.Exit(1)

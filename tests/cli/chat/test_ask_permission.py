@@ -97,7 +97,8 @@ def test_the_name_is_last_however_long_the_arguments_are(length: int) -> None:
 )
 def test_keys_that_wait_when_the_prompt_is_drawn_do_not_answer(early: str, late: str, choice: Choice) -> None:
     cancelled = []
-    prompt = PermissionPrompt(None, None, None, lambda: cancelled.append(True))
+    console = SafeConsole(file=io.StringIO(), width=80)
+    prompt = PermissionPrompt(console, None, None, lambda: cancelled.append(True))
     kept: list[KeyPress] = []
     is_over = threading.Event()
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):

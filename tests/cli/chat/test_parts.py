@@ -16,8 +16,9 @@ from mlx_qwen3.cli.chat import preferences
 from mlx_qwen3.cli.chat.commands.conversation import attach
 from mlx_qwen3.cli.chat.saved_conversations import MAX_AUTOMATIC, CacheFolder, ConversationStore
 from mlx_qwen3.cli.chat.terminal import waiting
-from mlx_qwen3.cli.chat.terminal.line_editor import HiddenCharacters, is_complete, without_quotes
+from mlx_qwen3.cli.chat.terminal.line_editor import HiddenCharacters
 from mlx_qwen3.cli.chat.terminal.markdown import last_code_block
+from mlx_qwen3.cli.chat.terminal.pasted import is_complete, without_quotes
 from mlx_qwen3.cli.chat.terminal.region import BEGIN, LiveRegion
 from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import CacheError, MessageError

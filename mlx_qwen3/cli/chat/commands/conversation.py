@@ -30,8 +30,12 @@ def attach(state: ChatState, argument: str) -> None:
         text = read_text(path)
         if not text.strip():
             raise MessageError(f"{path} is empty")
-        tokens = len(state.engine.tokenizer.encode(text))
-        state.attachments.append(f"{path.name}:\n\n{text}")
+        attachment = f"{path.name}:\n\n{text}"
+        if attachment in state.attachments:
+            state.print_line(f"{path.name} goes before your next message already")
+            continue
+        state.attachments.append(attachment)
+        tokens = len(state.engine.tokenizer.encode(attachment))
         state.print_line(f"{path.name} ({tokens:,} tokens) goes before your next message")
     waiting = sum(len(state.engine.tokenizer.encode(text)) for text in state.attachments)
     free = state.free_tokens
@@ -101,7 +105,7 @@ def clear(state: ChatState, _: str) -> None:
     state.session.clear()
     state.attachments.clear()
     state.name = ""
-    state.print_line("conversation cleared")
+    state.print_line("conversation cleared; /sessions has it")
 
 
 def save(state: ChatState, argument: str) -> None:

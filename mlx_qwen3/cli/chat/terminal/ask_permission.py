@@ -98,6 +98,8 @@ class PermissionPrompt:
             key = WORDS.get(word.lower(), word.lower())
             if key in labels:
                 return Answer(KEYS[key][0], reason)
+            if key:
+                self._print(f"answer with one of {', '.join(labels)}", "dim")
 
     def _print(self, text: str, style: str) -> None:
         """Print lines that are wrapped here: a terminal would start the rest of a line without a margin."""

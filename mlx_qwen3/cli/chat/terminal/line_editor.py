@@ -22,11 +22,10 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
-from mlx_qwen3.cli.chat.terminal.pasted import Pasted
+from mlx_qwen3.cli.chat.terminal.pasted import Pasted, is_complete, without_quotes
 from mlx_qwen3.cli.output import printable
 
 TOOLBAR_INTERVAL = 0.5  # seconds between looks at the toolbar, which changes while the engine prefills
-QUOTES = '"""'
 PROMPT, EDIT_PROMPT = "> ", "edit> "
 # Of the terminal's own colours, so that it fits any theme.
 STYLE = Style.from_dict(
@@ -160,20 +159,6 @@ class LineEditor:
             if (current := self._toolbar()) != drawn:
                 drawn = current
                 get_app().invalidate()
-
-
-def without_quotes(text: str) -> str:
-    """`text` without the three quotes at both ends, if it has them."""
-    stripped = text.strip()
-    if len(stripped) < 2 * len(QUOTES) or not (stripped.startswith(QUOTES) and stripped.endswith(QUOTES)):
-        return text
-    return stripped[len(QUOTES) : -len(QUOTES)].strip("\n")
-
-
-def is_complete(text: str) -> bool:
-    """Whether Enter sends `text`: not while opening three quotes are not closed."""
-    stripped = text.strip()
-    return not stripped.startswith(QUOTES) or (len(stripped) >= 2 * len(QUOTES) and stripped.endswith(QUOTES))
 
 
 def _may_be_command(text: str) -> bool:

@@ -197,7 +197,7 @@ class LivePrinter:
         line = f"∴ thought for {event.seconds:.1f} s, {event.tokens:,} tokens"
         if self.is_unfolded:
             self._add_block(Text(self.thoughts.strip(), style="dim italic"))
-        else:
+        elif self._footer is not _nothing:  # or keys are not read
             line += " · Ctrl-O shows them"
         self._is_thinking = False
         self._add_block(Text(line, style="dim"))

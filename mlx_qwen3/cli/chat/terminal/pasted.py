@@ -1,4 +1,7 @@
-"""Long pasted texts, which the input line shows as one word, such as [60 lines pasted]."""
+"""Texts of several lines in the input line: between three quotes, or pasted.
+
+A long pasted text is shown as one word, such as [60 lines pasted].
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from prompt_toolkit.keys import Keys
 
 # A text of at least so many lines or characters is folded.
 LONG_LINES, LONG_CHARACTERS = 8, 1500
+QUOTES = '"""'
 WORD = re.compile(r"\[[\d,]+ (?:lines|characters) pasted(?:, \d+)?\]")
 
 
@@ -23,7 +27,7 @@ class Pasted:
         for word, folded in self._texts.items():
             if folded == text:
                 return word
-        lines = text.count("\n") + 1
+        lines = text.removesuffix("\n").count("\n") + 1
         if lines < LONG_LINES and len(text) < LONG_CHARACTERS:
             return text
         size = f"{lines:,} lines" if lines >= LONG_LINES else f"{len(text):,} characters"
@@ -58,3 +62,17 @@ class Pasted:
         def paste(event: KeyPressEvent) -> None:
             text = event.data.replace("\r\n", "\n").replace("\r", "\n")  # as terminals send line breaks
             event.current_buffer.insert_text(self.fold(text))
+
+
+def without_quotes(text: str) -> str:
+    """`text` without the three quotes at both ends, if it has them."""
+    stripped = text.strip()
+    if len(stripped) < 2 * len(QUOTES) or not (stripped.startswith(QUOTES) and stripped.endswith(QUOTES)):
+        return text
+    return stripped[len(QUOTES) : -len(QUOTES)].strip("\n")
+
+
+def is_complete(text: str) -> bool:
+    """Whether Enter sends `text`: not while opening three quotes are not closed."""
+    stripped = text.strip()
+    return not stripped.startswith(QUOTES) or (len(stripped) >= 2 * len(QUOTES) and stripped.endswith(QUOTES))

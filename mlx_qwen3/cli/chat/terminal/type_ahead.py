@@ -26,7 +26,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.output import DummyOutput, Output
 from prompt_toolkit.utils import is_dumb_terminal
 
-from mlx_qwen3.cli.chat.terminal.pasted import Pasted
+from mlx_qwen3.cli.chat.terminal.pasted import Pasted, is_complete
 
 if TYPE_CHECKING:
     from prompt_toolkit.document import Document
@@ -170,6 +170,9 @@ class TypeAhead:
         @bindings.add("enter")
         def send(event: KeyPressEvent) -> None:
             text = pasted.expand(event.current_buffer.text)
+            if not is_complete(text):
+                event.current_buffer.insert_text("\n")
+                return
             if text.strip():
                 self._history.append_string(text)
                 self.queued.append(text)
