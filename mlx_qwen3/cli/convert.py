@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlx_qwen3.cli.hub.upload import upload_folder
-from mlx_qwen3.cli.output import write_line
+from mlx_qwen3.cli.output import program, write_line
 from mlx_qwen3.cli.progress import DownloadBar, StageBars, progress_bars
 from mlx_qwen3.cli.verify import measured_error
 
@@ -119,7 +119,7 @@ def convert(
         if report is not None:
             conversion.write_report(report, output.resolve().name, result.verification)
     write_line(f"{output}: {summary}")
-    write_line(f"chat with it: mlx-qwen3 chat --model {shlex.quote(str(_as_model(output)))}")
+    write_line(f"chat with it: {program()} chat --model {shlex.quote(str(_as_model(output)))}")
     if upload is not None:
         upload_folder(output, upload, private=True)
 

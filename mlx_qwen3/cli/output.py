@@ -7,8 +7,12 @@ invisible characters. A test keeps every other module in cli/ from printing by i
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import sys
 import unicodedata
+from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from mlx_qwen3.errors import is_hidden, one_line, shortened
@@ -132,6 +136,16 @@ def write_codes(codes: str, file: IO[str] | None = None) -> None:
     file = file or sys.stdout
     file.write(codes)
     file.flush()
+
+
+def program() -> str:
+    """What a user types to start this program: its name, or where no shell finds that, its path."""
+    beside = Path(sys.executable).parent / "mlx-qwen3"
+    if shutil.which("mlx-qwen3") or not beside.exists():
+        return "mlx-qwen3"
+    with suppress(ValueError):  # not below the working folder
+        beside = beside.relative_to(Path.cwd())
+    return shlex.quote(str(beside))
 
 
 def ask(prompt: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import shlex
 import sys
 import unicodedata
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from mlx_qwen3.cli import app, output
 from mlx_qwen3.cli.console import SafeConsole
-from mlx_qwen3.cli.output import error_text, printable, write_json
+from mlx_qwen3.cli.output import error_text, printable, program, write_json
 from mlx_qwen3.errors import MAX_MESSAGE_CHARACTERS, is_hidden
 
 CLI = Path(app.__file__).parent
@@ -157,3 +158,19 @@ def test_results_are_filtered_on_a_terminal_only(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     output.write(HOSTILE)
     assert not [char for char in RAW if char in capsys.readouterr().out]
+
+
+def test_the_program_is_named_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my env" / "bin"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(folder / "python"))
+    assert program() == "mlx-qwen3"  # started from a clone without an install
+    (folder / "mlx-qwen3").write_text("#!/bin/sh\n")
+    (folder / "mlx-qwen3").chmod(0o755)
+    assert program() == "'my env/bin/mlx-qwen3'"
+    monkeypatch.chdir("/usr")
+    assert program() == shlex.quote(str(folder / "mlx-qwen3"))
+    monkeypatch.setenv("PATH", str(folder))
+    assert program() == "mlx-qwen3"

@@ -21,7 +21,7 @@ def run(*arguments: str, stdin: str = "") -> str:
 
 
 def test_pull_models_rm(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    assert "chat with it: mlx-qwen3 chat --model org/tiny" in run("pull", "org/tiny")
+    assert "mlx-qwen3 chat --model org/tiny" in run("pull", "org/tiny")
     assert "model.safetensors" in hub.fetched
     hub.downloads.clear()
     run("pull", "org/tiny")

@@ -56,4 +56,4 @@ def test_ctrl_c_stops_a_download(command: list[str], hub: Hub, tmp_path: Path) -
         )
         assert status == 0
         assert hub.ranges == [size]
-        assert re.search(r"chat with it: mlx-qwen3 chat --model org/tiny", output.decode())
+        assert re.search(r"chat with it: \S*mlx-qwen3 chat --model org/tiny", output.decode())

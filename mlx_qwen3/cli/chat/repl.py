@@ -26,7 +26,7 @@ from mlx_qwen3.cli.chat.terminal.type_ahead import TypeAhead
 from mlx_qwen3.cli.chat.toolbar import toolbar
 from mlx_qwen3.cli.console import SafeConsole
 from mlx_qwen3.cli.errors import chat_error_line
-from mlx_qwen3.cli.output import printable
+from mlx_qwen3.cli.output import printable, program
 from mlx_qwen3.errors import DistributedError, MessageError, Qwen3Error
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DEMO_NOTE = (
     "This is the built-in demo, a tiny Qwen3 trained to do sums and to answer questions about this "
-    "program. For the real thing: mlx-qwen3 chat --model 14b (8.3 GB)"
+    "program. For the real thing: {program} chat --model 14b (8.3 GB)"
 )
 DOUBLE_PRESS_SECONDS = 2.0
 # The first prompt waits at most so long for MCP servers, which started while the model was loading.
@@ -219,7 +219,7 @@ class ChatREPL:
         )
         state.console.print(title)
         if state.model == "demo":
-            state.print_line(DEMO_NOTE)
+            state.print_line(DEMO_NOTE.format(program=program()))
         for status in state.tools.wait_for_servers(SERVER_WAIT_SECONDS):
             detail = f": {status.problem}" if status.problem else f", {status.tools} tools"
             state.print_line(f"MCP server {status.name}: {status.state}{detail}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlx_qwen3.cli.output import ask, write_line
+from mlx_qwen3.cli.output import ask, program, write_line
 from mlx_qwen3.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def pull(name: Annotated[str, NAME]) -> None:
         raise with_folder_hint(error, name) from error
     size = sum(file.stat().st_size for file in folder.iterdir())
     write_line(f"{place}: {size / 1e9:.1f} GB in {folder}")
-    write_line(f"chat with it: mlx-qwen3 chat --model {name}")
+    write_line(f"chat with it: {program()} chat --model {name}")
 
 
 def rm(
