@@ -19,10 +19,12 @@ from mlx_qwen3.cli.chat.terminal import waiting
 from mlx_qwen3.cli.chat.terminal.line_editor import HiddenCharacters
 from mlx_qwen3.cli.chat.terminal.markdown import last_code_block
 from mlx_qwen3.cli.chat.terminal.pasted import is_complete, without_quotes
+from mlx_qwen3.cli.chat.terminal.printers import TerminalPrinter
 from mlx_qwen3.cli.chat.terminal.region import BEGIN, LiveRegion
+from mlx_qwen3.cli.console import SafeConsole
 from mlx_qwen3.engine.conversation import Conversation
 from mlx_qwen3.errors import CacheError, MessageError
-from mlx_qwen3.events import PromptProgress
+from mlx_qwen3.events import AnswerDelta, PromptProgress, ThinkingDelta
 from mlx_qwen3.files import replacing
 
 
@@ -227,3 +229,11 @@ def test_the_editor_shows_characters_that_hide() -> None:
     text = "a\x1b[2J\u202eb\u200b北"
     shown = HiddenCharacters().apply_transformation(SimpleNamespace(fragments=[("", text)]))
     assert shown.fragments == [("", "a\ufffd[2J\ufffdb\ufffd北")]
+
+
+def test_a_terminal_without_styles_tells_thinking_from_the_answer() -> None:
+    written = io.StringIO()
+    printer = TerminalPrinter(SafeConsole(file=written, force_terminal=False), with_figures=False)
+    for event in (ThinkingDelta("one and "), ThinkingDelta("one"), AnswerDelta("two")):
+        printer.show(event)
+    assert written.getvalue() == "∴ thinking\none and one\n\ntwo"

@@ -142,9 +142,11 @@ class TerminalPrinter(_AppendOnlyPrinter):
                 self._end(event)
 
     def _begin(self, part: type[Event]) -> None:
-        """Put a blank line between thinking, answer and calls."""
+        """Put a blank line between thinking, answer and calls, and a heading before thinking."""
         if self._part is not None and (part is not self._part or part is ToolCall):
             self._console.print("\n")
+        if part is ThinkingDelta and part is not self._part:  # a terminal without styles shows no other sign
+            self._console.print("∴ thinking", style="dim")
         self._part = part
 
     def _write(self, text: str, style: str = "") -> None:
