@@ -54,9 +54,14 @@ def printable(text: str, is_piece: bool = False) -> str:
         return text
     if not _JOINERS.search(text):
         return text.translate(_PRINTABLE)
-    return "".join(
+    return "".join(printable_characters(text, is_piece))
+
+
+def printable_characters(text: str, is_piece: bool = False) -> list[str]:
+    """For each character of `text` what `printable` has of it; "" for one that it leaves out."""
+    return [
         char if _joins(text, index, is_piece) else _PRINTABLE[ord(char)] for index, char in enumerate(text)
-    )
+    ]
 
 
 def _joins(text: str, index: int, is_piece: bool) -> bool:

@@ -229,6 +229,10 @@ def test_the_editor_shows_characters_that_hide() -> None:
     text = "a\x1b[2J\u202eb\u200b北"
     shown = HiddenCharacters().apply_transformation(SimpleNamespace(fragments=[("", text)]))
     assert shown.fragments == [("", "a\ufffd[2J\ufffdb\ufffd北")]
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    parts = [("", char) for char in family]
+    shown = HiddenCharacters().apply_transformation(SimpleNamespace(fragments=parts))
+    assert shown.fragments == parts
 
 
 def test_a_terminal_without_styles_tells_thinking_from_the_answer() -> None:

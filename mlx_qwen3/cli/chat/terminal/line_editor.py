@@ -23,7 +23,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
 from mlx_qwen3.cli.chat.terminal.pasted import Pasted, is_complete, without_quotes
-from mlx_qwen3.cli.output import printable
+from mlx_qwen3.cli.output import printable, printable_characters
 
 TOOLBAR_INTERVAL = 0.5  # seconds between looks at the toolbar, which changes while the engine prefills
 PROMPT, EDIT_PROMPT = "> ", "edit> "
@@ -80,8 +80,10 @@ class HiddenCharacters(Processor):
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
         fragments = transformation_input.fragments
+        # Joiners of an emoji are judged by what is beside them, which may be in another fragment.
+        shown = iter(printable_characters("".join(item[1] for item in fragments)))
         return Transformation(
-            [(item[0], "".join(printable(char) or "\ufffd" for char in item[1])) for item in fragments]
+            [(item[0], "".join(next(shown) or "\ufffd" for _ in item[1])) for item in fragments]
         )
 
 
