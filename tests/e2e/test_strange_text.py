@@ -18,7 +18,7 @@ from mlx_qwen3.engine.conversation import Conversation
 
 ROOT = Path(__file__).parents[2]
 # They return text or take text of our own only.
-NO_WAY_OUT = {"printable", "error_text", "write_codes"}
+NO_WAY_OUT = {"printable", "printable_characters", "program", "error_text", "write_codes"}
 
 
 def raw_parts(written: str) -> list[str]:
