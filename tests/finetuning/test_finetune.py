@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -177,9 +178,11 @@ def test_a_training_that_does_not_fit_is_refused_before_weights_are_read(
     assert "\n" not in str(error.value)
     assert not (tmp_path / "adapter").exists()
     [suggested] = [found for found in error.value.suggestions if "batch_size" in found]
-    tokens = max(
-        len(each.ids) for each in read_examples(data, load_tokenizer(tmp_path / "model"), True, 2048)
-    )
+    longest = re.search(r"answers of up to ([\d,]+) tokens", str(error.value))
+    assert longest is not None
+    tokens = int(longest[1].replace(",", ""))
+    examples = read_examples(data, load_tokenizer(tmp_path / "model"), True, 2048)
+    assert tokens >= max(len(each.ids) for each in examples)
     fits = replace(options, **suggested)
     assert plan_training(tmp_path / "model", "m", fits, tokens).total <= 100_000_000
     with pytest.raises(InsufficientMemoryError):
