@@ -20,10 +20,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 chat: $(VENV)/.installed
 	@$(BIN)/python chat.py --model demo $(ARGS)
 
-# A process more than there are cores, since tests wait for programs they start; at most four, for the memory.
+# A process for each core, at most four: more would not fit the memory of a small machine.
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest -n "$$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')" \
-		--dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -71,13 +71,13 @@ class EngineCore(PlannedModel):
         self._inbox = Inbox()
         self._is_closed = False
         self._death: BaseException | None = None
+        self._is_lost = threading.Event()
         self._process = os.getpid()
         self._ranks: Ranks | None = None
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="mlx_qwen3 engine", daemon=True)
         self._thread.start()
         # Left open at exit, the thread would be cut off while it computes, and the process aborted.
-        self._is_lost = threading.Event()
         self._stop = weakref.finalize(
             self, end_thread, self._inbox, self._thread, self._process, self._is_lost
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -137,8 +138,10 @@ def test_servers_of_the_configuration_folder(tmp_path: Path) -> None:
         terminal.say("/mcp prompt friend poem 'about=the sea'", "> Write a poem about the sea.")
         terminal.press("\x15")
         end_server(terminal, "hostile.py")
-        terminal.type("/budget 0")
-        terminal.wait("MCP server other failed: it ended")
+        deadline = time.monotonic() + 30  # the chat says it before its next prompt, once it has noticed
+        while "MCP server other failed: it ended" not in terminal.text():
+            assert time.monotonic() < deadline
+            terminal.say("/budget 0", "answers come without thinking")
         assert terminal.leave() == 0
 
 

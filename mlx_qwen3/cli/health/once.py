@@ -81,10 +81,13 @@ def apply_settings() -> None:
 
 
 def version(package: str) -> str:
-    """Of an installed package. Slow to import, so only where it is asked for."""
+    """Of an installed package; "" if it is not installed. Slow to import, so only where it is asked for."""
     from importlib import metadata
 
-    return metadata.version(package)
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _remembered() -> dict[str, object]:
