@@ -52,7 +52,7 @@ class Watch:
         try:
             self._on_lost(line)
         finally:
-            self._said.set()  # whoever asks for the verdict finds all that follows from it done
+            self._said.set()  # last, so that `verdict` returns once `on_lost` is done
 
     def verdict(self, seconds: float) -> str | None:
         """Why the run ended, waiting up to `seconds` for it; None if nothing is known."""

@@ -154,7 +154,7 @@ class Model(nn.Module):
     def _usable_step(self, inputs: mx.array) -> DecodeStep | None:
         if self._step is None or inputs.size > self._step.max_tokens:
             return None
-        if not self._step.is_of(self):
+        if not self.has_step:
             self._step = None
         return self._step
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from mlx_qwen3.cli.app import app
 from mlx_qwen3.cli.hub import pull as module
+from mlx_qwen3.cli.output import program
 from mlx_qwen3.errors import ModelNotFoundError
 
 
@@ -21,7 +22,7 @@ def run(*arguments: str, stdin: str = "") -> str:
 
 
 def test_pull_models_rm(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    assert "mlx-qwen3 chat --model org/tiny" in run("pull", "org/tiny")
+    assert f"chat with it: {program()} chat --model org/tiny\n" in run("pull", "org/tiny")
     assert "model.safetensors" in hub.fetched
     hub.downloads.clear()
     run("pull", "org/tiny")

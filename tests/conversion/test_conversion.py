@@ -17,6 +17,7 @@ import mlx_qwen3.conversion.source.chunks as chunks
 import mlx_qwen3.conversion.source.open
 from mlx_qwen3 import load_model
 from mlx_qwen3.cli.app import app
+from mlx_qwen3.cli.output import program
 from mlx_qwen3.conversion import Progress, Report, convert, plan, verify
 from mlx_qwen3.errors import ConversionError
 from mlx_qwen3.model.config import ModelConfig, read_json
@@ -305,8 +306,7 @@ class TestCommand:
         assert "8.3" in done.output
         assert len(done.output.splitlines()) == 2
         following = done.output.splitlines()[-1]
-        assert following.startswith("chat with it: ")
-        assert following.endswith(f"mlx-qwen3 chat --model {tmp_path / 'out'}")
+        assert following == f"chat with it: {program()} chat --model {tmp_path / 'out'}"
         assert (tmp_path / "out" / "model.safetensors").exists()
 
     def test_names_the_output_after_the_source(self, source, tmp_path, monkeypatch):
