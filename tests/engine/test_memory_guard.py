@@ -40,8 +40,11 @@ def engine(shared: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(guard, "INTERVAL", 0.01)
     monkeypatch.setattr(guard, "IDLE_INTERVAL", 0.0)
     monkeypatch.setattr("mlx_qwen3.engine.core.IDLE_INTERVAL", 1000)  # looks only while there is work
-    shared.call(lambda: None)
     monkeypatch.setattr(guard, "RECOVERY", 0.02)
+    while not shared.scheduler.is_idle:  # a text that the last test cancelled
+        time.sleep(0.001)
+    # A look that was planned before the intervals were made short may be two seconds away.
+    shared.call(lambda: setattr(shared.guard, "_next_look", 0.0))
     monkeypatch.setattr(memory, "_system_pressure", lambda: Pressure.NORMAL)
     monkeypatch.setattr(memory, "free_memory", lambda: 2**60)
     monkeypatch.setattr(shared, "sessions", ParkingLot(tmp_path))
