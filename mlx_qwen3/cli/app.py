@@ -6,7 +6,7 @@ import copy
 import os
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -16,7 +16,7 @@ from mlx_qwen3.cli.bench import bench
 from mlx_qwen3.cli.chat.main import ChatCommand, chat
 from mlx_qwen3.cli.convert import convert
 from mlx_qwen3.cli.distributed.options import follow
-from mlx_qwen3.cli.errors import error_line
+from mlx_qwen3.cli.errors import error_line, is_usage_error, unknown_command, usage_line
 from mlx_qwen3.cli.generate import generate
 from mlx_qwen3.cli.health.doctor import doctor
 from mlx_qwen3.cli.health.once import apply_settings
@@ -24,7 +24,7 @@ from mlx_qwen3.cli.health.standard_streams import repair_streams
 from mlx_qwen3.cli.hub.pull import pull, rm
 from mlx_qwen3.cli.hub.upload import upload
 from mlx_qwen3.cli.models import models
-from mlx_qwen3.cli.output import error_text, show_warning, write_error, write_line
+from mlx_qwen3.cli.output import show_warning, write_error, write_line
 from mlx_qwen3.cli.retrieval.embed import embed
 from mlx_qwen3.cli.retrieval.rerank import rerank
 from mlx_qwen3.cli.serving.serve import serve
@@ -36,34 +36,18 @@ INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
 class _Commands(TyperGroup):
-    """The commands. Typer's messages quote the arguments, and a shell's * gives names with escape codes."""
+    """The commands; one that is not there is answered with those that are near."""
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            _make_printable(error)
-            raise
-
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        try:
-            return super().make_context(*args, **options)
-        except Exception as error:
-            _make_printable(error)
-            raise
-
-
-def _make_printable(error: Any) -> None:
-    """Change the message of an error that Typer prints."""
-    if hasattr(error, "format_message") and isinstance(error.message, str):
-        error.message = error_text(error.message)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise typer.BadParameter(unknown_command(args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
     cls=_Commands,
     name="mlx-qwen3",
     help="Chat with, convert and build on Qwen3 models, on Apple silicon and beyond.",
-    no_args_is_help=True,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -98,26 +82,36 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0, 1 for a failure (one line on stderr), 2 for wrong usage."""
     repair_streams()
     apply_settings()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    program = _with_one_command(arguments[0]) if arguments else app
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    program = _with_one_command(arguments[0])
     if os.environ.get("MLX_QWEN3_DEBUG"):
         program(arguments)
         return
     try:
         warnings.showwarning = show_warning
-        program(arguments)
+        code = program(arguments, standalone_mode=False)
     except Qwen3Error as error:
         sys.exit(_print_error(error_line(error)))
-    except KeyboardInterrupt:
-        # Exit without cleanup: an engine that is still loading can neither be waited for nor torn down.
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        _leave_at_once()
     except BrokenPipeError:
         # The reader of the pipe has closed it, as `| head` does. Flushing would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # no traceback reaches a user
+        if is_usage_error(error):
+            write_error(usage_line(error))
+            sys.exit(2)
         sys.exit(_print_error(_unexpected(error)))
+    if code == INTERRUPTED:  # what Typer makes of a KeyboardInterrupt
+        _leave_at_once()
+    sys.exit(code)
+
+
+def _leave_at_once() -> NoReturn:
+    """Exit without cleanup: an engine that is still loading can neither be waited for nor torn down."""
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def _with_one_command(name: str) -> typer.Typer:

@@ -50,7 +50,7 @@ def bench(
     from mlx_qwen3.files import write_atomically
 
     if vs not in (None, *PEERS):
-        raise typer.BadParameter(f"{' or '.join(PEERS)} can be compared with", param_hint="--vs")
+        raise typer.BadParameter(f"takes {' or '.join(PEERS)}, not {vs!r}", param_hint="--vs")
     if plot_file is not None:
         library.check_plot_path(plot_file)
     workload = library.Workload(
@@ -104,7 +104,7 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(part.replace("_", "")) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not a list of numbers separated by commas", param_hint=option
+            f"takes numbers separated by commas, not {text!r}", param_hint=option
         ) from None
 
 
@@ -123,9 +123,11 @@ def _checkpoint(model: str | None, shape: str | None, bits: int) -> Path:
         with progress_bars() as bars:
             return resolve(model, DownloadBar(bars))
     if shape not in library.SHAPES:
-        raise typer.BadParameter(f"{shape} is not one of {', '.join(library.SHAPES)}", param_hint="--shape")
+        raise typer.BadParameter(
+            f"takes one of {', '.join(library.SHAPES)}, not {shape!r}", param_hint="--shape"
+        )
     if bits not in (2, 3, 4, 5, 6, 8, 16):
-        raise typer.BadParameter("must be 2, 3, 4, 5, 6, 8 or 16", param_hint="--bits")
+        raise typer.BadParameter(f"must be 2, 3, 4, 5, 6, 8 or 16, not {bits}", param_hint="--bits")
     return library.make_checkpoint(shape, bits, user_cache_path("mlx-qwen3") / "bench")
 
 

@@ -124,7 +124,9 @@ def generate(
     from mlx_qwen3.cli.batch import run_batch
 
     if prompt is not None:
-        raise typer.BadParameter("the prompts of a batch are in its file", param_hint="--prompt")
+        raise typer.BadParameter(
+            "cannot be given with --batch, whose file has the prompts", param_hint="--prompt"
+        )
     options = {
         "sampling": sampling,
         "thinking": think is not False,

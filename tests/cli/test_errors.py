@@ -39,10 +39,10 @@ def test_the_chat_names_the_command_that_makes_room() -> None:
 
 
 def test_the_command_line_prints_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    def fail(arguments: object) -> None:
+    def fail(arguments: object, **options: object) -> None:
         raise ERROR
 
-    monkeypatch.setattr(app, "app", fail)
+    monkeypatch.setattr(app, "_with_one_command", lambda name: fail)
     with pytest.raises(SystemExit) as exited:
         app.main([])
     assert exited.value.code == 1

@@ -235,7 +235,7 @@ class _NoteHandler(logging.Handler):
 def _pair(text: str, flag: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name or not value:
-        raise typer.BadParameter(f"{text!r} is not NAME=...", param_hint=flag)
+        raise typer.BadParameter(f"takes NAME=..., not {text!r}", param_hint=flag)
     return name, value
 
 
