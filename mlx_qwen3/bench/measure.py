@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mlx_qwen3.backend.versions import installed_version
 from mlx_qwen3.bench import llama_cpp, worker
 from mlx_qwen3.bench.cost import cost_of
 from mlx_qwen3.bench.result import Result
@@ -134,14 +134,7 @@ def _setup(folder: Path, workload: Workload) -> dict[str, Any]:
     return {
         "checkpoint": folder.name,
         "work": asdict(workload),
-        "packages": {name: _version(name) for name in ("mlx", "mlx-lm", "mlx-qwen3", "xllamacpp")},
+        "packages": {name: installed_version(name) for name in ("mlx", "mlx-lm", "mlx-qwen3", "xllamacpp")},
         "device": str(mx.device_info().get("device_name", mx.default_device())),
         "system": platform.platform(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

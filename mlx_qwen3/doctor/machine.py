@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 import mlx.core as mx
 import psutil
 
 from mlx_qwen3.backend.device import available_memory, is_cpu, is_metal, recommended_memory
+from mlx_qwen3.backend.versions import installed_version
 
 TESTED_MLX = (0, 32, 4)
 """The MLX that everything was tested with. Earlier ones are wrong in ways that reach this package."""
@@ -22,7 +22,7 @@ def describe() -> dict[str, str]:
     info = mx.device_info()
     device = "CPU" if is_cpu() else "Metal" if is_metal() else "CUDA"
     system = f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else platform.platform()
-    packages = [f"{name} {_version(name)}" for name in ("mlx-qwen3", "mlx", "mlx-lm")]
+    packages = [f"{name} {installed_version(name) or 'none'}" for name in ("mlx-qwen3", "mlx", "mlx-lm")]
     recommended = recommended_memory()
     memory = f"{psutil.virtual_memory().total / GB:.1f} GB, {available_memory() / GB:.1f} GB for models now"
     return {
@@ -41,7 +41,7 @@ def key() -> str:
 
 def check_machine() -> Iterator[str]:
     """The version of MLX, and whether its device computes at all."""
-    installed = _version("mlx")
+    installed = installed_version("mlx") or "none"
     numbers = tuple(int(part) for part in installed.split(".")[:3] if part.isdigit())
     if numbers < TESTED_MLX:
         wanted = ".".join(map(str, TESTED_MLX))
@@ -51,10 +51,3 @@ def check_machine() -> Iterator[str]:
         yield f"the sum of 0 to 999 came out as {total}"
     if is_metal() and recommended_memory() is None:
         yield "Metal does not say how much memory it recommends"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"

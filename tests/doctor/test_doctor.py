@@ -200,13 +200,13 @@ def test_the_quick_checks_find_nothing_here_and_make_a_block_to_paste() -> None:
     assert report.is_well, report.block()
     assert names == ["machine", "logits", "caches", "quantized products", "sampler", "batches"]
     block = report.block()
-    assert f"mlx {machine._version('mlx')}" in block
+    assert f"mlx {machine.installed_version('mlx')}" in block
     assert all(any(line.startswith(name) and " ok " in line for line in block.splitlines()) for name in names)
     assert json.loads(report.to_json())["findings"][0]["problems"] == []
 
 
 def test_an_old_mlx_is_named(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(machine, "_version", lambda package: "0.32.0")
+    monkeypatch.setattr(machine, "installed_version", lambda package: "0.32.0")
     (problem,) = diagnose(only=["machine"]).problems
     assert problem == "machine: MLX 0.32.0 has faults that 0.32.4 mends; run pip install -U 'mlx>=0.32.4'"
 

@@ -20,6 +20,7 @@ from platformdirs import user_cache_path
 from mlx_qwen3.backend.native.layout import Unit
 from mlx_qwen3.backend.native.machine_code import MachineCode
 from mlx_qwen3.backend.switches import compile_listeners
+from mlx_qwen3.backend.versions import installed_version
 from mlx_qwen3.errors import Qwen3Error
 from mlx_qwen3.files import write_atomically
 
@@ -109,9 +110,7 @@ def _llvm_version() -> bytes:
     try:
         return (Path(spec.origin).parent / "_version.py").read_bytes()
     except OSError:
-        from importlib.metadata import version
-
-        return version("llvmlite").encode()
+        return str(installed_version("llvmlite")).encode()
 
 
 def _processor() -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.backend.switches import BUFFER_LENGTHS, BUFFER_VARIABLE
+from mlx_qwen3.backend.versions import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def remember(report: Report) -> None:
         noted["settings"] = {
             name: value for name, value in buffers[0].figures.items() if name == BUFFER_VARIABLE
         }
-        noted["mlx"] = version("mlx")
+        noted["mlx"] = installed_version("mlx")
     elif before.get("key") == noted["key"]:
         noted |= {name: before[name] for name in ("settings", "mlx") if name in before}
     with suppress(OSError):
@@ -74,20 +75,10 @@ def apply_settings() -> None:
         return
     noted = _remembered()
     settings = noted.get("settings")
-    if not isinstance(settings, dict) or not settings or noted.get("mlx") != version("mlx"):
+    if not isinstance(settings, dict) or not settings or noted.get("mlx") != installed_version("mlx"):
         return
     if settings.get(BUFFER_VARIABLE) in [str(length) for length in BUFFER_LENGTHS]:
         os.environ.setdefault(BUFFER_VARIABLE, settings[BUFFER_VARIABLE])
-
-
-def version(package: str) -> str:
-    """Of an installed package; "" if it is not installed. Slow to import, so only where it is asked for."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _remembered() -> dict[str, object]:

@@ -7,10 +7,10 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mlx_qwen3.backend.versions import installed_version
 from mlx_qwen3.conversion.checksums import sha256
 from mlx_qwen3.conversion.planning import ConversionPlan, ConversionStep
 from mlx_qwen3.conversion.verification.compare import TensorCheck
@@ -97,7 +97,7 @@ def plan_digest(plan: ConversionPlan) -> str:
     versions = sorted({source.version for step in plan.steps for source in step.sources})
     shards = [[_step_identity(step) for step in shard] for shard in plan.shards]
     text = plan.calibration.digest if plan.calibration else None
-    content = json.dumps([FORMAT, version("mlx"), versions, shards, text])
+    content = json.dumps([FORMAT, installed_version("mlx"), versions, shards, text])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

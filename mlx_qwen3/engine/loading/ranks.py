@@ -22,6 +22,7 @@ import mlx.core as mx
 
 from mlx_qwen3.adapters import adapter_share
 from mlx_qwen3.backend.device import available_memory
+from mlx_qwen3.backend.versions import installed_version
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.checkpoint import OnDownload
 from mlx_qwen3.checkpoint.fingerprint import file_digests
@@ -281,11 +282,9 @@ def _announce(group: Group) -> tuple[Listener | None, int, bytes]:
 
 
 def _about_me() -> Message:
-    from importlib.metadata import version  # slow to import
-
     from mlx_qwen3 import __version__
 
-    software = f"mlx-qwen3 {__version__}, mlx {version('mlx')}"
+    software = f"mlx-qwen3 {__version__}, mlx {installed_version('mlx')}"
     return {"software": software, "memory": available_memory(), "host": socket.gethostname()}
 
 

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from mcp_types import (
 )
 from mcp_types import Tool as ToolEntry
 
+from mlx_qwen3 import __version__
 from mlx_qwen3.errors import one_line
 from mlx_qwen3.tools.base import Tool, ToolError, ToolOutput
 from mlx_qwen3.tools.mcp.config import ServerConfig
@@ -147,7 +147,7 @@ class Connection:
             transport = stdio_transport(self.config, self._log, self._ended)
         return Client(
             transport,
-            client_info=Implementation(name="mlx-qwen3", version=_package_version()),
+            client_info=Implementation(name="mlx-qwen3", version=__version__),
             read_timeout_seconds=self.config.timeout,
             message_handler=self._on_message,
             cache=None,
@@ -275,10 +275,3 @@ async def _all_pages(fetch: Callable[..., Awaitable[Any]], items: Callable[[Any]
             break
         cursor = page.next_cursor
     return collected
-
-
-def _package_version() -> str:
-    try:
-        return version("mlx-qwen3")
-    except PackageNotFoundError:
-        return "0"

@@ -118,7 +118,7 @@ def test_what_is_faster_is_set_before_mlx_starts(monkeypatch: pytest.MonkeyPatch
     assert os.environ[BUFFER_VARIABLE] == "44"
 
     monkeypatch.delenv(BUFFER_VARIABLE)
-    monkeypatch.setattr(once, "version", lambda package: "another")
+    monkeypatch.setattr(once, "installed_version", lambda package: "another")
     once.apply_settings()
     assert BUFFER_VARIABLE not in os.environ
 
@@ -130,7 +130,7 @@ def test_a_changed_file_sets_nothing(
     settings: str, monkeypatch: pytest.MonkeyPatch, remembered: Path
 ) -> None:
     monkeypatch.setattr(once.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(once, "version", lambda package: "1")
+    monkeypatch.setattr(once, "installed_version", lambda package: "1")
     monkeypatch.delenv(BUFFER_VARIABLE, raising=False)
     remembered.write_text(f'{{"mlx": "1", "settings": {settings}}}')
     once.apply_settings()
