@@ -42,9 +42,14 @@ def source_folder(shape: str, work: Path) -> Path:
     code = f"from mlx_qwen3.bench.shapes import *; print(make_checkpoint({shape!r}, 16, Path({str(work)!r})))"
     made = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     folder = Path(made.stdout.splitlines()[-1])
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(DEMO / name, folder)
+    copy_tokenizer(DEMO, folder)
     return folder
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Give the checkpoint in `folder`, of random weights, the tokenizer and chat template of another."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(source / name, folder)
 
 
 def measure(program: str, source: Path, output: Path) -> dict[str, float]:

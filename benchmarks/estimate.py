@@ -41,14 +41,15 @@ def measure(folder: Path, case: Case) -> dict[str, Any]:
 
     import mlx.core as mx
 
-    from benchmarks.memory import feed, fill
+    from benchmarks.memory import FILL, feed
     from mlx_qwen3.cache.config import CacheConfig
+    from mlx_qwen3.cache.random_rows import fill
     from mlx_qwen3.checkpoint.load import load
 
     *_, context, window, bits = case
     loaded = load(folder, context, CacheConfig(max_size=window, bits=bits))
     cache = make_prompt_cache(loaded.model, max_size=window, bits=bits)
-    fill(loaded.model, cache, context - CHUNK - 1)
+    fill(loaded.model, cache, context - CHUNK - 1, FILL)
     feed(loaded.model, cache, CHUNK)
     plan = loaded.plan
     return {"estimated": plan.estimate.total, "measured": mx.get_peak_memory()}

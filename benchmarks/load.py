@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import subprocess
 import sys
 import threading
@@ -225,11 +224,11 @@ def main() -> None:
     if options.model is None:
         from qwen_tokenizer_files import qwen_tokenizer_folder
 
+        from benchmarks.convert import copy_tokenizer
         from mlx_qwen3.bench import make_checkpoint
 
         options.model = make_checkpoint(options.shape, 4, Path("models"), layers=options.layers)
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            shutil.copy(qwen_tokenizer_folder() / name, options.model)
+        copy_tokenizer(qwen_tokenizer_folder(), options.model)
     runs: dict[str, list[Any]] = {engine: [] for engine in options.engines}
     for number in range(options.repeat):
         for engine in options.engines:

@@ -52,7 +52,9 @@ def measure(engine: str, folder: Path, bits: int, context: int, chunk: int) -> d
     model, cache = (load_ours if engine == "mlx-qwen3" else load_theirs)(folder, bits)
     import mlx.core as mx
 
-    fill(model, cache, context - chunk)
+    from mlx_qwen3.cache.random_rows import fill
+
+    fill(model, cache, context - chunk, FILL)
     mx.reset_peak_memory()
     start_time = time.perf_counter()
     feed(model, cache, chunk)
@@ -63,20 +65,6 @@ def measure(engine: str, folder: Path, bits: int, context: int, chunk: int) -> d
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     work = peak - held - weights
     return {"peak": peak, "cache": held, "work": work, "resident": resident, "seconds": seconds}
-
-
-def fill(model: Any, cache: list[Any], tokens: int) -> None:
-    """Fill `cache` with random rows of `tokens` tokens, in the model's compute dtype."""
-    import mlx.core as mx
-
-    dtype = model.model.embed_tokens(mx.array([[0]])).dtype
-    heads, head_dim = model.args.num_key_value_heads, model.args.head_dim
-    for start in range(0, tokens, FILL):
-        rows = mx.random.normal((1, heads, min(FILL, tokens - start), head_dim)).astype(dtype)
-        for layer in cache:
-            layer.update_and_fetch(rows, rows)
-            mx.eval(layer.state)
-    mx.clear_cache()
 
 
 def feed(model: Any, cache: list[Any], chunk: int) -> None:

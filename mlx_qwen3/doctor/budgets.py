@@ -18,9 +18,11 @@ from mlx_qwen3.backend.device import is_cpu
 from mlx_qwen3.bench.roofline import measure_bandwidth
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.prompt_cache import make_prompt_cache
+from mlx_qwen3.cache.random_rows import fill
 from mlx_qwen3.checkpoint.memory import CPU_CHUNK, GPU_CHUNK, estimate_memory
 from mlx_qwen3.doctor.compare import drawn_ids
 from mlx_qwen3.doctor.models import VOCABULARY, make_subject
+from mlx_qwen3.doctor.steps import milliseconds_a_token
 from mlx_qwen3.generation.params import SamplingParams
 from mlx_qwen3.generation.sampling import Sampler
 from mlx_qwen3.model.prepare import prepare
@@ -94,22 +96,12 @@ class Budgets:
         cache: list[Any] = list(make_prompt_cache(model, bits=bits))
         ids = drawn_ids(256, VOCABULARY)
         self.figures["chunk s"] = _seconds(lambda: mx.eval(model(mx.array([ids], mx.uint32), cache)))
-        _fill(model, cache, ROWS)
-        token = mx.array([1], mx.uint32)
-        mx.eval(token)
-        times = []
-        for _ in range(STEPS):
-            start = time.perf_counter()
-            following = mx.argmax(model(token[None], cache)[0], axis=-1).astype(mx.uint32)
-            mx.async_eval(following)  # type: ignore[no-untyped-call]
-            mx.eval(token)
-            token = following
-            times.append(time.perf_counter() - start)
-        mx.eval(token)
+        fill(model, cache, ROWS)
+        milliseconds = milliseconds_a_token(model, cache, STEPS)
         if bits is None:
             # What is beside the cache: the scores and activations of a token are small, a copy is not.
-            self.figures["beyond cache"] = _beyond(model, cache, token) / self._room
-        return 1e3 * median(times)
+            self.figures["beyond cache"] = _beyond(model, cache) / self._room
+        return milliseconds
 
     def _peak(self) -> Iterator[str]:
         """The peak of a long prompt's last chunk and of the cache's growth, beside the plan's."""
@@ -119,7 +111,7 @@ class Budgets:
             cache: list[Any] = list(make_prompt_cache(model, bits=bits))
             mx.clear_cache()
             before = mx.get_active_memory()
-            _fill(model, cache, PLANNED_ROWS - chunk)
+            fill(model, cache, PLANNED_ROWS - chunk)
             mx.reset_peak_memory()
             for ids in (drawn_ids(chunk, VOCABULARY), [1]):  # the second outgrows the cache
                 mx.eval(model(mx.array([ids], mx.uint32), cache)[0, -1])
@@ -168,19 +160,10 @@ class Budgets:
         yield from ()
 
 
-def _fill(model: Any, cache: list[Any], rows: int) -> None:
-    """Random rows, until each layer has `rows`."""
-    config = model.args
-    shape = (1, config.num_key_value_heads, rows - cache[0].offset, config.head_dim)
-    drawn = mx.random.normal(shape, key=mx.random.key(1)).astype(model.model.norm.weight.dtype)
-    for layer in cache:
-        layer.update_and_fetch(drawn, drawn)
-    mx.eval([layer.state for layer in cache])
-
-
-def _beyond(model: Any, cache: list[Any], token: mx.array) -> int:
+def _beyond(model: Any, cache: list[Any]) -> int:
     """Bytes that a token takes at most beside what is held before it."""
-    mx.eval([layer.state for layer in cache])
+    token = mx.array([1], mx.uint32)
+    mx.eval(token, [layer.state for layer in cache])
     mx.reset_peak_memory()
     held = mx.get_active_memory()
     mx.eval(model(token[None], cache))

@@ -9,10 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
-from statistics import median
 
 from mlx_qwen3.backend.device import is_metal
 from mlx_qwen3.backend.switches import BUFFER_LENGTHS, BUFFER_VARIABLE
@@ -73,6 +70,7 @@ def token_milliseconds(layers: int = LAYERS, steps: int = STEPS) -> float:
 
     from mlx_qwen3.cache.prompt_cache import make_prompt_cache
     from mlx_qwen3.doctor.models import BASE, HEADS
+    from mlx_qwen3.doctor.steps import milliseconds_a_token
     from mlx_qwen3.model.config import ModelConfig
     from mlx_qwen3.model.prepare import prepare
     from mlx_qwen3.model.qwen3 import Model
@@ -82,13 +80,4 @@ def token_milliseconds(layers: int = LAYERS, steps: int = STEPS) -> float:
     model = Model(ModelConfig.from_dict({**BASE, **sizes}))
     model.set_dtype(mx.bfloat16)
     prepare(model)
-    cache, token = make_prompt_cache(model), mx.array([1], mx.uint32)
-    stamps = [time.perf_counter()]
-    for _ in range(steps):
-        following = mx.argmax(model(token[None], cache)[0], axis=-1).astype(mx.uint32)
-        mx.async_eval(following)  # type: ignore[no-untyped-call]
-        mx.eval(token)
-        token = following
-        stamps.append(time.perf_counter())
-    mx.eval(token)
-    return 1e3 * median(after - before for before, after in pairwise(stamps))
+    return milliseconds_a_token(model, make_prompt_cache(model), steps)
