@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-import mlx_qwen3  # isort: skip  # before mlx.core
 import mlx.core as mx
+import pytest
 
 from mlx_qwen3 import load_model, make_prompt_cache
 from mlx_qwen3.cache.random_rows import fill
