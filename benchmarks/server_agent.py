@@ -193,8 +193,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for _ in range(options.repeat):
         for name in options.servers:
-            with running(name, folder) as (url, model):
-                show(name, play(url, model, options.turns, options.think, options.pause))
+            with running(name, folder) as server:
+                show(name, play(server.url, server.model, options.turns, options.think, options.pause))
 
 
 if __name__ == "__main__":

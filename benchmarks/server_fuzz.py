@@ -4,7 +4,8 @@
 
 Each request starts from a valid one and is changed at random: values of other types, missing and unknown
 fields, extreme numbers, deep nesting, odd text, cut-off JSON, odd headers and methods. Some clients leave in
-the middle of the answer. At the end no request may run, and the memory of the process is reported.
+the middle of the answer. Answers are read with the types of the packages `openai` and `anthropic`. At the end
+no request may run. The memory of the process is reported ten times on the way.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.server_answers import fault
 from benchmarks.server_processes import running
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "enum": ["x", "y"]}}, "required": ["a"]}
@@ -159,27 +161,31 @@ def odd(draw: random.Random) -> Any:
     return value
 
 
-def problem(attempt: Attempt, status: int) -> str:
-    """What is wrong with an answer; empty if nothing is."""
-    return f"{attempt.method} {attempt.path} -> {status}: {attempt.body[:300]!r}" if status >= 500 else ""
-
-
-async def send(client: httpx.AsyncClient, attempt: Attempt) -> int:
-    """The status of the answer, 0 where the client left. Raises httpx.HTTPError where there was none."""
+async def send(client: httpx.AsyncClient, attempt: Attempt) -> httpx.Response | None:
+    """The answer, None where the client left. Raises httpx.HTTPError where there was none."""
     try:
         async with asyncio.timeout(attempt.leaves if attempt.leaves is not None else 120):
-            answer = await client.request(
+            return await client.request(
                 attempt.method, attempt.path, content=attempt.body, headers=attempt.headers
             )
-            return answer.status_code
     except TimeoutError:
         if attempt.leaves is None:
             raise httpx.ReadTimeout("no answer in 120 s") from None
-        return 0
+        return None
+
+
+def problem(attempt: Attempt, answer: httpx.Response) -> str:
+    """What is wrong with an answer; empty if nothing is."""
+    kind = answer.headers.get("content-type", "")
+    found = fault(attempt.path, answer.status_code, kind, answer.content)
+    if not found and answer.status_code < 500:
+        return ""
+    body = attempt.body[:300]
+    return f"{attempt.method} {attempt.path} -> {answer.status_code}: {body!r} {found}"
 
 
 async def fuzz(url: str, requests: int, clients: int, seed: int) -> tuple[Counter[int], list[str]]:
-    """Send requests: how often each status came, and what was wrong."""
+    """Send requests: how often each status came, 0 where the client left; and what was wrong."""
     stream, statuses, problems = attempts(seed), Counter[int](), list[str]()
     left = iter(range(requests))
 
@@ -187,12 +193,12 @@ async def fuzz(url: str, requests: int, clients: int, seed: int) -> tuple[Counte
         for _ in left:
             attempt = next(stream)
             try:
-                status = await send(client, attempt)
+                answer = await send(client, attempt)
             except httpx.HTTPError as error:
                 problems.append(f"{type(error).__name__} {error}: {attempt.path} {attempt.body[:300]!r}")
                 continue
-            statuses[status] += 1
-            if found := problem(attempt, status):
+            statuses[0 if answer is None else answer.status_code] += 1
+            if answer is not None and (found := problem(attempt, answer)):
                 problems.append(found)
 
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
@@ -214,11 +220,12 @@ def main() -> None:
     options = parser.parse_args()
     from mlx_qwen3.checkpoint import resolve
 
-    with running("mlx-qwen3", Path(resolve("demo"))) as (url, _):
+    with running("mlx-qwen3", Path(resolve("demo"))) as server:
+        url = server.url
         total = 0
-        for part in range(4):
+        for part in range(10):
             start = time.perf_counter()
-            count = options.requests // 4
+            count = options.requests // 10
             statuses, problems = asyncio.run(fuzz(url, count, options.clients, options.seed + part))
             total += count
             status = httpx.get(f"{url}/status", timeout=30).json()

@@ -3,12 +3,14 @@
     python -m benchmarks.server_schemathesis [--examples 200] [--phases coverage,fuzzing] [--seed 0]
 
 Needs schemathesis. It checks that there is no 5xx, that statuses, types and bodies of answers are those of
-the document, and that what the document forbids is refused. Ends with 1 if something is found.
+the document, that what the document forbids is refused, and that the packages of OpenAI and Anthropic can
+read what comes (`benchmarks/server_schemathesis_check.py`). Ends with 1 if something is found.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,9 @@ CHECKS = (
     "negative_data_rejection",
     "unsupported_method",
     "missing_required_header",
+    "types_of_clients",
 )
+ROOT = Path(__file__).parents[1]
 # A short context, so that answers without a limit of their own end soon.
 CONTEXT = 256
 
@@ -47,15 +51,18 @@ def main() -> None:
 
     demo = Path(resolve("demo"))
     with (
-        running("mlx-qwen3", demo, "--context", str(CONTEXT)) as (url, _),
+        running("mlx-qwen3", demo, "--context", str(CONTEXT)) as server,
         tempfile.TemporaryDirectory() as empty,
     ):
+        url = server.url
         arguments = ["--checks", ",".join(CHECKS), "--max-examples", str(options.examples)]
         arguments += ["--seed", str(options.seed), "--workers", str(options.workers), "--continue-on-failure"]
         arguments += ["--request-timeout", "120", "--generation-database", "none", "--no-color"]
         arguments += ["--suppress-health-check", "all", "--no-shrink", "--phases", options.phases]
         program = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *arguments]
-        code = subprocess.run(program, cwd=empty, check=False).returncode
+        hooks = str(ROOT / "benchmarks" / "server_schemathesis_check.py")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": hooks}
+        code = subprocess.run(program, cwd=empty, env=environment, check=False).returncode
         print(counts(httpx.get(f"{url}/metrics", timeout=60).text))
         status = httpx.get(f"{url}/status", timeout=60).json()
         memory = {name: f"{value / 1e6:.0f} MB" for name, value in status["memory"].items()}
