@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from e2e.terminal import Terminal
+from e2e.terminal import FRAME, Terminal
 
 import mlx_qwen3
 from mlx_qwen3.cli.chat.terminal.region import HIDE_CURSOR, SHOW_CURSOR, WRAP_OFF, WRAP_ON
@@ -20,7 +21,10 @@ RAMBLE = ("--temperature", "10", "--thinking-budget", "0", "--max-tokens")
 
 
 def test_the_line_can_be_edited_while_an_answer_streams(tmp_path: Path, rambler: str) -> None:
-    with Terminal(tmp_path, "--model", rambler, *RAMBLE, "800") as terminal:
+    hurry = tmp_path / "hurry"
+    program, arguments = Path(__file__).with_name("slow_chat.py"), ("--model", rambler, *RAMBLE, "800")
+    environment = {"HURRY": str(hurry)}
+    with Terminal(tmp_path, *arguments, environment=environment, program=program) as terminal:
         terminal.wait("/help for help")
         before = terminal.type("go on")
         terminal.wait("Esc stops", since=before)
@@ -29,7 +33,10 @@ def test_the_line_can_be_edited_while_an_answer_streams(tmp_path: Path, rambler:
         terminal.press("\r")
         terminal.wait("hello there · is sent next", since=before)
         terminal.press("a third")
+        terminal.wait("> a third", since=before)
+        hurry.touch()
         terminal.wait("out of tokens", since=before)
+        hurry.unlink()
         terminal.wait("▌ hello there\n", since=before)
         terminal.wait("> a third", since=before)
         terminal.press("\x1b")
@@ -98,6 +105,61 @@ def test_long_pasted_text_is_folded_and_sent_whole(tmp_path: Path) -> None:
         terminal.clear_line()
 
 
+def shown(terminal: Terminal, text: str) -> int:
+    """How often `text` is on the screen and in the scrollback."""
+    terminal.settle()
+    return terminal.text().count(text)
+
+
+def test_ctrl_o_shows_the_thinking_and_hides_it_again(tmp_path: Path) -> None:
+    thought = "carry 1"
+    with Terminal(tmp_path, "--seed", "1") as terminal:
+        terminal.wait("/help for help")
+        terminal.say("what is 47+85?", DONE)
+        assert shown(terminal, thought) == 0
+        terminal.press("half a message")
+        for _ in range(2):
+            terminal.press("\x0f")
+            terminal.wait("Ctrl-O hides it")
+            assert shown(terminal, thought) == 1
+            terminal.press("\x0f")
+            assert shown(terminal, thought) == 0
+        terminal.press("\x0f")
+        terminal.wait("Ctrl-O hides it")
+        terminal.wait("> half a message")
+        terminal.say("", DONE)  # sent, and the thinking before it is gone
+        assert shown(terminal, "Ctrl-O hides it") == 0
+        terminal.say("/thoughts", "\n>\n")
+
+
+def test_ctrl_o_while_an_answer_streams(tmp_path: Path, rambler: str) -> None:
+    """Half of the screen has seven lines for the thinking, which has more than twice as many."""
+    options = ("--temperature", "10", "--thinking-budget", "300", "--max-tokens", "100000")
+    with Terminal(tmp_path, "--model", rambler, *options, columns=50, lines=16) as terminal:
+        terminal.wait("/help for help")
+        before = terminal.type("go on")
+        terminal.wait("thought for", since=before)
+        terminal.press("\x0f")
+        terminal.wait("lines 1 to 7 of", since=before)
+        terminal.press("\x1b[6~")  # Page Down
+        terminal.wait("lines 8 to 14 of", since=before)
+        terminal.press("\x1b[5~\x1b[5~")  # Page Up, also above the start
+        terminal.wait("lines 1 to 7 of", since=before)
+        terminal.press("\x0f")
+        deadline = time.monotonic() + 30
+        while "Ctrl-O hides it" in terminal.text():
+            assert time.monotonic() < deadline
+            terminal.read()
+        terminal.press("\x0f")
+        terminal.wait("lines 1 to 7 of", since=before)
+        terminal.press("\x1b")
+        terminal.wait("stopped", since=before)
+        terminal.wait("\n>\n", since=before)
+        assert shown(terminal, "Ctrl-O hides it") == 1  # still open, above the prompt
+        terminal.press("\x0f")
+        assert shown(terminal, "Ctrl-O hides it") == 0
+
+
 def test_enter_sends_what_ctrl_r_found(tmp_path: Path) -> None:
     with Terminal(tmp_path, "--no-think", "--seed", "1") as terminal:
         terminal.wait("/help for help")
@@ -129,17 +191,21 @@ def test_a_signal_leaves_the_terminal_as_it_was(
 
 
 def test_ctrl_z_during_an_answer_shows_the_cursor_and_goes_on(tmp_path: Path, rambler: str) -> None:
-    arguments = ("--model", rambler, *RAMBLE, "1200")
-    with Terminal(tmp_path, *arguments, shell="{}; echo stopped; fg") as terminal:
+    arguments = ("--model", rambler, *RAMBLE, "100000")
+    with Terminal(tmp_path, *arguments, shell="{}; echo paused; fg") as terminal:
         terminal.wait("/help for help")
         before = terminal.type("go on")
         terminal.wait("Esc stops", since=before)
         terminal.press("\x1a")
-        while b"stopped\r\n" not in terminal.raw:
+        while b"paused\r\n" not in terminal.raw:
             terminal.read()
-        written = terminal.raw[: terminal.raw.index(b"stopped\r\n")]
+        written, _, later = terminal.raw.partition(b"paused\r\n")
         assert written.rfind(SHOW_CURSOR.encode()) > written.rfind(HIDE_CURSOR.encode())
-        terminal.wait("out of tokens", since=before, seconds=90)
+        while later.count(FRAME) < 5:
+            terminal.read()
+            later = terminal.raw[len(written) :]
+        terminal.press("\x1b")
+        terminal.wait("stopped", since=before)
         terminal.wait("\n>\n", since=before)
 
 

@@ -21,7 +21,7 @@ from mlx_qwen3.cli.chat.terminal.markdown import console_theme
 from mlx_qwen3.cli.chat.terminal.pasted import without_quotes
 from mlx_qwen3.cli.chat.terminal.printers import make_terminal_printer
 from mlx_qwen3.cli.chat.terminal.tty import cancel_on_interrupt, ended_by_signals
-from mlx_qwen3.cli.chat.terminal.turns import input_line, user_message
+from mlx_qwen3.cli.chat.terminal.turns import ThoughtsPanel, input_line, user_message
 from mlx_qwen3.cli.chat.terminal.type_ahead import TypeAhead
 from mlx_qwen3.cli.chat.toolbar import toolbar
 from mlx_qwen3.cli.console import SafeConsole
@@ -76,11 +76,16 @@ class ChatREPL:
             show_turn=self._show_turn,
             name=saved_as,
         )
+        self._panel = ThoughtsPanel(console, lambda: state.printer.thoughts)
         summaries = {name: command.summary for name, command in COMMANDS.items()}
-        self._editor = LineEditor(
-            ChatCompleter(summaries, choices(state)), self._status, lambda: run_command(state, "/thoughts")
-        )
-        keys = {"c-o": lambda: state.printer.toggle_thoughts(), "escape": self._stop, "c-c": self._stop}
+        self._editor = LineEditor(ChatCompleter(summaries, choices(state)), self._status, self._panel)
+        keys = {
+            "c-o": self._toggle_thoughts,
+            "pageup": lambda: self._panel.turn_page(-1),
+            "pagedown": lambda: self._panel.turn_page(1),
+            "escape": self._stop,
+            "c-c": self._stop,
+        }
         self._is_stopped = False
         editor = self._editor
         self._ahead = TypeAhead(editor.input, editor.output, editor.history, editor.pasted, keys)
@@ -191,7 +196,16 @@ class ChatREPL:
         if not self._ahead.is_running:
             return None
         line = input_line(self._ahead.document, self._ahead.queued, "Esc stops, Ctrl-O shows the thinking")
-        return Group(line, Text(self._status(), style="bright_black", no_wrap=True, overflow="ellipsis"))
+        status = Text(self._status(), style="bright_black", no_wrap=True, overflow="ellipsis")
+        if not self._panel.is_open:
+            return Group(line, status)
+        thinking = Text("\n".join(self._panel.lines()), style="italic bright_black", no_wrap=True)
+        return Group(thinking, Text(), line, status)
+
+    def _toggle_thoughts(self) -> None:
+        """Handle Ctrl-O during a turn."""
+        if not self.state.printer.toggle_thoughts():
+            self._panel.toggle()
 
     def _print_server_notices(self) -> None:
         for line in self.state.tools.take_notices():

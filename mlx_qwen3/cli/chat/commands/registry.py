@@ -76,7 +76,7 @@ KEYS = {
     "Enter": "sends; during an answer, it is sent when that has ended",
     "Esc Enter": 'new line; so do Ctrl-J and \\ Enter; """ opens several lines',
     "Esc, Ctrl-C": "stop an answer; Ctrl-C also clears the line, twice leaves",
-    "Ctrl-O": "shows the latest thinking, or keeps it on the screen",
+    "Ctrl-O": "shows the latest thinking, or hides it; while it lasts, keeps it",
     "Ctrl-R": "searches the history",
     "Tab": "completes commands, files and models",
     "Ctrl-X Ctrl-E": "opens the line in your editor",

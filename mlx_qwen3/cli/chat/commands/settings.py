@@ -42,7 +42,7 @@ def no_think(state: ChatState, _: str) -> None:
 
 
 def thoughts(state: ChatState, _: str) -> None:
-    """show the latest thinking; so does Ctrl-O"""
+    """print the latest thinking; Ctrl-O shows and hides it"""
     state.print_line(state.printer.thoughts.strip() or "there was no thinking yet")
 
 

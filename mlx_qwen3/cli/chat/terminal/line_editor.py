@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition, is_searching, to_filter
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -23,6 +24,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
 from mlx_qwen3.cli.chat.terminal.pasted import Pasted, is_complete, without_quotes
+from mlx_qwen3.cli.chat.terminal.turns import ThoughtsPanel
 from mlx_qwen3.cli.output import printable, printable_characters
 
 TOOLBAR_INTERVAL = 0.5  # seconds between looks at the toolbar, which changes while the engine prefills
@@ -31,6 +33,7 @@ PROMPT, EDIT_PROMPT = "> ", "edit> "
 STYLE = Style.from_dict(
     {
         "prompt": "ansicyan bold",
+        "thoughts": "italic fg:ansibrightblack",
         "bottom-toolbar": "noreverse fg:ansibrightblack bg:default",
         "completion-menu": "noreverse bg:default fg:default",
         "completion-menu.completion": "bg:default fg:default",
@@ -88,19 +91,19 @@ class HiddenCharacters(Processor):
 
 
 class LineEditor:
-    """Reads messages: Enter sends, Esc Enter starts a new line, Ctrl-O calls `show_thoughts`.
+    """Reads messages: Enter sends, Esc Enter starts a new line, Ctrl-O shows the thinking or hides it.
 
     On a capable terminal the line is gone once it is sent; the chat prints what was said.
     """
 
-    def __init__(self, completer: Completer, toolbar: Callable[[], str], show_thoughts: Callable[[], None]):
-        self._toolbar = toolbar
+    def __init__(self, completer: Completer, toolbar: Callable[[], str], panel: ThoughtsPanel):
+        self._toolbar, self._panel = toolbar, panel
         self._is_editing = False
         self.is_interrupted = False
         """Whether Ctrl-C was pressed after Enter, before `read` returned."""
         self.pasted = Pasted()
         self.history = _history(self.pasted)
-        bindings = _bindings(show_thoughts, lambda: not self._is_editing, self._interrupt, self.pasted)
+        bindings = _bindings(panel, lambda: not self._is_editing, self._interrupt, self.pasted)
         self._prompt: PromptSession[str] = PromptSession(
             history=self.history,
             key_bindings=bindings,
@@ -130,11 +133,17 @@ class LineEditor:
         """
         self._is_editing, self.is_interrupted = is_editing, False
         text = self._prompt.prompt(
-            EDIT_PROMPT if is_editing else PROMPT,
+            self._prompt_text,
             default=self.pasted.collapse(draft),
             pre_run=self._watch_toolbar,
         )
+        self._panel.close()
         return without_quotes(self.pasted.expand(text))
+
+    def _prompt_text(self) -> StyleAndTextTuples:
+        """What stands before the line: above it the thinking, if the user wants to see it."""
+        shown: StyleAndTextTuples = [("class:thoughts", f"{line}\n") for line in self._panel.lines()]
+        return [*shown, ("class:prompt", EDIT_PROMPT if self._is_editing else PROMPT)]
 
     def end(self) -> bool:
         """End `read`, if it is reading now, as Ctrl-D does. Returns whether it is. From a signal handler."""
@@ -168,7 +177,7 @@ def _may_be_command(text: str) -> bool:
 
 
 def _bindings(
-    show_thoughts: Callable[[], None],
+    panel: ThoughtsPanel,
     may_clear: Callable[[], bool],
     interrupt: Callable[[KeyPressEvent], None],
     pasted: Pasted,
@@ -206,9 +215,16 @@ def _bindings(
 
     @bindings.add("c-o")
     def thoughts(event: KeyPressEvent) -> None:  # noqa: ARG001  # the toolkit's API
-        run_in_terminal(show_thoughts)
+        panel.toggle()
+
+    for key, pages in (("pageup", -1), ("pagedown", 1)):
+        bindings.add(key, filter=Condition(lambda: panel.is_open))(_turning(panel, pages))
 
     return bindings
+
+
+def _turning(panel: ThoughtsPanel, pages: int) -> Callable[[KeyPressEvent], None]:
+    return lambda event: panel.turn_page(pages)  # noqa: ARG005  # the toolkit's API
 
 
 class _History(FileHistory):

@@ -112,9 +112,15 @@ class LivePrinter:
                 case Done():
                     self._end_turn(event)
 
-    def toggle_thoughts(self) -> None:
-        """Fold the current and later thinking, or leave it on the screen. Call it from any thread."""
-        self.is_unfolded = not self.is_unfolded
+    def toggle_thoughts(self) -> bool:
+        """Fold the current and later thinking, or leave it on the screen. Call it from any thread.
+
+        Returns False, and does nothing, while the model does not think.
+        """
+        with self._lock:
+            if self._is_thinking:
+                self.is_unfolded = not self.is_unfolded
+            return self._is_thinking
 
     def __enter__(self) -> LivePrinter:
         self._start_turn()

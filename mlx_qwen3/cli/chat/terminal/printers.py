@@ -73,8 +73,9 @@ class _AppendOnlyPrinter:
     def pause(self) -> None:
         """Nothing to erase."""
 
-    def toggle_thoughts(self) -> None:
+    def toggle_thoughts(self) -> bool:
         """Printed text cannot be folded."""
+        return False
 
     def suspend(self, stop: Callable[[], object]) -> None:
         stop()

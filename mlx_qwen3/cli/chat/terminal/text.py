@@ -31,8 +31,11 @@ class Printer(Protocol):
         """Stop drawing until the next event, so that other code can use the terminal."""
         ...
 
-    def toggle_thoughts(self) -> None:
-        """Switch between folding the thinking away and leaving it on the screen."""
+    def toggle_thoughts(self) -> bool:
+        """While the model thinks, switch between folding its thinking away and leaving it on the screen.
+
+        Returns whether it thinks.
+        """
         ...
 
     def suspend(self, stop: Callable[[], object]) -> None:

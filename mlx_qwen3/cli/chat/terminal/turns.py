@@ -1,4 +1,4 @@
-"""How what was said looks on the terminal: the user's messages, and the input line below a running turn."""
+"""How what was said looks on the terminal: messages, the thinking on demand, the input line below a turn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.text import Text
 from mlx_qwen3.cli.output import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prompt_toolkit.document import Document
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
@@ -19,6 +21,58 @@ BAR = "▌ "
 BAR_STYLE = Style(color="cyan")
 MAX_INPUT_LINES = 3  # of the line below a turn; its cursor is always among them
 MAX_QUEUED_SHOWN = 2
+
+
+class ThoughtsPanel:
+    """The latest thinking, above the input line while the user wants to see it.
+
+    It is drawn with the line and gone with it, so nothing of it stays in the scrollback.
+    """
+
+    def __init__(self, console: Console, thoughts: Callable[[], str]):
+        """thoughts: returns the latest thinking."""
+        self._console, self._thoughts = console, thoughts
+        self._is_open = False
+        self._top = 0
+        self._wrapped: tuple[str, int, list[str]] = ("", 0, [])
+
+    def toggle(self) -> None:
+        """Show the thinking from its start, or hide it."""
+        self._is_open, self._top = not self._is_open, 0
+
+    def close(self) -> None:
+        """Hide the thinking."""
+        self._is_open = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._is_open
+
+    def turn_page(self, pages: int) -> None:
+        """Show what is so many pages below, or above if it is negative."""
+        last = max(len(self._wrap()) - self._height, 0)
+        self._top = min(max(self._top + pages * self._height, 0), last)
+
+    def lines(self) -> list[str]:
+        """What to draw: a heading, and the lines of the thinking that have room in half of the screen."""
+        if not self._is_open:
+            return []
+        lines, height = self._wrap(), self._height
+        shown = lines[self._top : self._top + height]
+        place = f" · lines {self._top + 1} to {self._top + len(shown)} of {len(lines)} · Page Down, Page Up"
+        heading = f"∴ thinking · Ctrl-O hides it{place if shown != lines else ''}"
+        return [heading[: self._console.width], *shown]
+
+    @property
+    def _height(self) -> int:
+        return max(self._console.height // 2 - 1, 1)
+
+    def _wrap(self) -> list[str]:
+        text, width = self._thoughts().strip() or "there was no thinking yet", self._console.width
+        if self._wrapped[:2] != (text, width):
+            lines = Text(text).wrap(self._console, width)
+            self._wrapped = (text, width, [line.plain.rstrip() for line in lines])
+        return self._wrapped[2]
 
 
 class Barred:
