@@ -30,12 +30,29 @@ VALID_NAME = re.compile(r"[^./\\\s][^/\\]{0,99}")
 
 @dataclass(frozen=True)
 class SavedConversation:
-    """A conversation on disk."""
+    """A conversation on disk.
+
+    turns: messages of the user. tokens: of the whole, 0 if that was not saved with it.
+    """
 
     name: str
     title: str
     changed: datetime
-    messages: int
+    turns: int
+    tokens: int
+
+    @property
+    def age(self) -> str:
+        """How long ago it changed, in words; its date after a month."""
+        minutes = int((datetime.now() - self.changed).total_seconds() // 60)
+        if minutes < 1:
+            return "just now"
+        if minutes < 60:
+            return f"{minutes} min ago"
+        if minutes < 24 * 60:
+            return f"{minutes // 60} h ago"
+        days = minutes // (24 * 60)
+        return f"{days} {'day' if days == 1 else 'days'} ago" if days <= 30 else f"{self.changed:%Y-%m-%d}"
 
     @property
     def label(self) -> str:
@@ -139,12 +156,12 @@ class ConversationStore:
         latest = ", ".join(entry.name for entry in saved[:5]) or "none is saved"
         raise MessageError(f"there is no conversation {text!r}; the latest: {latest}")
 
-    def find_name(self, text: str) -> str:
-        """The name of the saved conversation that `text` names. Raises MessageError if there is none."""
+    def find_listed(self, text: str) -> SavedConversation:
+        """The conversation of the list that `text` names. Raises MessageError if there is none."""
         path = self.find(text)
-        if path.parent != self._folder:
+        if path.parent != self._folder or (saved := _read(path)) is None:
             raise MessageError(f"{text} is a file, not a name in /sessions")
-        return path.stem
+        return saved
 
     def latest(self) -> Path:
         """The conversation changed last. Raises MessageError if none is saved."""
@@ -237,8 +254,11 @@ def _read(path: Path) -> SavedConversation | None:
         return None
     try:
         content = json.loads(read_bytes(path, MAX_CONVERSATION_BYTES).decode("utf-8-sig"))
-        title, messages = str(content["title"]), len(content["messages"])
+        title, roles = str(content["title"]), [message["role"] for message in content["messages"]]
+        tokens = content["settings"].get("tokens", 0)
         changed = datetime.fromtimestamp(path.stat().st_mtime)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return SavedConversation(path.stem, title, changed, messages)
+    return SavedConversation(
+        path.stem, title, changed, roles.count("user"), tokens if type(tokens) is int else 0
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlx_qwen3.engine.session import Session
     from mlx_qwen3.events import Event
 
+LEAST_ROOM = 30  # columns for the last cell of a row
 MIN_TOKENS_TO_SAVE = 256  # a shorter conversation is prefilled again in no time
 
 
@@ -90,13 +92,41 @@ class ChatState:
         self.console.print(f"error: {error_text(text)}", style="red")
 
     def print_rows(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """Print rows in aligned columns. The last wraps, or is cut if the others leave no room."""
+        """Print rows in aligned columns, of which the last wraps.
+
+        Where a narrow terminal has no room for that, each row takes two lines: its first cell, and the rest.
+        """
+        cells = [[Text(printable(cell)) for cell in row] for row in rows]
+        if not cells:
+            return
+        for first, *_ in cells:
+            first.stylize("cyan")
+        before_last = [max(text.cell_len for text in column) for column in zip(*cells, strict=True)][:-1]
+        room = self.console.width - sum(width + 2 for width in before_last) - 2
+        if room < LEAST_ROOM and any(row[-1].cell_len > room for row in cells):
+            self._print_narrow(cells)
+            return
         table = Table.grid(padding=(0, 2), pad_edge=False)
-        for first, *rest in rows:
-            table.add_row("", Text(printable(first), style="cyan"), *(Text(printable(cell)) for cell in rest))
+        for row in cells:
+            table.add_row("", *row)
         for column in table.columns[:-1]:
             column.no_wrap = True
-        if table.row_count:
+        table.columns[-1].overflow = "fold"
+        self.console.print(table)
+
+    def _print_narrow(self, cells: list[list[Text]]) -> None:
+        """Print each row's first cell, and its others below it; a number stands beside them."""
+        are_numbers = all(first.cell_len <= 2 for first, *_ in cells)
+        for first, *rest in cells:
+            first.rstrip()
+            others = Text(" · ").join(text for text in rest if text.plain.strip())
+            if not are_numbers:
+                self.console.print(Padding(first, (0, 0, 0, 2)))
+                first = Text()
+            table = Table.grid(padding=(0, 1), pad_edge=False)
+            table.add_column(width=4)
+            table.add_column(overflow="fold")
+            table.add_row(Text.assemble("  ", first), others)
             self.console.print(table)
 
     def take_draft(self) -> str:

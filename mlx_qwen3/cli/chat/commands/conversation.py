@@ -139,18 +139,18 @@ def sessions(state: ChatState, argument: str) -> None:
         case "":
             _list_sessions(state)
         case "delete" if rest.strip():
-            name = state.store.find_name(rest.strip())
-            state.store.delete(name)
-            if name == state.name:
+            saved = state.store.find_listed(rest.strip())
+            state.store.delete(saved.name)
+            if saved.name == state.name:
                 state.name = ""
-            state.print_line(f"deleted {name}")
+            state.print_line(f"deleted: {saved.label}")
         case "rename" if " to " in rest:
             old, new = (part.strip() for part in rest.rsplit(" to ", 1))
-            name = state.store.find_name(old)
-            state.store.rename(name, new)
-            if name == state.name:
+            saved = state.store.find_listed(old)
+            state.store.rename(saved.name, new)
+            if saved.name == state.name:
                 state.name = new
-            state.print_line(f"{name} is now {new}")
+            state.print_line(f"renamed to {new}: {saved.title}")
         case _:
             raise MessageError("/sessions takes nothing, delete NAME, or rename NAME to NEW NAME")
 
@@ -162,14 +162,17 @@ def _list_sessions(state: ChatState) -> None:
     state.print_rows(
         (
             str(number),
-            f"{entry.changed:%Y-%m-%d %H:%M}",
-            f"{entry.messages:,}",
+            entry.age,
+            _counted(entry.turns, "turn"),
+            f"{entry.tokens:,} tokens" if entry.tokens else "",
             entry.label + (" (this one)" if entry.name == state.name else ""),
         )
         for number, entry in enumerate(saved[:MAX_SESSIONS_LISTED], 1)
     )
     if len(saved) > MAX_SESSIONS_LISTED:
         state.print_line(f"  and {len(saved) - MAX_SESSIONS_LISTED:,} older ones")
+    if saved:
+        state.print_line("/load NUMBER goes on with one")
 
 
 def show_latest_turn(state: ChatState) -> None:
