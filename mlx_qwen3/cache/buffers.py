@@ -1,6 +1,10 @@
 """Buffers of rows: Buffer stores them as they come, QuantizedBuffer in 4 or 8 bits per value.
 
 A buffer has capacity for a number of rows. Which of them are in use is known to its cache alone.
+
+Arrays of MLX are values: whoever was given `rows`, or a view of some, never sees them change. A write copies
+what others still use. Kernels of the CPU write into the memory itself, so they may do so only where the rows
+are the buffer's own: where none were given away since the last `write` made them anew.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_qwen3.cache.rows import (
     Layout,
@@ -29,8 +34,41 @@ class Buffer:
     """Rows in the dtype they come in. `encode` and `decode` change nothing."""
 
     def __init__(self) -> None:
-        self.rows: Rows | None = None
+        self._rows: Rows | None = None
+        self._is_own = False
+        self._place: tuple[int, int] | None = None
+
+    @property
+    def rows(self) -> Rows | None:
         """The whole buffer, (B, H, capacity, D); None before the first write."""
+        self._is_own = False
+        return self._rows
+
+    @property
+    def dtype(self) -> mx.Dtype | None:
+        """The dtype of plain rows; None of others."""
+        return self._rows.dtype if isinstance(self._rows, mx.array) else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was written yet."""
+        return self._rows is None
+
+    def has_room(self, stop: int) -> bool:
+        """Whether rows may be written up to `stop` in the memory itself; see above."""
+        return self._is_own and self.capacity >= stop
+
+    def place(self) -> tuple[int, int]:
+        """Where plain rows of a batch of one lie: the address, and bytes from one head's rows to the next's.
+
+        It stays the same until the next write. They are evaluated. On a CPU only.
+        """
+        if self._place is None:
+            mx.eval(self._rows)
+            rows = np.asarray(self._rows)
+            assert rows.strides[2:] == (rows.itemsize * rows.shape[3], rows.itemsize)
+            self._place = rows.ctypes.data, rows.strides[1]
+        return self._place
 
     def encode(self, rows: mx.array) -> Rows:
         """Rows (B, H, L, D) as this buffer stores them."""
@@ -43,37 +81,41 @@ class Buffer:
 
     @property
     def capacity(self) -> int:
-        return 0 if self.rows is None else length_of(self.rows)
+        return 0 if self._rows is None else length_of(self._rows)
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.rows is None else self.rows.nbytes
+        return 0 if self._rows is None else self._rows.nbytes
 
     def reserve(self, capacity: int, like: Rows, used: int) -> None:
         """Resize the buffer to `capacity` rows shaped like the encoded rows `like`; keep the first `used`."""
         unused = map_arrays(
             lambda array: mx.zeros((*array.shape[:2], capacity - used, array.shape[3]), array.dtype), like
         )
-        self.rows = unused if self.rows is None or not used else join([take(self.rows, 0, used), unused])
+        self.hold(unused if self._rows is None or not used else join([take(self._rows, 0, used), unused]))
 
     def write(self, rows: Rows, start: int) -> None:
         """Write encoded rows from `start` on; in place if no other array uses the memory."""
-        assert self.rows is not None
+        assert self._rows is not None
 
         def write(buffer: mx.array, new: mx.array) -> mx.array:
             buffer[..., start : start + new.shape[2], :] = new
             return buffer
 
-        map_arrays(write, self.rows, rows)
+        map_arrays(write, self._rows, rows)
+        # Rows that fill the buffer become the buffer, and may be used by others.
+        self._is_own, self._place = length_of(rows) < self.capacity, None
 
     def read(self, start: int, stop: int) -> Rows:
         """Encoded rows `start` up to `stop`, as a view."""
-        assert self.rows is not None
-        return take(self.rows, start, stop)
+        assert self._rows is not None
+        self._is_own = False
+        return take(self._rows, start, stop)
 
     def hold(self, rows: Sequence[mx.array] | mx.array | None) -> None:
         """Use encoded `rows`, as a cache's `state` has them, as the whole buffer."""
-        self.rows = rows if rows is None or isinstance(rows, mx.array) else QuantizedRows(*rows)
+        self._rows = rows if rows is None or isinstance(rows, mx.array) else QuantizedRows(*rows)
+        self._is_own, self._place = False, None
 
 
 class QuantizedBuffer(Buffer):

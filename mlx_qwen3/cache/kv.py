@@ -75,16 +75,30 @@ class StoredCache:
         return self._keys.nbytes + self._values.nbytes
 
     def empty(self) -> bool:
-        return self._keys.rows is None
+        return self._keys.is_empty
 
     def detach(self) -> None:
         """Copy the rows into memory of the cache's own; a full cache also gives up its spare capacity."""
         for buffer in (self._keys, self._values):
-            if buffer.rows is not None:
+            if not buffer.is_empty:
                 buffer.hold(copied(buffer.read(0, self._capacity_needed())))
 
     def _capacity_needed(self) -> int:
         return self.offset
+
+    @property
+    def dtypes(self) -> tuple[mx.Dtype | None, mx.Dtype | None]:
+        """Of keys and of values; None before the first token, and for quantized rows."""
+        return self._keys.dtype, self._values.dtype
+
+    def places(self) -> tuple[int, int, int]:
+        """Where plain rows lie: addresses of keys and of values, and bytes from one head to the next.
+
+        See `Buffer.place`.
+        """
+        (keys, step), (values, other) = self._keys.place(), self._values.place()
+        assert step == other
+        return keys, values, step
 
 
 class KVCache(StoredCache):
@@ -102,13 +116,26 @@ class KVCache(StoredCache):
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Rows, Rows]:
         """Append keys and values (B, H, L, D); return all rows so far, (B, H, S + L, D)."""
+        self.extend(keys, values)
+        return self._used_rows()
+
+    def extend(self, keys: mx.array, values: mx.array) -> None:
+        """Append keys and values (B, H, L, D)."""
         start, self.offset = self.offset, self.offset + keys.shape[2]
         for buffer, rows in ((self._keys, keys), (self._values, values)):
             encoded = buffer.encode(rows)
             if buffer.capacity < self.offset:
                 buffer.reserve(capacity_for(max(self.offset, self._expected)), encoded, used=start)
             buffer.write(encoded, start)
-        return self._used_rows()
+
+    def has_room(self, length: int) -> bool:
+        """Whether a kernel may write the next `length` rows to `places` itself, and then call `advance`."""
+        stop = self.offset + length
+        return self._keys.has_room(stop) and self._values.has_room(stop)
+
+    def advance(self, length: int) -> None:
+        """The next `length` rows have been written."""
+        self.offset += length
 
     def _used_rows(self) -> tuple[Rows, Rows]:
         return self._keys.read(0, self.offset), self._values.read(0, self.offset)

@@ -21,10 +21,10 @@ OPEN, OPERATIONS, RUNS, SLEEPERS, SEMAPHORE, PATIENCE = (LINE * number for numbe
 """OPEN: the run's number and the first open operation, with bit 63 set; 0 while no program runs."""
 STATE_WORDS = LINE * 7
 
-SEQUENCE_WORDS = 7
+SEQUENCE_WORDS = 8
 """What attention is told of a sequence: the addresses of its cached keys and values, bytes from one head's
-rows to the next's, how many rows there are, its first new row, how many new rows it has, and
-which cached row none of them sees (-1: they see all)."""
+rows to the next's, how many rows there are, its first new row, how many new rows it has, which cached row
+none of them sees (-1: they see all), and whether the new rows are to be written behind the cached ones."""
 
 # Input rows that are multiplied at once: each stored value is unpacked once for so many.
 MOST_ROWS = 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -93,20 +93,13 @@ class CpuStep:
         few.ids[:], few.rotations[:] = ids, rotations
         longest = self._fill_sequences(few.sequences, spans)
         result = few.run(len(spans), longest, wants_logits)
-        _extend(spans, few.new_rows)
+        _extend(spans, few.new_rows, few.sequences[..., -1])
         return result
 
     def _fill_sequences(self, table: Any, spans: list[Span]) -> int:
         """What `attend` is told of each layer and sequence. Returns the most rows that a query sees."""
         for number, span in enumerate(spans):
-            table[:, number, 3] = [_held(layer) for layer in span.caches]
-            table[:, number, 4], table[:, number, 5] = span.start, span.length
-            table[:, number, 6] = [_unseen(layer) for layer in span.caches]
-        buffers = [buffer for span in spans for layer in span.caches for buffer in _buffers(layer)]
-        mx.eval([buffer for buffer in buffers if buffer is not None])
-        for number, span in enumerate(spans):
-            if span.caches[0].offset:
-                table[:, number, :3] = [_place(layer) for layer in span.caches]
+            table[:, number] = [_record(layer, span) for layer in span.caches]
         return int((table[:, : len(spans), 3] + table[:, : len(spans), 5]).max())
 
 
@@ -128,41 +121,52 @@ def _is_plain(cache: Cache, length: int) -> bool:
             return False
     elif type(cache) is not KVCache:
         return False
-    return all(buffer is None or buffer.dtype == mx.float32 for buffer in _buffers(cache))
+    return cache.empty() or cache.dtypes == (mx.float32, mx.float32)
 
 
-def _held(cache: Any) -> int:
-    """How many rows a cache has."""
-    return int(cache.size())
+def _record(cache: Any, span: Span) -> tuple[int, ...]:
+    """What `attend` is told of a sequence in a layer: the `SEQUENCE_WORDS`."""
+    is_window = type(cache) is RotatingKVCache
+    # The next token replaces the row in this slot, and does not see it.
+    slot = cache.before_token() if is_window else None
+    places = (0, 0, 0) if cache.empty() else cache.places()
+    return *places, cache.size(), span.start, span.length, -1 if slot is None else slot, _appends(cache, span)
 
 
-def _unseen(cache: Any) -> int:
-    """The row of a window that the next token replaces, and so does not see; or -1."""
-    slot = cache.before_token() if isinstance(cache, RotatingKVCache) else None
-    return -1 if slot is None else slot
+def _appends(cache: Any, span: Span) -> bool:
+    """Whether `attend` writes the new rows into the memory of a cache."""
+    return type(cache) is KVCache and cache.has_room(span.length)
 
 
-def _buffers(cache: Any) -> tuple[Any, Any]:
-    return cache.keys, cache.values
+def _extend(spans: list[Span], rows: Any, appended: Any) -> None:
+    """Append new keys and values (layers, 2, T, H_kv, D) to the caches.
 
-
-def _place(cache: Any) -> tuple[int, int, int]:
-    """Where the rows of a full cache are: keys, values, and bytes from one head's to the next's."""
-    keys, values = (np.asarray(buffer) for buffer in _buffers(cache))
-    # Both are without gaps, but for heads apart. (A view would be kept alive; numbers are not.)
-    assert keys.strides[2:] == values.strides[2:] == (4 * keys.shape[3], 4)
-    assert keys.strides[1] == values.strides[1]
-    return keys.__array_interface__["data"][0], values.__array_interface__["data"][0], keys.strides[1]
-
-
-def _extend(spans: list[Span], rows: Any) -> None:
-    """Append new keys and values (layers, 2, T, H_kv, D) to the caches."""
+    appended (layers, sequences): where `attend` has written them.
+    """
+    for number, span in enumerate(spans):
+        for place, layer in enumerate(span.caches):
+            if appended[place, number]:
+                cast(KVCache, layer).advance(span.length)
+    if appended[:, : len(spans)].all():
+        return
     heads_first = np.ascontiguousarray(rows.transpose(0, 1, 3, 2, 4))
     layers, _, heads, length, head_dim = heads_first.shape
     all_rows = mx.array(heads_first.reshape(2 * layers, 1, heads, length, head_dim))
-    for span in spans:
+    for number, span in enumerate(spans):
         own = all_rows if len(spans) == 1 else all_rows[..., span.start : span.stop, :]
         pieces = mx.split(own, 2 * layers)
-        for number, layer in enumerate(span.caches):
-            keys, values = pieces[2 * number].squeeze(0), pieces[2 * number + 1].squeeze(0)
-            append(layer, keys, values)
+        for place, layer in enumerate(span.caches):
+            if not appended[place, number]:
+                _append(layer, pieces[2 * place].squeeze(0), pieces[2 * place + 1].squeeze(0))
+
+
+def _append(cache: Any, keys: mx.array, values: mx.array) -> None:
+    """`many_rows.append`, after which a full cache's rows are its own."""
+    if type(cache) is not KVCache:
+        append(cache, keys, values)
+        return
+    before = cache.nbytes
+    cache.extend(keys, values)
+    if before and cache.nbytes != before:
+        cache.places()  # evaluates them
+        mx.clear_cache()

@@ -1,4 +1,7 @@
-"""Attention of a few queries to the rows of a KV cache, and to the new rows that are not in it yet."""
+"""Attention of a few queries to the rows of a KV cache, and to the new rows that are not in it yet.
+
+Whoever computed the attention of a head then appends the head's new rows to the cache, if that is wanted.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def emit(module: ir.Module) -> None:
     with chunks(op, count * heads, group) as (start, _):
         sequence, head = start // heads, start % heads // group
         record = sequences + sequence * (SEQUENCE_WORDS * WORD)
-        old_keys, old_values, step, cached, first, rows, unseen = (
+        old_keys, old_values, step, cached, first, rows, unseen, appends = (
             k.load(I64, record + WORD * number) for number in range(SEQUENCE_WORDS)
         )
         cached_rows = (old_keys + head * step, old_values + head * step)
@@ -44,7 +47,15 @@ def emit(module: ir.Module) -> None:
                 (scores + cached * FLOAT, new_rows[1], new_step, row + 1),
             ]
             _mix(k, spans, head_dim, factor, y + place)
+        with k.when(appends.differs(0)), k.loop(0, rows) as row:
+            for old, new in zip(cached_rows, new_rows, strict=True):
+                _copy(k, new + row * new_step, head_dim, old + (cached + row) * head_dim * FLOAT)
     k.finish()
+
+
+def _copy(k: Kernel, source: Value, count: Value, target: Value) -> None:
+    with k.loop(0, count, LANES) as place:
+        k.store(k.load(V8F, source + place * FLOAT), target + place * FLOAT)
 
 
 def _score(
