@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from free_ports import free_port
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 KEYS = {
@@ -42,7 +42,7 @@ class Browser:
         """What `script`, the body of a function, returns. `arguments` are `arguments[0]`, ..."""
         return self._call("POST", "execute/sync", script=script, args=list(arguments))
 
-    def wait(self, condition: str, seconds: float = 30) -> Any:
+    def wait(self, condition: str, seconds: float = 60) -> Any:
         """The value of a JavaScript expression as soon as it is true."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(f"return {condition}")):
@@ -106,7 +106,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
     driver = shutil.which("chromedriver")
     if not (program and driver):
         pytest.skip("needs Chromium and its driver (Debian: chromium, chromium-driver)")
-    port = _free_port()
+    port = free_port()
     with subprocess.Popen(
         [driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -146,7 +146,8 @@ def _wish(program: str, folder: Path) -> dict[str, Any]:
 
 
 def _wait_until_ready(client: httpx.Client) -> None:
-    for _ in range(200):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         try:
             if client.get("/status").json()["value"]["ready"]:
                 return
@@ -154,10 +155,3 @@ def _wait_until_ready(client: httpx.Client) -> None:
             pass
         time.sleep(0.05)
     raise AssertionError("chromedriver does not answer")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

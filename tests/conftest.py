@@ -1,8 +1,9 @@
-"""Shared fixtures: small models of every kind, with the drawn weights of `parity.model_cases`."""
+"""What all tests have: a home folder of their own, the same draws in each run, small models of every kind."""
 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 
 # Or fp32 products are rounded to 10 bits on some GPUs, and every close comparison fails.
@@ -11,16 +12,25 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("MLX_QWEN3_THREADS", "1")
 
+import own_home  # noqa: F401  # isort: skip  # before libraries look for their folders
+
 import mlx.core as mx
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from parity.model_cases import DENSE, MOE, Raw, weights
-from platformdirs import user_cache_path
 
 from mlx_qwen3.model.config import ModelConfig
 from mlx_qwen3.model.qwen3 import Model
 
-# Programs that tests start in a home folder of their own find what was compiled before.
-os.environ.setdefault("MLX_QWEN3_KERNELS", str(user_cache_path("mlx-qwen3") / "kernels"))
+# A busy machine may take long over an example. Each run tries the same examples, a long run new ones.
+settings.register_profile(
+    "mlx_qwen3",
+    deadline=None,
+    derandomize="MLX_QWEN3_LONG_TESTS" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("mlx_qwen3")
 
 KINDS: dict[str, Raw] = {
     "dense": DENSE,
@@ -102,6 +112,14 @@ def _on_device(request: pytest.FixtureRequest, device: str) -> None:
     for mark, only in (("cpu_only", "cpu"), ("gpu_only", "gpu")):
         if (found := request.node.get_closest_marker(mark)) and device != only:
             pytest.skip(str(found.kwargs.get("reason", f"it is about the {only.upper()}")))
+
+
+@pytest.fixture(autouse=True)
+def _seeded(_on_device: None) -> None:
+    """What a test draws without a seed is the same in each run, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    mx.random.seed(0)
 
 
 @pytest.fixture

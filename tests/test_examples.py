@@ -94,7 +94,7 @@ def test_the_menu_bar_assistant_shows_its_answer_on_the_thread_of_its_choice() -
     assistant.close()
     assistant.ask("anyone there?")
     while not calls.empty() or "closed" not in shown[-1]:
-        calls.get(timeout=30)()
+        calls.get(timeout=60)()
     assert "closed" in shown[-1]
 
 

@@ -27,7 +27,7 @@ def test_another_thread_that_runs_what_is_left_leaves_the_end() -> None:
     inbox.run_all()
     assert ran == ["before", "after"]
     thread = thread_that_ends(inbox)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -45,12 +45,12 @@ def test_ending_waits_for_the_thread_unless_what_it_waits_for_is_lost() -> None:
 
     inbox.put(get_stuck)
     thread = thread_that_ends(inbox)
-    assert stuck.wait(10)
+    assert stuck.wait(60)
     threading.Timer(0.1, lost.set).start()
     end_thread(inbox, thread, os.getpid(), lost)
     assert thread.is_alive()
     released.set()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_a_fork_does_not_wait_for_a_thread_that_it_does_not_have() -> None:

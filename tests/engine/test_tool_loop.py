@@ -137,14 +137,14 @@ def test_cancel_while_a_tool_runs(engine: Engine) -> None:
     async def sleep() -> str:
         """Sleeps."""
         started.set()
-        await asyncio.sleep(30)
+        await asyncio.sleep(100)
         return "slept"
 
     model = script(engine, '<tool_call>\n{"name": "sleep", "arguments": {}}\n</tool_call>', "next")
     session = engine.session(tools=[sleep])
 
     def cancel() -> None:
-        started.wait(10)
+        started.wait(60)
         session.cancel()
 
     threading.Thread(target=cancel).start()

@@ -206,7 +206,7 @@ def test_a_copy_continues_alike_and_leaves_the_original_unchanged(
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
 @pytest.mark.parametrize("kind", MAKERS)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(before=st.lists(st.integers(1, 30), max_size=5), after=chunkings, seed=st.integers(0, 999))
 def test_saved_and_loaded_a_cache_is_the_same(
     kind: str, dtype: mx.Dtype, before: list[int], after: list[int], seed: int, tmp_path: Path

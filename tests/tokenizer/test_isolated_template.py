@@ -224,7 +224,7 @@ print(template._process._child.pid, flush=True)
     pid = int(python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r} + "
                      "'os.kill(os.getpid(), signal.SIGKILL)'])"))  # fmt: skip
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(timeout=20)
+        psutil.Process(pid).wait(timeout=100)
 
 
 def test_secrets_are_not_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

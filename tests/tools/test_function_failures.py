@@ -149,7 +149,7 @@ def run_in_box(*functions, **options) -> list[ToolResult]:
     calls = [ToolCall(i, name, {}, "") for i, name in enumerate(box.names)]
     start = time.monotonic()
     results = box.run(calls, lambda request: Decision(True), **options)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 25, "a call that is waited for takes 30"
     return results
 
 
@@ -160,7 +160,7 @@ def test_every_exception_is_an_error_result_at_once(function, kind, capfd):
     (result,) = run_in_box(kind(function))
     assert result.is_error
     assert result.text
-    assert result.seconds < 5
+    assert result.seconds < 25
     assert "Traceback" not in capfd.readouterr().err
 
 

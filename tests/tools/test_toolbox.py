@@ -38,20 +38,15 @@ def yes(request) -> Decision:
     return Decision(True)
 
 
-ended: list[tuple[str, float]] = []
-
-
 @tool
 async def wait(seconds: float) -> str:
     await asyncio.sleep(seconds)
-    ended.append(("wait", seconds))
     return "waited"
 
 
 @tool
 def block(seconds: float) -> str:
     time.sleep(seconds)
-    ended.append(("block", seconds))
     return "blocked"
 
 
@@ -83,21 +78,34 @@ def test_two_functions_of_one_name_are_refused():
 
 
 def test_calls_run_side_by_side_and_results_keep_their_order():
+    """Each call ends after the next one: one by one they would never end."""
+    is_over = [threading.Event() for _ in range(4)]
+    order = []
+
+    def end(number: int) -> str:
+        order.append(number)
+        is_over[number].set()
+        return f"call {number}"
+
+    @tool
+    async def waits(number: int) -> str:
+        while not is_over[number + 1].is_set():
+            await asyncio.sleep(0.001)
+        return end(number)
+
+    @tool
+    def blocks(number: int) -> str:
+        assert is_over[number + 1].wait(60)
+        return end(number)
+
+    threading.Timer(0.05, is_over[3].set).start()
     begin = time.monotonic()
-    ended.clear()
-    box = ToolBox([wait, block])
-    results = box.run(
-        calls(("wait", {"seconds": 0.3}), ("block", {"seconds": 0.2}), ("wait", {"seconds": 0})),
-        yes,
+    results = ToolBox([waits, blocks]).run(
+        calls(("waits", {"number": 0}), ("blocks", {"number": 1}), ("waits", {"number": 2})), yes
     )
-    assert time.monotonic() - begin < 0.45
-    assert [(result.index, result.text) for result in results] == [
-        (0, "waited"),
-        (1, "blocked"),
-        (2, "waited"),
-    ]
-    assert ended == [("wait", 0), ("block", 0.2), ("wait", 0.3)]
-    assert 0.3 <= results[0].seconds < 0.45
+    assert [(result.index, result.text) for result in results] == [(i, f"call {i}") for i in range(3)]
+    assert order == [2, 1, 0]
+    assert 0 < results[0].seconds <= time.monotonic() - begin
 
 
 def test_what_cannot_run_gives_results_that_say_why():
@@ -144,7 +152,7 @@ def test_cancelling_stops_what_runs_and_keeps_what_is_done():
         yes,
         is_cancelled=cancelled.is_set,
     )
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20
     assert [result.text for result in results] == [
         "Cancelled by the user.",
         "Cancelled by the user.",
