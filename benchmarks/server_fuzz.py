@@ -1,11 +1,14 @@
 """Random and broken requests to a server: none may end in a 500, hang, or leave anything behind.
 
-    python -m benchmarks.server_fuzz [--requests 20000] [--clients 16] [--seed 0]
+    python -m benchmarks.server_fuzz [--requests 20000] [--clients 16] [--seed 0] [--valid]
 
 Each request starts from a valid one and is changed at random: values of other types, missing and unknown
 fields, extreme numbers, deep nesting, odd text, cut-off JSON, odd headers and methods. Some clients leave in
 the middle of the answer. Answers are read with the types of the packages `openai` and `anthropic`. At the end
 no request may run. The memory of the process is reported ten times on the way.
+
+With `--valid` all requests are valid, and each has to be answered: chats, messages, responses and completions
+of random texts, with and without tools, schemas, thinking, streams and several answers.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,22 @@ BODIES: dict[str, dict[str, Any]] = {
     "/tokenize": {"content": "hi", "with_pieces": True},
     "/detokenize": {"tokens": [5, 6]},
 }
+WORDS = (
+    "the",
+    "a",
+    "sum",
+    "of",
+    "is",
+    "what",
+    "time",
+    "hello",
+    "Paris",
+    "47",
+    "please",
+    "list",
+    "code",
+    "zebra",
+)
 PLAIN = (
     "/",
     "/health",
@@ -89,20 +108,45 @@ ODD: list[Any] = [
 
 @dataclass(frozen=True)
 class Attempt:
-    """One request. leaves: after how many seconds the client hangs up."""
+    """One request. leaves: after how many seconds the client hangs up. is_valid: it has to be answered."""
 
     method: str
     path: str
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     leaves: float | None = None
+    is_valid: bool = False
 
 
-def attempts(seed: int) -> Iterator[Attempt]:
+def attempts(seed: int, make: Callable[[random.Random], Attempt]) -> Iterator[Attempt]:
     """Requests without end."""
     draw = random.Random(seed)
     while True:
-        yield one_attempt(draw)
+        yield make(draw)
+
+
+def valid_attempt(draw: random.Random) -> Attempt:
+    """A request that a client could make."""
+    path = draw.choice(["/v1/chat/completions"] * 3 + ["/v1/messages", "/v1/responses", "/v1/completions"])
+    text = " ".join(draw.choice(WORDS) for _ in range(draw.randrange(1, 100)))
+    body: dict[str, Any] = {"model": "demo", "stream": draw.random() < 0.5, "temperature": draw.random()}
+    message = {"role": "user", "content": text}
+    if path == "/v1/completions":
+        body |= {"prompt": text, "max_tokens": 8, "n": draw.choice([1, 1, 3])}
+    elif path == "/v1/chat/completions":
+        body |= {"messages": [message], "max_tokens": 8, "enable_thinking": draw.random() < 0.5}
+        body |= draw.choice([{}, {"n": 2}, {"logprobs": True}, {"tools": [TOOL]}, {"seed": 1}, {"stop": "a"}])
+    elif path == "/v1/messages":
+        body |= {"messages": [message], "max_tokens": 8}
+        body |= draw.choice([{}, {"tools": ANTHROPIC["tools"]}, {"system": text[:200]}])
+    else:
+        body |= {"input": text, "max_output_tokens": 8}
+        body |= draw.choice([{}, {"store": False}, {"reasoning": {"effort": "none"}}])
+    if path == "/v1/chat/completions" and draw.random() < 0.1:
+        body = {**body, "tools": [], "response_format": CHAT["response_format"]}
+    return Attempt(
+        "POST", path, json.dumps(body).encode(), {"content-type": "application/json"}, is_valid=True
+    )
 
 
 def one_attempt(draw: random.Random) -> Attempt:
@@ -178,15 +222,17 @@ def problem(attempt: Attempt, answer: httpx.Response) -> str:
     """What is wrong with an answer; empty if nothing is."""
     kind = answer.headers.get("content-type", "")
     found = fault(attempt.path, answer.status_code, kind, answer.content)
-    if not found and answer.status_code < 500:
+    if not found and (answer.status_code == 200 if attempt.is_valid else answer.status_code < 500):
         return ""
     body = attempt.body[:300]
     return f"{attempt.method} {attempt.path} -> {answer.status_code}: {body!r} {found}"
 
 
-async def fuzz(url: str, requests: int, clients: int, seed: int) -> tuple[Counter[int], list[str]]:
+async def fuzz(
+    url: str, requests: int, clients: int, seed: int, make: Callable[[random.Random], Attempt] = one_attempt
+) -> tuple[Counter[int], list[str]]:
     """Send requests: how often each status came, 0 where the client left; and what was wrong."""
-    stream, statuses, problems = attempts(seed), Counter[int](), list[str]()
+    stream, statuses, problems = attempts(seed, make), Counter[int](), list[str]()
     left = iter(range(requests))
 
     async def one_client(client: httpx.AsyncClient) -> None:
@@ -217,16 +263,19 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--valid", action="store_true")
     options = parser.parse_args()
     from mlx_qwen3.checkpoint import resolve
 
+    make = valid_attempt if options.valid else one_attempt
     with running("mlx-qwen3", Path(resolve("demo"))) as server:
         url = server.url
         total = 0
         for part in range(10):
             start = time.perf_counter()
             count = options.requests // 10
-            statuses, problems = asyncio.run(fuzz(url, count, options.clients, options.seed + part))
+            made = fuzz(url, count, options.clients, options.seed + part, make)
+            statuses, problems = asyncio.run(made)
             total += count
             status = httpx.get(f"{url}/status", timeout=30).json()
             seconds = time.perf_counter() - start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -27,6 +28,8 @@ MakeWriter = Callable[[ServerRequest, Started], Writer]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 SSE_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+# How often it is looked, in the time that a client may leave what was sent unread, whether it has.
+LOOKS = 4
 CLIENT_LEFT = 499  # nginx's status for a client that closed the connection, in metrics alone
 
 
@@ -39,9 +42,12 @@ class JsonResponse(Response):
         return to_json(content)
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def to_json(value: Any) -> bytes:
     """JSON in UTF-8, without spaces."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def error_response(protocol: ApiProtocol, error: RequestError) -> JsonResponse:
@@ -192,13 +198,17 @@ class GenerationResponse(Response):
         self._service, self._protocol = service, protocol
         self._generation, self._writer = generation, writer
         self._seconds = service.config.limits.send_seconds
+        self._sending_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         run = self._stream if self._generation.request.stream else self._answer
         work = asyncio.ensure_future(run(scope, receive, send))
         left = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+            while not (work.done() or left.done() or self._is_unread()):
+                await asyncio.wait(
+                    {work, left}, timeout=self._seconds / LOOKS, return_when=asyncio.FIRST_COMPLETED
+                )
         finally:
             self._generation.cancel()
             for task in (work, left):
@@ -230,10 +240,15 @@ class GenerationResponse(Response):
         self._service.metrics.request(self._protocol.name, status)
 
     async def _send(self, send: Send, chunks: Sequence[Chunk]) -> None:
-        """Send chunks. A client that leaves them unread for too long is as one that has left."""
         if chunks:
-            async with asyncio.timeout(self._seconds):
-                await send({"type": "http.response.body", "body": sse(chunks), "more_body": True})
+            self._sending_since = time.monotonic()
+            await send({"type": "http.response.body", "body": sse(chunks), "more_body": True})
+            self._sending_since = None
+
+    def _is_unread(self) -> bool:
+        """Whether the client has left what was sent unread for too long: it is as one that has left."""
+        since = self._sending_since
+        return since is not None and time.monotonic() - since > self._seconds
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         events: dict[int, list[Event]] = {}

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from mlx_qwen3.engine.engine import Engine
@@ -17,6 +18,7 @@ from mlx_qwen3.errors import EngineError, InsufficientMemoryError, Qwen3Error
 from mlx_qwen3.parsing import CollectedOutput
 from mlx_qwen3.server.config import ServerConfig
 from mlx_qwen3.server.errors import RequestError, as_request_error, bad_request
+from mlx_qwen3.server.generation.inbox import Courier
 from mlx_qwen3.server.generation.prompts import Prompted, make_prompt, next_prefix
 from mlx_qwen3.server.generation.running import Generation
 from mlx_qwen3.server.models import ModelPool, ServedModel
@@ -51,6 +53,11 @@ class Service:
         self.running: dict[str, Generation] = {}
         self.is_stopping = False
         self._background: set[asyncio.Task[None]] = set()
+
+    @cached_property
+    def courier(self) -> Courier:
+        """Brings the events of engines to this event loop."""
+        return Courier(asyncio.get_running_loop())
 
     async def start(self, request: ServerRequest) -> Generation:
         """Accept a request: its prompt is made and it has a place in the queue.

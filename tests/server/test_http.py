@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +19,14 @@ from live_server import LiveServer, live_server
 
 from mlx_qwen3.server.app import _watch
 from mlx_qwen3.server.config import Limits, ServerConfig
+from mlx_qwen3.server.generation.inbox import Courier, Inbox, Item
+from mlx_qwen3.server.http import GenerationResponse
+from mlx_qwen3.server.openai import PROTOCOL
+from mlx_qwen3.server.request import Chunk
 
-LONG = {"messages": [{"role": "user", "content": "hello " * 300}], "max_tokens": 400, "stream": True,
-        "min_tokens": 400, "temperature": 1.5}  # fmt: skip
+# Seconds long, so that it still runs when a test gets to what it does meanwhile.
+LONG = {"messages": [{"role": "user", "content": "hello " * 300}], "max_tokens": 3000, "stream": True,
+        "min_tokens": 3000, "temperature": 1.5}  # fmt: skip
 CHAT = "/v1/chat/completions"
 DISCONNECTS = 1000 if os.environ.get("MLX_QWEN3_LONG_TESTS") else 12  # of each kind
 
@@ -43,17 +50,30 @@ def ann(tight: LiveServer) -> Iterator[httpx.Client]:
         yield client
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def hold(server: LiveServer, seconds: float) -> None:
-    """Keep the engine's thread busy, as a long prompt would."""
-    ThreadPoolExecutor(1).submit(server.engine.call, lambda: time.sleep(seconds))
-    time.sleep(0.05)
+@contextmanager
+def held(server: LiveServer) -> Iterator[Callable[[], None]]:
+    """Keep the engine busy, as a long prompt would, until the block ends or calls what it is given."""
+    began, is_over = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        began.set()
+        is_over.wait(100)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.engine.call, busy)
+        try:
+            assert began.wait(60)
+            yield is_over.set
+        finally:
+            is_over.set()
+            running.result()
 
 
 @pytest.mark.parametrize(
@@ -128,14 +148,14 @@ def test_a_named_page_may_ask() -> None:
 
 
 def test_headers_at_once_and_data_by_the_clock(tight: LiveServer, ann: httpx.Client) -> None:
-    hold(tight, 0.8)
-    start = time.monotonic()
-    with ann.stream("POST", CHAT, json={**LONG, "max_tokens": 1, "min_tokens": 0}) as answer:
-        lines = [
-            (time.monotonic() - start, line) for line in answer.iter_lines() if line.startswith("data: {")
-        ]
-    before = [line for seconds, line in lines if seconds < 0.7]
-    assert len(before) >= 4  # one at once, and then one each 0.05 s
+    with (
+        held(tight) as release,
+        ann.stream("POST", CHAT, json={**LONG, "max_tokens": 1, "min_tokens": 0}) as answer,
+    ):
+        lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
+        before = [next(lines) for _ in range(4)]  # one at once, and then one each 0.05 s
+        release()
+        assert len(list(lines)) >= 2
     assert all(json.loads(line[6:])["choices"][0]["delta"]["content"] == "" for line in before)
 
 
@@ -169,15 +189,20 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind(
 
 
 def test_a_full_queue_says_when_to_come_back(tight: LiveServer, ann: httpx.Client) -> None:
-    hold(tight, 1.5)
-    slots = tight.service.models.default.queue
-    assert slots is not None
-    with ThreadPoolExecutor(40) as pool:
+    queue = tight.service.models.default.queue
+    assert queue is not None
+    most = queue.slots + 2  # run, or wait for their turn
+    with ThreadPoolExecutor(40) as pool, held(tight) as release:
         body = {**LONG, "stream": False, "max_tokens": 1, "min_tokens": 0}
-        answers = list(pool.map(lambda _: ann.post(CHAT, json=body), range(slots.slots + 6)))
-        other = httpx.post(tight.url + CHAT, json=body, headers={"x-api-key": "secret-two"}, timeout=60)
+        asked = [pool.submit(ann.post, CHAT, json=body) for _ in range(most + 4)]
+        wait_until(lambda: sum(each.done() for each in asked) == 4)
+        their = {"x-api-key": "secret-two"}
+        asked_by_other = pool.submit(httpx.post, tight.url + CHAT, json=body, headers=their, timeout=60)
+        wait_until(lambda: queue.waiting == 3)
+        release()
+        answers, other = [each.result() for each in asked], asked_by_other.result()
     refused = [answer for answer in answers if answer.status_code == 429]
-    assert 1 <= len(refused) <= 6
+    assert len(refused) == 4
     assert int(refused[0].headers["retry-after"]) >= 1
     assert refused[0].json()["error"]["type"] == "rate_limit_error"
     assert {answer.status_code for answer in answers} == {200, 429}
@@ -185,8 +210,7 @@ def test_a_full_queue_says_when_to_come_back(tight: LiveServer, ann: httpx.Clien
 
 
 def test_what_is_going_on(tight: LiveServer, ann: httpx.Client) -> None:
-    longest = {**LONG, "max_tokens": 3000, "min_tokens": 3000}
-    with ann.stream("POST", CHAT, json=longest) as answer:
+    with ann.stream("POST", CHAT, json=LONG) as answer:
         next(answer.iter_lines())
         slots: list[Any] = []  # the first line may say only that the request waits
         wait_until(lambda: slots.extend(ann.get("/slots").json()) or slots)
@@ -241,7 +265,7 @@ def test_a_dead_engine_is_reported_once_all_who_wait_were_told() -> None:
         await asyncio.sleep(0.2)
         assert told == []
         running.clear()
-        await asyncio.wait_for(watch, 10)
+        await asyncio.wait_for(watch, 60)
 
     asyncio.run(main())
     assert told == ["it died"]
@@ -250,9 +274,10 @@ def test_a_dead_engine_is_reported_once_all_who_wait_were_told() -> None:
 def test_stopping_lets_answers_end() -> None:
     with live_server() as server, ThreadPoolExecutor(1) as pool:
         body = {"messages": [{"role": "user", "content": "what is 47+85?"}], "temperature": 0}
-        running = pool.submit(httpx.post, server.url + CHAT, json=body, timeout=60)
-        wait_until(lambda: server.service.running)
-        server.server.should_exit = True
+        with held(server):
+            running = pool.submit(httpx.post, server.url + CHAT, json=body, timeout=60)
+            wait_until(lambda: server.service.running)
+            server.server.should_exit = True
         assert "132" in running.result().json()["choices"][0]["message"]["content"]
     assert not server.service.models.default.is_loaded
 
@@ -264,5 +289,67 @@ def test_stopping_cuts_off_what_takes_too_long() -> None:
             next(lines)
             server.server.should_exit = True
             rest = [line for line in lines if line]
+        assert len(rest) < 3000
         assert rest[-1] == "data: [DONE]"
         assert json.loads(rest[-2][6:])["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_client_that_reads_nothing_is_cut_off() -> None:
+    """It stays connected, and its end of the connection is full."""
+    cancelled, sent = asyncio.Event(), []
+    service: Any = SimpleNamespace(
+        config=ServerConfig(limits=Limits(send_seconds=0.1)),
+        metrics=SimpleNamespace(disconnects=0, request=lambda *_: None),
+    )
+    generation: Any = SimpleNamespace(
+        request=SimpleNamespace(stream=True), cancel=cancelled.set, batches=lambda _: never()
+    )
+    writer: Any = SimpleNamespace(start=lambda: [Chunk("a piece")])
+
+    async def never() -> AsyncIterator[Any]:
+        pytest.fail("nothing is read on before the client has read what was sent")
+        yield
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        return await asyncio.Event().wait()
+
+    async def main() -> None:
+        response = GenerationResponse(service, PROTOCOL, generation, writer)
+        await asyncio.wait_for(response({}, receive, send), 60)
+
+    asyncio.run(main())
+    assert sent == ["http.response.start", "http.response.body"]
+    assert cancelled.is_set()
+    assert service.metrics.disconnects == 1
+
+
+def test_one_request_that_fails_on_the_event_loop_stops_no_other() -> None:
+    async def main() -> list[Item]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        courier = Courier(loop)
+
+        def fail(_: Item) -> None:
+            raise ValueError("broken")
+
+        broken, whole = Inbox(courier, fail), Inbox(courier, lambda _: None)
+        for inbox in (broken, whole, broken, whole):
+            inbox.put((0, None))
+        got: list[Item] = []
+        while len(got) < 2:
+            got += await asyncio.wait_for(whole.get(60), 60)
+        return got
+
+    assert asyncio.run(main()) == [(0, None)] * 2
+
+
+def test_an_inbox_waits_no_longer_than_it_is_told() -> None:
+    async def main() -> list[Item]:
+        return await asyncio.wait_for(Inbox(Courier(asyncio.get_running_loop()), print).get(0.01), 60)
+
+    assert asyncio.run(main()) == []

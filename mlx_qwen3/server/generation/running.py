@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
@@ -15,7 +14,7 @@ from mlx_qwen3.grammar import is_installed
 from mlx_qwen3.parsing import CollectedOutput
 from mlx_qwen3.server.config import ServerConfig
 from mlx_qwen3.server.errors import RequestError, as_request_error
-from mlx_qwen3.server.generation.inbox import Inbox, Item
+from mlx_qwen3.server.generation.inbox import Courier, Inbox, Item
 from mlx_qwen3.server.generation.prompts import Prompted
 from mlx_qwen3.server.models import ServedModel
 from mlx_qwen3.server.monitoring.metrics import Metrics
@@ -32,6 +31,10 @@ class Host(Protocol):
     metrics: Metrics
     recall: Recall
     running: dict[str, Generation]
+
+    @property
+    def courier(self) -> Courier:
+        """Brings the events of engines."""
 
     def prepare_next(self, model: ServedModel, prompted: Prompted, output: CollectedOutput, key: str) -> None:
         """A conversation's answer is whole; its next request may be prepared for."""
@@ -50,7 +53,7 @@ class Generation:
         self.prefilled: dict[int, PromptProgress] = {}
         """How far the prompt of each choice is."""
         self._host, self._prompted = host, prompted
-        self._inbox = Inbox(asyncio.get_running_loop(), self._on_item)
+        self._inbox = Inbox(host.courier, self._on_item)
         self._jobs: dict[int, Job] = {}
         self._tickets: dict[int, Ticket] = {}
         self._began: dict[int, float] = {}
