@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache, roll_back
 from mlx_qwen3.cache.kv import KVCache
+from mlx_qwen3.cache.saved_state import LayerShape, State, check_for_model
+from mlx_qwen3.cache.serialization import load_prompt_cache, save_prompt_cache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
+from mlx_qwen3.errors import CacheError
+
+PART = "part"  # in a file's metadata: other machines have parts of the cache, under this name
 
 
 class CacheLayers(list[Cache]):
     """One cache a layer. What changes them all is a method, so that it can be repeated on other machines."""
-
-    is_whole = True
-    """Whether this process has all of it; another has parts of its layers or heads otherwise."""
 
     @property
     def is_trimmable(self) -> bool:
@@ -58,6 +61,46 @@ class CacheLayers(list[Cache]):
         for layer in self:
             layer.detach()
         mx.eval(self.states())
+
+    def save(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Write them to `path`. Raises CacheError as `save_prompt_cache`."""
+        save_prompt_cache(path, self, metadata)
+
+    def loaded(
+        self,
+        path: Path,
+        metadata: Mapping[str, str],
+        tokens: int,
+        like: tuple[int, ...],
+        shape: LayerShape | None,
+    ) -> CacheLayers:
+        """The caches saved at `path`, which are to replace these empty ones. Raises CacheError.
+
+        metadata, tokens: what the file says. like, shape: of this model's caches, as `check_for_model`.
+        """
+        if PART in metadata:
+            raise CacheError(
+                f"{path} was saved by a model over several machines; the conversation has to be prefilled "
+                "again"
+            )
+        return self.read_from(path, tokens, like, shape)
+
+    def read_from(
+        self, path: Path, tokens: int, like: tuple[int, ...], shape: LayerShape | None
+    ) -> CacheLayers:
+        """As `loaded`, whatever the file says."""
+
+        def check(names: list[str], states: list[State]) -> None:
+            if names != [type(layer).__name__ for layer in self]:
+                raise ValueError("it holds other layers than this model has")
+            for state in states:
+                check_for_model(state, shape, tokens, like)
+
+        layers, _ = load_prompt_cache(path, check)
+        for layer, empty in zip(layers, self, strict=True):
+            if isinstance(layer, RotatingKVCache) and isinstance(empty, RotatingKVCache):
+                layer.rotation, layer.tokens = empty.rotation, tokens
+        return CacheLayers(layers)
 
     def compact(self) -> None:
         """Give up spare capacity where that is half of the memory or more, as in a cache that lies idle."""

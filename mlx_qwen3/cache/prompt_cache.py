@@ -12,8 +12,8 @@ from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.config import CacheConfig
 from mlx_qwen3.cache.kv import KVCache, QuantizedKVCache
 from mlx_qwen3.cache.layers import CacheLayers, as_layers
-from mlx_qwen3.cache.saved_state import LayerShape, State, check_for_model
-from mlx_qwen3.cache.serialization import load_prompt_cache, read_metadata, save_prompt_cache
+from mlx_qwen3.cache.saved_state import LayerShape
+from mlx_qwen3.cache.serialization import read_metadata
 from mlx_qwen3.cache.snapshots import Snapshot, SnapshotBudget
 from mlx_qwen3.cache.window.attention_sinks import Rotation
 from mlx_qwen3.cache.window.rotating import QuantizedRotatingKVCache, RotatingKVCache
@@ -180,8 +180,7 @@ class PromptCache:
             "tokens": str(self.layers[0].tokens),
             "cache": json.dumps(self.config.changes(), sort_keys=True),
         }
-        self._refuse_part()
-        save_prompt_cache(path, self.layers, {**fingerprint, **own})
+        self.layers.save(Path(path), {**fingerprint, **own})
 
     @classmethod
     def load(
@@ -198,7 +197,6 @@ class PromptCache:
         Raises CacheError if the file cannot be used, or was saved with another fingerprint or config.
         """
         cache, metadata = cls(model, config, snapshots=snapshots), read_metadata(path)
-        cache._refuse_part()
         if metadata.get("format") != FORMAT:
             raise CacheError(f"{path} is not the saved KV cache of a conversation")
         required = {**fingerprint, "cache": json.dumps(cache.config.changes(), sort_keys=True)}
@@ -208,26 +206,10 @@ class PromptCache:
                     f"{path} was saved with another {name}; the conversation has to be prefilled again"
                 )
         ids, skipped, tokens = _saved_ids(path, metadata)
-        like = cache.config.window_and_layout
-        shape = _layer_shape(model)
-
-        def check(names: list[str], states: list[State]) -> None:
-            if names != [type(layer).__name__ for layer in cache.layers]:
-                raise ValueError("it holds other layers than this model has")
-            for state in states:
-                check_for_model(state, shape, tokens, like)
-
-        layers, _ = load_prompt_cache(path, check)
-        for layer, empty in zip(layers, cache.layers, strict=True):
-            if isinstance(layer, RotatingKVCache) and isinstance(empty, RotatingKVCache):
-                layer.rotation, layer.tokens = empty.rotation, tokens
-        cache.layers = CacheLayers(layers)
+        like, shape = cache.config.window_and_layout, layer_shape(model)
+        cache.layers = cache.layers.loaded(Path(path), metadata, tokens, like, shape)
         cache.ids, cache._skipped = ids, skipped
         return cache
-
-    def _refuse_part(self) -> None:
-        if not self.layers.is_whole:
-            raise CacheError("each machine has only its part of the KV cache, so it is not kept in files")
 
     def _common_prefix(self, ids: Sequence[int]) -> int:
         """How many of the ids fed are also the prompt's. Leaves at least one of the prompt's to feed."""
@@ -286,7 +268,7 @@ def _saved_ids(path: str | Path, metadata: Mapping[str, str]) -> tuple[list[int]
     return ids, skipped, tokens
 
 
-def _layer_shape(model: Any) -> LayerShape | None:
+def layer_shape(model: Any) -> LayerShape | None:
     """The shape of the rows of `model`; None for a model that does not say it."""
     args = getattr(model, "args", None)
     heads, head_dim = getattr(args, "num_key_value_heads", None), getattr(args, "head_dim", None)

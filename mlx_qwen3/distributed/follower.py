@@ -6,11 +6,12 @@ from collections import deque
 from typing import Any
 
 from mlx_qwen3.cache.config import CacheConfig
-from mlx_qwen3.cache.layers import CacheLayers
-from mlx_qwen3.cache.prompt_cache import make_layer_cache
+from mlx_qwen3.cache.layers import PART, CacheLayers
+from mlx_qwen3.cache.prompt_cache import layer_shape, make_layer_cache
 from mlx_qwen3.distributed.channel import Connection, Message
+from mlx_qwen3.distributed.kept_parts import KeptParts
 from mlx_qwen3.distributed.leader import Shard
-from mlx_qwen3.errors import DistributedError
+from mlx_qwen3.errors import CacheError, DistributedError, one_line
 from mlx_qwen3.model.config import RopeScaling
 
 # Passes begun before the oldest is waited for: rank 0 is at most one ahead.
@@ -24,8 +25,8 @@ CHANGES = ("trim", "roll_back", "keep_for_rollback", "restart", "detach")
 class Follower:
     """Applies rank 0's messages to this rank's part of the model."""
 
-    def __init__(self, shard: Shard, leader: Connection):
-        self._shard, self._leader = shard, leader
+    def __init__(self, shard: Shard, leader: Connection, parts: KeptParts):
+        self._shard, self._leader, self._parts = shard, leader, parts
         self._caches: dict[int, CacheLayers] = {}
         self._under_way: deque[tuple[int, list[Any]]] = deque()
         self._step: int | None = None
@@ -37,8 +38,7 @@ class Follower:
             if message["do"] == "end":
                 if message["reason"]:
                     raise DistributedError(str(message["reason"]))
-                while self._under_way:
-                    self._finish_oldest()
+                self._finish_all()
                 return
             self._count(int(message["step"]))
             self._obey(message)
@@ -56,6 +56,10 @@ class Follower:
     @property
     def _is_full(self) -> bool:
         return len(self._under_way) >= PASSES_AHEAD
+
+    def _finish_all(self) -> None:
+        while self._under_way:
+            self._finish_oldest()
 
     def _finish_oldest(self) -> None:
         step, computed = self._under_way.popleft()
@@ -81,11 +85,29 @@ class Follower:
                 self._caches[message["to"]] = self._caches[message["cache"]].shared_copy()
             case "drop":
                 for number in message["caches"]:
-                    del self._caches[number]
+                    self._caches.pop(number, None)  # one that could not be read was never there
+            case "save" | "load":
+                self._finish_all()
+                self._leader.send({"kept": message[PART], "problem": self._keep(message)})
             case change if change in CHANGES:
                 getattr(self._caches[message["cache"]], change)(*map(int, message["arguments"]))
             case other:
                 raise DistributedError(f"rank 0 asks for {other!r}, which this version does not know")
+
+    def _keep(self, message: Message) -> str | None:
+        """Write or read this rank's part of a cache; the problem if that fails."""
+        name, number = str(message[PART]), message["cache"]
+        try:
+            if message["do"] == "save":
+                self._parts.save(name, self._caches[number], message["replaces"])
+            else:
+                empty, shape = self._caches[message["empty"]], layer_shape(self._shard.model)
+                self._caches[number] = self._parts.load(
+                    name, empty, int(message["tokens"]), message["like"], shape
+                )
+        except CacheError as error:
+            return one_line(error, 200)
+        return None
 
     def _pass(self, message: Message) -> None:
         self._shard.model.use_adapter(message["adapter"])
@@ -93,5 +115,7 @@ class Follower:
         self._shard.model.scale_positions(None if scaling is None else RopeScaling(**scaling))
         caches = [self._caches[number] for number in message["caches"]]
         step = message["step"]
-        _, computed = self._shard.run(None, message["lengths"], caches, message["rows"], step)
+        _, computed = self._shard.run(
+            None, message["lengths"], caches, message["rows"], step, bool(message["head"])
+        )
         self._under_way.append((step, computed))

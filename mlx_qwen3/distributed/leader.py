@@ -7,24 +7,33 @@ happen here. So collectives of two passes never interleave, however many convers
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 import mlx.core as mx
 
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.config import CacheConfig
-from mlx_qwen3.cache.layers import CacheLayers
-from mlx_qwen3.cache.prompt_cache import make_layer_cache
+from mlx_qwen3.cache.layers import PART, CacheLayers
+from mlx_qwen3.cache.prompt_cache import layer_shape, make_layer_cache
+from mlx_qwen3.cache.saved_state import LayerShape
+from mlx_qwen3.cache.serialization import read_metadata
 from mlx_qwen3.distributed.channel import Connection, Message
-from mlx_qwen3.errors import EngineError
+from mlx_qwen3.errors import CacheError, EngineError
 from mlx_qwen3.generation.forward import DecoderModel
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
+
+SPLIT = "split"  # in the metadata of a cache in a file: how the model was split
+# For the other ranks to write or read their parts of a cache.
+KEEP_SECONDS = 120.0
 
 
 class Shard(Protocol):
@@ -39,6 +48,7 @@ class Shard(Protocol):
         caches: Sequence[CacheLayers],
         rows: Sequence[int],
         step: int,
+        head: bool = True,
     ) -> tuple[mx.array | None, list[Any]]: ...
 
     def check(self, computed: list[Any], step: int) -> None: ...
@@ -75,6 +85,17 @@ class Followers:
             self._sent.popleft()
         return (self._sent[0][1], str(slowest)) if self._sent else None
 
+    def keep(self, message: Message) -> None:
+        """Have all write or read their parts of a cache, as `message` says. Raises CacheError."""
+        self.tell(message)
+        for connection in self.connections:
+            answer: Message | None = {}
+            while answer is not None and answer.get("kept") != message[PART]:
+                answer = connection.ask_soon(KEEP_SECONDS)
+            problem = "no answer" if answer is None else answer["problem"]
+            if problem:
+                raise CacheError(f"{connection} did not {message['do']} its part of the KV cache: {problem}")
+
     def progress(self) -> dict[int, int]:
         """The number of the latest message that each rank has finished."""
         return dict(self._done)
@@ -101,12 +122,12 @@ class Followers:
 class LeadingModel:
     """The model as rank 0's engine has it. `compute` runs a pass on all ranks."""
 
-    def __init__(self, shard: Shard, followers: Followers, config: ModelConfig):
-        """config: of the whole model."""
+    def __init__(self, shard: Shard, followers: Followers, config: ModelConfig, split: str):
+        """config: of the whole model. split: how it is split, for KV caches in files."""
         self.args = config
         self.model_type = config.model_type
         self.model = shard.model.model
-        self._shard, self._followers = shard, followers
+        self._shard, self._followers, self._split = shard, followers, split
         self._numbers = itertools.count(1)
         self._dropped: deque[int] = deque()  # by finalizers, on any thread
         self._latest: list[Any] = []  # what the latest pass computes
@@ -142,6 +163,34 @@ class LeadingModel:
         rows: Sequence[int],
     ) -> mx.array | None:
         """Run a pass on all ranks; as `logits_at`."""
+        return self._pass(fed, caches, rows)
+
+    def after_texts(self, texts: Sequence[Sequence[int]], most: int, head: bool) -> mx.array:
+        """Hidden states (B, D) after the last id of each text, or with `head` logits (B, V).
+
+        most: ids of a pass. Only a text that is alone may have more: it is fed in parts.
+        """
+        caches = [self.make_cache() for _ in texts]
+        parts = [texts]
+        if len(texts) == 1:
+            parts = [[texts[0][start : start + most]] for start in range(0, len(texts[0]), most)]
+        result: mx.array | None = None
+        for number, part in enumerate(parts, 1):
+            fed = [mx.array(list(ids), mx.uint32) for ids in part]
+            ends = itertools.accumulate(ids.size for ids in fed)
+            rows = [end - 1 for end in ends] if number == len(parts) else []
+            result = self._pass(fed, caches, rows, head)
+            mx.eval(self._latest)
+        assert result is not None  # of the last part
+        return result
+
+    def _pass(
+        self,
+        fed: Sequence[mx.array],
+        caches: Sequence[Sequence[Cache]],
+        rows: Sequence[int],
+        head: bool = True,
+    ) -> mx.array | None:
         layers = [each for each in caches if isinstance(each, SharedLayers)]
         if len(layers) != len(caches):
             raise EngineError("a KV cache that is not shared by the ranks cannot be used")
@@ -154,9 +203,10 @@ class LeadingModel:
             "rows": list(rows),
             "scaling": asdict(scaling) if scaling is not None else None,
             "adapter": self._adapter,
+            "head": head,
         }
         step = self.tell(message)
-        logits, self._latest = self._shard.run(fed, lengths, layers, rows, step)
+        logits, self._latest = self._shard.run(fed, lengths, layers, rows, step, head)
         return logits
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
@@ -174,12 +224,16 @@ class LeadingModel:
 
     def tell(self, message: Message) -> int:
         """Tell the followers of a change, and of caches that nothing uses any more."""
+        self.tell_dropped()
+        return self._followers.tell(message, is_pass=message["do"] == "pass")
+
+    def tell_dropped(self) -> None:
+        """Tell the followers of caches that nothing uses any more."""
         dropped = []
         while self._dropped:
             dropped.append(self._dropped.popleft())
         if dropped:
             self._followers.tell({"do": "drop", "caches": dropped})
-        return self._followers.tell(message, is_pass=message["do"] == "pass")
 
     def settle(self) -> None:
         """Wait for the latest pass: a rank that left before it would leave the others waiting."""
@@ -192,6 +246,35 @@ class LeadingModel:
         self.tell({"do": "copy", "cache": source, "to": number})
         return SharedLayers(layers, self, number)
 
+    def save(self, cache: SharedLayers, path: Path, metadata: Mapping[str, str]) -> None:
+        """Write this rank's part of a cache to `path`; the others keep theirs. Raises CacheError."""
+        part, replaced = secrets.token_hex(16), None
+        with suppress(CacheError):  # there may be no file yet
+            replaced = read_metadata(path).get(PART)
+        self.tell_dropped()
+        CacheLayers(cache).save(path, {**metadata, PART: part, SPLIT: self._split})
+        try:
+            message = {"do": "save", "cache": cache.number, PART: part, "replaces": replaced}
+            self._followers.keep(message)
+        except CacheError:
+            path.unlink(missing_ok=True)
+            raise
+
+    def load(
+        self, empty: SharedLayers, path: Path, metadata: Mapping[str, str], tokens: int, like: tuple[int, ...]
+    ) -> SharedLayers:
+        """A cache of which all ranks have their parts of what is saved at `path`. Raises CacheError."""
+        if metadata.get(SPLIT) != self._split or PART not in metadata:
+            raise CacheError(
+                f"{path} was saved by a model that was split otherwise; the conversation has to be prefilled "
+                "again"
+            )
+        layers = CacheLayers(empty).read_from(path, tokens, like, layer_shape(self._shard.model))
+        cache = SharedLayers(layers, self, next(self._numbers))  # dropped on all ranks if one fails
+        message = {"do": "load", "empty": empty.number, "cache": cache.number, PART: metadata[PART]}
+        self._followers.keep({**message, "tokens": tokens, "like": list(like)})
+        return cache
+
     def dropped(self, number: int) -> None:
         """Cache `number` is no longer used. From any thread."""
         self._dropped.append(number)
@@ -199,8 +282,6 @@ class LeadingModel:
 
 class SharedLayers(CacheLayers):
     """Rank 0's layers of a cache that every rank has its layers or heads of."""
-
-    is_whole = False
 
     def __init__(self, layers: Iterable[Cache], leader: LeadingModel, number: int):
         super().__init__(layers)
@@ -233,3 +314,16 @@ class SharedLayers(CacheLayers):
     def detach(self) -> None:
         self._tell("detach")
         super().detach()
+
+    def save(self, path: Path, metadata: Mapping[str, str]) -> None:
+        self._leader.save(self, path, metadata)
+
+    def loaded(
+        self,
+        path: Path,
+        metadata: Mapping[str, str],
+        tokens: int,
+        like: tuple[int, ...],
+        shape: LayerShape | None,  # noqa: ARG002  # of the whole model
+    ) -> CacheLayers:
+        return self._leader.load(self, path, metadata, tokens, like)

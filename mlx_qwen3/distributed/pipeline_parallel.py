@@ -33,6 +33,7 @@ class PipelineShard:
         caches: Sequence[CacheLayers],
         rows: Sequence[int],
         step: int,  # noqa: ARG002  # the messages are numbered, and there is no sum to compare it in
+        head: bool = True,
     ) -> tuple[mx.array | None, list[Any]]:
         """Begin a pass, as TensorShard does."""
         group, total = self.group, sum(lengths)
@@ -56,7 +57,9 @@ class PipelineShard:
             elif group.rank == 0:
                 back = x[wanted] if is_last else self._returned(len(rows), sent)
             if back is not None:
-                logits = self.model.output_head(self.model.model.norm(back)[None])[0]
+                logits = self.model.model.norm(back)
+                if head:
+                    logits = self.model.output_head(logits[None])[0]
                 computed.append(logits)
         computed = computed or [states(caches)]
         mx.async_eval(computed)  # type: ignore[no-untyped-call]

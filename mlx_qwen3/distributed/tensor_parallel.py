@@ -16,7 +16,7 @@ from mlx_qwen3.cache.layers import CacheLayers
 from mlx_qwen3.distributed.group import Group
 from mlx_qwen3.distributed.plan import Share
 from mlx_qwen3.errors import DistributedError
-from mlx_qwen3.generation.forward import logits_at
+from mlx_qwen3.generation.forward import hidden_at, logits_at
 from mlx_qwen3.model.attention import Attention
 from mlx_qwen3.model.mlp import MLP, SparseMoeBlock
 from mlx_qwen3.model.qwen3 import Model
@@ -108,6 +108,7 @@ class TensorShard:
         caches: Sequence[CacheLayers],
         rows: Sequence[int],
         step: int,
+        head: bool = True,
     ) -> tuple[mx.array | None, list[Any]]:
         """Begin a pass: as `logits_at`, nothing is waited for.
 
@@ -117,6 +118,7 @@ class TensorShard:
             caches: The caches of each.
             rows: After which ids logits are wanted.
             step: The number of the pass, which the ranks compare.
+            head: False asks for hidden states in place of logits.
 
         Returns:
             The logits, and what `check` is given once it is computed.
@@ -131,7 +133,7 @@ class TensorShard:
         for length in lengths:
             known.append(told[start : start + length])
             start += length
-        logits = logits_at(self.model, known, caches, rows)
+        logits = (logits_at if head else hidden_at)(self.model, known, caches, rows)
         computed = [told] + ([states(caches)] if logits is None else [logits])
         mx.async_eval(computed)  # type: ignore[no-untyped-call]
         return logits, computed

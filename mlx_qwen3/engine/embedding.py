@@ -83,12 +83,11 @@ def rerank(
     _check_lengths("document", ids, core.context)
     answers = [_token(tokenizer, "no"), _token(tokenizer, "yes")]
 
-    def scores(hidden: mx.array) -> mx.array:
-        logits = core.model.output_head(hidden[:, None])[:, 0].astype(mx.float32)  # (B, V)
+    def scores(logits: mx.array) -> mx.array:
         logits = logits[:, mx.array(answers)]
         return mx.sigmoid(logits[:, 1:] - logits[:, :1])
 
-    result: list[float] = _of_last_tokens(core, ids, scores, 1, name)[:, 0].tolist()
+    result: list[float] = _of_last_tokens(core, ids, scores, 1, name, head=True)[:, 0].tolist()
     return result
 
 
@@ -98,14 +97,19 @@ def _of_last_tokens(
     function: Callable[[mx.array], mx.array],
     width: int,
     adapter: str | None,
+    head: bool = False,
 ) -> NDArray[np.float32]:
-    """`function` of the last tokens' hidden states (B, hidden) -> (B, width), for every text: (N, width)."""
+    """`function` of the last tokens' hidden states (B, hidden) -> (B, width), for every text: (N, width).
+
+    head: it is given logits (B, V) in their place.
+    """
     result = np.empty((len(ids), width), np.float32)
     for batch in _batches([len(text) for text in ids], CPU_TOKENS if is_cpu() else GPU_TOKENS):
 
         def run(batch: Sequence[int] = batch) -> NDArray[np.float32]:
             core.model.use_adapter(adapter)
-            values = function(_last_hidden_states(core, [ids[index] for index in batch]))
+            core.model.scale_positions(core.config.rope_scaling)
+            values = function(_after_texts(core, [ids[index] for index in batch], head))
             return np.array(values.astype(mx.float32))
 
         result[batch] = core.call(run)
@@ -124,9 +128,17 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
         yield batch
 
 
+def _after_texts(core: EngineCore, texts: Sequence[Sequence[int]], head: bool) -> mx.array:
+    """Of the last tokens the hidden states, or with `head` the logits, in fp32. On the engine's thread."""
+    if core.ranks is not None:
+        result: mx.array = core.model.after_texts(texts, CPU_TOKENS if is_cpu() else GPU_TOKENS, head)
+        return result.astype(mx.float32)
+    hidden = _last_hidden_states(core, texts)
+    return core.model.output_head(hidden[:, None])[:, 0].astype(mx.float32) if head else hidden
+
+
 def _last_hidden_states(core: EngineCore, texts: Sequence[Sequence[int]]) -> mx.array:
-    """The hidden states of the last tokens, in fp32: (B, hidden). On the engine's thread."""
-    core.model.scale_positions(core.config.rope_scaling)
+    """The hidden states of the last tokens, in fp32: (B, hidden)."""
     lengths = mx.array([len(text) for text in texts])
     longest = max(len(text) for text in texts)
     inputs = mx.array([[*text, *[0] * (longest - len(text))] for text in texts], mx.uint32)  # (B, L)

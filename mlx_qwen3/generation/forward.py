@@ -207,15 +207,27 @@ def logits_at(
         rows: Numbers of the ids, counted through all of `fed`, after which logits are wanted; without any
             None is returned.
     """
-    if len(fed) == 1:
-        inputs, layers = fed[0][None], caches[0]  # (1, L)
-    else:
-        lengths = [ids.size for ids in fed]
-        inputs, layers = mx.concatenate(list(fed))[:, None], batched_layers(caches, lengths)  # (T, 1)
-    if len(rows) == inputs.size:
+    if len(rows) == sum(ids.size for ids in fed):
+        inputs, layers = _together(fed, caches)
         return model(inputs, layers).reshape(inputs.size, -1)
+    hidden = hidden_at(model, fed, caches, rows)
+    return None if hidden is None else model.output_head(hidden[None])[0]
+
+
+def hidden_at(
+    model: DecoderModel,
+    fed: Sequence[mx.array],
+    caches: Sequence[Sequence[Cache]],
+    rows: Sequence[int],
+) -> mx.array | None:
+    """Hidden states (R, D) in place of logits; otherwise as `logits_at`."""
+    inputs, layers = _together(fed, caches)
     hidden = model.hidden_states(inputs, layers)
-    if not rows:
-        return None
-    hidden = hidden.reshape(inputs.size, -1)
-    return model.output_head(hidden[mx.array(list(rows))][None])[0]
+    return hidden.reshape(inputs.size, -1)[mx.array(list(rows))] if rows else None
+
+
+def _together(fed: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> tuple[mx.array, Sequence[Cache]]:
+    """The ids of one sequence (1, L), or of several (T, 1), and the caches for them."""
+    if len(fed) == 1:
+        return fed[0][None], caches[0]
+    return mx.concatenate(list(fed))[:, None], batched_layers(caches, [ids.size for ids in fed])

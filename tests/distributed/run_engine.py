@@ -11,10 +11,10 @@ from distributed import scenarios
 from mlx_qwen3 import Engine
 
 
-def main(folder: str, mode: str, scenario: str, options: str) -> None:
+def main(folder: str, mode: str, scenario: str, options: str, *arguments: str) -> None:
     chosen: dict[str, Any] = json.loads(options)
     with Engine(folder, distributed=mode, **chosen) as engine:
-        print(json.dumps(getattr(scenarios, scenario)(engine)), flush=True)
+        print(json.dumps(getattr(scenarios, scenario)(engine, *arguments)), flush=True)
 
 
 if __name__ == "__main__":

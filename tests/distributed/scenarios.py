@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from mlx_qwen3 import Engine
+import mlx.core as mx
+from embedding_models import texts
+
+from mlx_qwen3 import Engine, Session
+from mlx_qwen3.distributed.speed import traffic
 from mlx_qwen3.engine.batch import BatchRequest
+from mlx_qwen3.errors import CacheError
 
 GREEDY = {"temperature": 0}
 LONG = "The cat sat on the mat. " * 12
@@ -53,3 +60,68 @@ def adapted(engine: Engine) -> dict[str, Any]:
     session.adapter = "none"
     turns.append(session.ask("go on").answer)
     return {"texts": [each.text for each in batch], "turns": turns}
+
+
+QUERY = "what is it?"
+DOCUMENTS = [*texts(5), "long " * 300]  # the last is fed in parts
+
+
+def embedded(engine: Engine) -> dict[str, Any]:
+    """Embeddings of texts of many lengths."""
+    return {"vectors": engine.embed(DOCUMENTS, instruction=QUERY).tolist()}
+
+
+def reranked(engine: Engine) -> dict[str, Any]:
+    """Embeddings, scores, and an answer after them."""
+    scores = engine.rerank(QUERY, DOCUMENTS)
+    text = engine.complete(LONG, sampling={**GREEDY, "max_tokens": 12}).text
+    return {**embedded(engine), "scores": scores, "text": text}
+
+
+def kept(engine: Engine, path: Path) -> dict[str, Any]:
+    """A conversation whose KV cache is kept in a file, and what a session fed that went on with it."""
+    session = engine.session(thinking=False, sampling={**GREEDY, "max_tokens": 10})
+    results: dict[str, Any] = {"first": session.ask(LONG).answer}
+    for _ in range(2):  # the second replaces the first
+        session.save_cache(path)
+    session.save(path.with_suffix(".json"))
+    results["other"] = session.ask("something else").answer
+    later = Session.load(engine, path.with_suffix(".json"))
+    later.load_cache(path)
+    reply = later.ask("and then?")
+    results |= {"then": reply.answer, "cached": reply.stats.cached_tokens}
+    with suppress(CacheError):
+        later.load_cache(path.with_suffix(".missing"))
+    results["at last"] = later.ask("at last?").answer
+    return results
+
+
+def kept_in_parts(engine: Engine, folder: str) -> dict[str, Any]:
+    """`kept`, and what is said once rank 1 has lost its part."""
+    path = Path(folder) / "cache.safetensors"
+    results = kept(engine, path)
+    parts = list(Path.home().rglob("parts/*.safetensors"))
+    results["parts"] = [part.stat().st_size > 0 for part in parts]
+    parts[0].unlink()
+    session = engine.session(thinking=False, sampling={**GREEDY, "max_tokens": 10})
+    try:
+        session.load_cache(path)
+    except CacheError as error:
+        results["lost"] = str(error)
+    results["after"] = session.ask(LONG).answer
+    return results
+
+
+def weighed(engine: Engine) -> dict[str, Any]:
+    """Bytes that a prompt and its answer have rank 0 send, those foreseen, and the peak of its memory."""
+    ranks: Any = engine._ranks
+    engine.complete("xyz", sampling={**GREEDY, "max_tokens": 2}).text  # noqa: B018  # runs it
+    before, prompt = ranks.group.sent, LONG[:100]
+    engine.complete(prompt, sampling={**GREEDY, "max_tokens": 8, "min_tokens": 8}).text  # noqa: B018
+    fed = len(engine.tokenizer.encode(prompt))
+    mode, size = engine.options["distributed"], len(ranks.shares)
+    return {
+        "sent": ranks.group.sent - before,
+        "foreseen": [traffic(engine.config, mode, size, tokens, itemsize=4).nbytes for tokens in (fed, 1)],
+        "peak": engine.call(mx.get_peak_memory),
+    }

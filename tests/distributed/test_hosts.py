@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mlx_qwen3.cli.distributed.launch import command_of
-from mlx_qwen3.distributed.addresses import rank_0_addresses
 from mlx_qwen3.distributed.hosts import read_hosts
+from mlx_qwen3.distributed.start.addresses import rank_0_addresses
 from mlx_qwen3.errors import DistributedError
 
 RING = [

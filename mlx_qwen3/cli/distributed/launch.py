@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_qwen3.distributed.hosts import Host, Hosts
-from mlx_qwen3.distributed.meeting import WatchedRank, watch_rank
-from mlx_qwen3.distributed.meeting_watcher import last_line
+from mlx_qwen3.distributed.start.meeting import WatchedRank, watch_rank
+from mlx_qwen3.distributed.start.watcher import last_line
 from mlx_qwen3.errors import DistributedError
 
 PORTS = range(20_000, 45_000)

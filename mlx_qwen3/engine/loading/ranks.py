@@ -30,13 +30,14 @@ from mlx_qwen3.checkpoint.load import LoadedModel, load_config
 from mlx_qwen3.checkpoint.locate import locate
 from mlx_qwen3.checkpoint.shares.fetch_share import fetch_config, fetch_share
 from mlx_qwen3.checkpoint.shares.load_share import Shard, load_share, plan_shares, share_config, share_tensors
-from mlx_qwen3.distributed.addresses import rank_0_addresses
 from mlx_qwen3.distributed.channel import Connection, Listener, Message, connect
 from mlx_qwen3.distributed.follower import Follower
 from mlx_qwen3.distributed.group import Group
+from mlx_qwen3.distributed.kept_parts import KeptParts
 from mlx_qwen3.distributed.leader import Followers, LeadingModel
-from mlx_qwen3.distributed.meeting import Meeting
-from mlx_qwen3.distributed.plan import Share, check_mode
+from mlx_qwen3.distributed.plan import Share, check_mode, describe
+from mlx_qwen3.distributed.start.addresses import rank_0_addresses
+from mlx_qwen3.distributed.start.meeting import Meeting
 from mlx_qwen3.distributed.watch import Watch
 from mlx_qwen3.engine.loading.adapters import Adapters
 from mlx_qwen3.errors import DistributedError, Qwen3Error, one_line
@@ -182,7 +183,7 @@ def _load_all(
             _compare(connection, name, answer["files"][name], mine["files"][name])
     part = share_config(config, shares[0])
     whole = replace(loaded.model.args, **{name: getattr(config, name) for name in WIDTHS})
-    model: Any = LeadingModel(shard, followers, whole)
+    model: Any = LeadingModel(shard, followers, whole, describe(shares))
     model.use_adapter(adapters.default)
     plan = replace(
         loaded.plan,
@@ -230,7 +231,7 @@ def _follow(group: Group, leader: Connection) -> None:
     adapters = Adapters(None, message["adapters"])
     shard, _, mine = _load_part(request, adapters, share, group, None)
     leader.send(mine)
-    Follower(shard, leader).run()
+    Follower(shard, leader, KeptParts(group.rank)).run()
 
 
 def _ask(leader: Connection) -> Message:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-WATCHER = Path(__file__).with_name("meeting_watcher.py")
+WATCHER = Path(__file__).with_name("watcher.py")
 # For all ranks to be started and to meet.
 MEET_SECONDS = 120.0
 LATE = "the ranks did not meet within {:.0f} s; one was not started, or not reached"
