@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_built_tokenizer_is_the_published_one() -> None:
 
 @pytest.mark.parity
 @pytest.mark.parametrize("revision", ["first", "second", "demo"])
-def test_2000_prompts_equal_transformers(revision: str) -> None:
+def test_random_prompts_equal_transformers(revision: str) -> None:
     transformers = pytest.importorskip("transformers")
     official = official_templates()
     source = {"demo": DEMO_TEMPLATE.read_text(encoding="utf-8"), **official}.get(revision)
@@ -77,7 +78,7 @@ def test_2000_prompts_equal_transformers(revision: str) -> None:
         tokenizer_file=str(qwen_tokenizer_folder() / "tokenizer.json"),
         chat_template=official.get(revision) or official.get("first") or source,
     )
-    for seed in range(2000):
+    for seed in range(2000 if os.environ.get("MLX_QWEN3_LONG_TESTS") else 300):
         request = random_request(seed)
         ids = tokenizer.apply_chat_template(**request)
         expected = reference.apply_chat_template(request.pop("messages"), return_dict=False, **request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 
@@ -57,9 +58,9 @@ def test_any_split_gives_the_same_events(text, cuts, mode, real):
     assert merge_deltas(run(text, set(range(len(text))), real, **mode)) == whole
 
 
-def test_20000_random_strings_raise_nothing():
+def test_random_strings_raise_nothing():
     chance = random.Random(6)
-    for _ in range(20_000):
+    for _ in range(20_000 if os.environ.get("MLX_QWEN3_LONG_TESTS") else 4000):
         text = "".join(chance.choices(ATOMS, k=chance.randrange(12)))
         events = run(text, real=chance.random() < 0.5, tool_format=chance.choice(["json", "xml", None]))
         check_order(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import unicodedata
@@ -70,6 +71,7 @@ NASTY_TEMPLATES = [
 ]
 WORD = re.compile(r"(spoken|written)(\d+)\.")
 BATCH = 40
+COUNT = 3000 if os.environ.get("MLX_QWEN3_LONG_TESTS") else 500
 TOKENS = list(CONTROL_TOKENS)
 FIRST_CONTROL_ID = min(CONTROL_TOKENS.values())
 INSIDES = sorted({part for token in TOKENS for part in (token[1:-1], token.strip("<|/>"), token[2:-1])})
@@ -176,14 +178,15 @@ def check_hostile(tokenizer: Tokenizer, hostile: list[str], write: Callable[[str
         assert found == [unicodedata.normalize("NFC", text) for text in expected]
 
 
-def test_10000_hostile_strings_in_the_demo_template(tokenizer: Tokenizer) -> None:
-    check_hostile(tokenizer, hostile_strings(10_000), lambda text: json.dumps(text, ensure_ascii=False)[1:-1])
+def test_hostile_strings_in_the_demo_template(tokenizer: Tokenizer) -> None:
+    hostile = hostile_strings(5 * COUNT)
+    check_hostile(tokenizer, hostile, lambda text: json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 def test_hostile_strings_in_an_xml_template(tokenizer: Tokenizer) -> None:
     own = load_tokenizer(qwen_tokenizer_folder())
     own.template = ChatTemplate(XML_TEMPLATE, own.control_tokens)
-    hostile = hostile_strings(5000, seed=1)
+    hostile = hostile_strings(2 * COUNT, seed=1)
     check_hostile(own, hostile, str)
 
 
@@ -192,7 +195,7 @@ def test_no_template_makes_a_token_of_hostile_text(source: str) -> None:
     template = ChatTemplate(
         f"{{% for m in messages %}}{{% set t = m.content %}}{source}{{% endfor %}}", TOKENS
     )
-    hostile = hostile_strings(3000, seed=2)
+    hostile = hostile_strings(COUNT, seed=2)
     pieces = template.render([{"role": "user", "content": text} for text in hostile])
     assert [piece.text for piece in pieces if piece.is_special] == []
 
