@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from mlx_qwen3.distributed.channel import Connection
 
 LOOK_SECONDS = 0.25
+# For MLX's ring to finish the lines that it writes of the same loss, piece by piece, to stderr.
+SETTLE_SECONDS = 0.3
 # No sign of life for so long: the rank is taken for lost.
 SILENCE_SECONDS = 10.0
 # A rank that lives, and yet does not finish a pass for so long, has stalled.
@@ -49,6 +51,7 @@ class Watch:
             if self.line is not None or self._stopped.is_set():
                 return
             self.line = line
+        time.sleep(SETTLE_SECONDS)
         try:
             self._on_lost(line)
         finally:

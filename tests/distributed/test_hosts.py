@@ -12,6 +12,7 @@ import pytest
 from mlx_qwen3.cli.distributed.launch import command_of
 from mlx_qwen3.distributed.hosts import read_hosts
 from mlx_qwen3.distributed.start.addresses import rank_0_addresses
+from mlx_qwen3.distributed.start.watcher import last_line
 from mlx_qwen3.errors import DistributedError
 
 RING = [
@@ -91,3 +92,21 @@ def test_rank_0_is_where_the_launcher_says(tmp_path: Path, monkeypatch: pytest.M
     assert rank_0_addresses() == ["10.0.0.1", "fe80::1"]
     monkeypatch.setenv("MLX_JACCL_COORDINATOR", "10.9.9.9:1")
     assert rank_0_addresses()[-1] == "10.9.9.9"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("", ""),
+        ("[ring] Receiving from socket 5 failed with errno 104\n", ""),
+        ("error: no disk\n[ring] connection lost\n", "no disk"),
+        (
+            "[ring]error: rank 1 (x) ended: error: no disk\n Receiving from",
+            "rank 1 (x) ended: error: no disk",
+        ),
+    ],
+)
+def test_the_last_words_of_a_rank(said: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "stderr").write_text(said)
+    with (tmp_path / "stderr").open("rb") as file:
+        assert last_line(file.fileno()) == line

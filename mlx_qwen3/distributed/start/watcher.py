@@ -19,6 +19,7 @@ GRACE_SECONDS = 6.0
 WORDS_SECONDS = 1.0
 TAIL_BYTES = 1 << 16
 STDIN = 0
+ERROR = "error: "
 
 
 def main() -> None:
@@ -63,8 +64,11 @@ def last_line(file: int) -> str:
     """What a rank said last on stderr, which is written to this file. MLX's own lines do not count."""
     said = os.pread(file, TAIL_BYTES, max(0, os.fstat(file).st_size - TAIL_BYTES))
     lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
-    told = [line for line in lines if line and not line.startswith("[ring]")]
-    return told[-1].removeprefix("error: ")[:300] if told else ""
+    # MLX writes its lines piece by piece: an error may stand in one that it had begun.
+    of_mlx = [line for line in lines if line.startswith("[ring]")]
+    within = [line.partition(ERROR)[2] for line in of_mlx if ERROR in line]
+    told = within or [line.removeprefix(ERROR) for line in lines if line and line not in of_mlx]
+    return told[-1][:300] if told else ""
 
 
 if __name__ == "__main__":
