@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from mlx_qwen3.cli.chat.terminal.markdown import BlockStream
+from mlx_qwen3.cli.chat.terminal.markdown import Block, BlockStream, console_theme, render_markdown
 
 ANSWER = """# Title
 
@@ -35,9 +38,24 @@ print(2)
 The end\u2028of it."""
 
 
-def blocks(pieces: list[str]) -> list[str]:
+def blocks(pieces: list[str]) -> list[Block]:
     stream = BlockStream()
     return [block for piece in pieces for block in stream.push(piece)] + stream.finish()
+
+
+def source(shown: list[Block]) -> str:
+    """The source of all blocks, each of its lines once."""
+    return "".join("".join(block.text.splitlines(True)[block.skip + bool(block.skip) :]) for block in shown)
+
+
+def rendered(shown: list[Block], width: int) -> str:
+    """All blocks as a turn prints them."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, theme=console_theme())
+    for number, block in enumerate(shown):
+        if number and not block.continues:
+            console.print()
+        console.print(render_markdown(block))
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def cut(text: str, places: list[int]) -> list[str]:
@@ -46,19 +64,50 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 
 def test_blocks_of_an_answer() -> None:
-    starts = [block.split("\n")[0] for block in blocks([ANSWER])]
+    starts = [block.text.split("\n")[0] for block in blocks([ANSWER])]
     expected = ["# Title", "Some *text* here", "- one", "```python", "| a | b |", "1. first"]
     assert starts == [*expected, "The end\u2028of it."]
 
 
+@pytest.mark.parametrize("size", [1, 3, 10])
+@pytest.mark.parametrize("width", [20, 80])
+def test_an_answer_looks_the_same_however_it_comes(size: int, width: int) -> None:
+    whole = BlockStream()
+    whole.tail = Block(ANSWER)
+    pieces = [ANSWER[start : start + size] for start in range(0, len(ANSWER), size)]
+    assert rendered(blocks(pieces), width) == rendered(whole.finish(), width)
+
+
+def test_items_and_lines_of_code_come_before_their_block_is_finished() -> None:
+    stream = BlockStream()
+    assert stream.push("- one\n- two\n\n  more of two\n") == [Block("- one\n")]
+    assert stream.push("- three\n") == [Block("- two\n\n  more of two\n", continues=True)]
+    assert stream.push("\n") == []
+    lines = [f"line {number}\n" for number in range(20)]
+    (item, *parts) = [block for line in ["```\n", *lines, "\n", "```\n"] for block in stream.push(line)]
+    assert item == Block("- three\n\n", continues=True)
+    assert [(part.skip, part.continues) for part in parts] == [(0, False), (8, True)]
+    assert stream.tail.skip == 16
+    assert [block.skip for block in stream.push("The end.\n")] == [16]
+    assert stream.finish() == [Block("The end.\n")]
+
+
+def test_code_that_is_closed_after_its_last_lines_came_is_finished() -> None:
+    stream = BlockStream()
+    code = "".join(f"{number}\n" for number in range(8))
+    assert len(stream.push(f"```\n{code}")) == 1
+    assert stream.push("```\n\nend\n") == []
+    assert stream.finish() == [Block("end\n")]
+
+
 @given(st.lists(st.integers(0, 1000), max_size=60))
 def test_cuts_do_not_matter(places: list[int]) -> None:
-    assert blocks(cut(ANSWER, places)) == blocks([ANSWER])
+    assert source(blocks(cut(ANSWER, places))) == source(blocks([ANSWER]))
 
 
 @given(st.text(alphabet="ab \n#-*`|>_\t1.[]:", max_size=80))
 def test_no_word_is_lost(text: str) -> None:
-    shown = "".join(blocks(list(text)))
+    shown = source(blocks(list(text)))
     assert "".join(shown.split()) == "".join(text.split())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlx_qwen3.cli.chat.terminal.markdown import last_code_block, render_markdown
+from mlx_qwen3.cli.chat.terminal.markdown import Block, last_code_block, render_markdown
 from mlx_qwen3.cli.chat.terminal.turns import user_message
 from mlx_qwen3.cli.chat.text_files import paths_in, read_text
 from mlx_qwen3.cli.output import printable
@@ -189,7 +189,7 @@ def show_latest_turn(state: ChatState) -> None:
     state.console.print()
     state.console.print(user_message(question))
     state.console.print()
-    state.console.print(render_markdown(printable(conversation.last_answer())))
+    state.console.print(render_markdown(Block(printable(conversation.last_answer()))))
 
 
 def _counted(number: int, noun: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
+from prompt_toolkit.application import Application, get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition, is_searching, to_filter
@@ -17,6 +17,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
+from prompt_toolkit.layout.screen import Char
 from prompt_toolkit.output import Output
 from prompt_toolkit.search import accept_search
 from prompt_toolkit.styles import Style
@@ -24,6 +25,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
 from mlx_qwen3.cli.chat.terminal.pasted import Pasted, is_complete, without_quotes
+from mlx_qwen3.cli.chat.terminal.region import reflows, wrapped_rows
 from mlx_qwen3.cli.chat.terminal.turns import ThoughtsPanel
 from mlx_qwen3.cli.output import printable, printable_characters
 
@@ -117,6 +119,7 @@ class LineEditor:
             style=STYLE,
             erase_when_done=not is_dumb_terminal(),
         )
+        _erase_what_wrapped(self._prompt.app)
         # The status line stands right below the text and not at the end of the screen.
         for window in self._prompt.layout.find_all_windows():
             if window.content is self._prompt.layout.current_control:
@@ -170,6 +173,30 @@ class LineEditor:
             if (current := self._toolbar()) != drawn:
                 drawn = current
                 get_app().invalidate()
+
+
+def _erase_what_wrapped(app: Application[str]) -> None:
+    """Have a prompt in a window that became narrower be drawn over the old one.
+
+    The terminal has wrapped the lines above the cursor by then. The toolkit counts them as they were drawn,
+    and would leave a copy of those.
+    """
+    on_resize = app._on_resize
+
+    def resize() -> None:
+        screen, columns = app.renderer.last_rendered_screen, app.output.get_size().columns
+        if screen is not None and reflows():
+            cursor = screen.get_cursor_position(app.layout.current_window)
+            above = [_used_width(screen.data_buffer[row]) for row in range(cursor.y)]
+            app.output.cursor_up(wrapped_rows(above, columns) - cursor.y + cursor.x // columns)
+        on_resize()
+
+    app._on_resize = resize  # type: ignore[method-assign]
+
+
+def _used_width(row: Mapping[int, Char]) -> int:
+    """Columns of a drawn row, without the spaces at its end."""
+    return max((column + char.width for column, char in row.items() if char.char.strip()), default=0)
 
 
 def _may_be_command(text: str) -> bool:

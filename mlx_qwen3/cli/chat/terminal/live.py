@@ -42,7 +42,7 @@ DRAW_INTERVAL = 0.05  # seconds
 # The largest share of the time spent drawing. Slow content (a long code block) is drawn less often.
 MAX_DRAW_SHARE = 0.2
 THINKING_LINES = 8
-FOOTER_LINES = 6  # kept free for the input line, its status line and blank lines
+FOOTER_LINES = 4  # the input line, its status line and blank lines
 # Only the last characters of the thinking are laid out for its window; more never fit.
 THINKING_CHARACTERS = 4000
 
@@ -181,8 +181,12 @@ class LivePrinter:
 
     @property
     def _height(self) -> int:
-        """Lines that a running turn may take, beside its footer."""
-        return max(self._console.height - (FOOTER_LINES if self._footer is not _nothing else 1), 2)
+        """Lines that a running turn may take, beside its footer: with it half of the screen.
+
+        It then still fits into a window of half the width or height. The terminal moves what does not into
+        the scrollback, where it cannot be erased.
+        """
+        return max(self._console.height // 2 - (FOOTER_LINES if self._footer is not _nothing else 1), 2)
 
     def _add_thinking(self, text: str) -> None:
         if not self._is_thinking:
@@ -194,7 +198,7 @@ class LivePrinter:
     def _thinking_window(self) -> RenderableType:
         seconds = time.monotonic() - self._thinking_since
         head = Text(f"∴ thinking {seconds:.0f} s", style="dim")
-        height = self._height - 1 if self.is_unfolded else min(THINKING_LINES, self._height // 2)
+        height = self._height - 1 if self.is_unfolded else min(THINKING_LINES, self._height - 1)
         latest = Text(self.thoughts[-THINKING_CHARACTERS:].strip(), style="dim italic")
         return Group(head, Tail(latest, max(height, 1)))
 
@@ -211,16 +215,20 @@ class LivePrinter:
 
     def _add_answer(self, text: str) -> None:
         for block in self._blocks.push(printable(text, is_piece=True)):
-            self._add_block(render_markdown(block))
+            self._add_block(render_markdown(block), block.continues)
         self._content = self._answer_tail
 
     def _answer_tail(self) -> RenderableType:
-        tail = Tail(render_markdown(self._blocks.tail), self._height - 1)
-        return Group(Text(), tail) if self._has_printed else tail
+        block = self._blocks.tail
+        tail = Tail(render_markdown(block), self._height - 1)
+        return Group(Text(), tail) if self._has_printed and not block.continues else tail
 
-    def _add_block(self, content: RenderableType) -> None:
-        """Print `content` with the next drawing, after a blank line if the turn has printed before."""
-        self._finished += [Text(), content] if self._has_printed else [content]
+    def _add_block(self, content: RenderableType, continues: bool = False) -> None:
+        """Print `content` with the next drawing, after a blank line if the turn has printed before.
+
+        continues: It goes on with what was printed before.
+        """
+        self._finished += [Text(), content] if self._has_printed and not continues else [content]
         self._has_printed = True
 
     def _take_finished(self) -> RenderableType | None:
@@ -238,7 +246,7 @@ class LivePrinter:
     def _end_answer(self) -> None:
         """Print the unfinished rest of the answer, then show the wait indicator."""
         for block in self._blocks.finish():
-            self._add_block(render_markdown(block))
+            self._add_block(render_markdown(block), block.continues)
         self._wait()
 
     def _show_call(self, call: ToolCall) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,35 +16,90 @@ if TYPE_CHECKING:
     from rich.markdown import Markdown
     from rich.theme import Theme
 
+PART_LINES = 8  # of code that is still being written
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of Markdown that no longer changes: a whole block, or some items or lines of a longer one.
+
+    text: Its source; of code all lines so far, as their colours depend on those before. skip: Lines of the
+    code that were in pieces before. continues: It goes on with the piece before.
+    """
+
+    text: str
+    skip: int = 0
+    continues: bool = False
+
 
 class BlockStream:
     """Takes streamed text and returns whole blocks (paragraphs, lists, code, tables).
 
-    A block is finished once the next one begins, so a returned block never changes.
+    A block is finished once the next one begins, so a returned block never changes. Of lists and code what is
+    finished comes earlier: an item once the next one begins, and lines PART_LINES at a time.
     """
 
     def __init__(self) -> None:
-        self.tail = ""
-        """The text of the unfinished block."""
+        self.tail = Block("")
+        """The unfinished block, or the rest of it."""
 
-    def push(self, text: str) -> list[str]:
+    def push(self, text: str) -> list[Block]:
         """Take more text; return the blocks that it finished."""
-        self.tail += text
+        self.tail = replace(self.tail, text=self.tail.text + text)
         if "\n" not in text:
             return []  # only a line break can finish a block
-        starts = _block_starts(self.tail)
-        if len(starts) < 2:
-            return []
-        lines = _lines(self.tail)
-        blocks = ["".join(lines[a:b]) for a, b in pairwise(starts)]
-        self.tail = "".join(lines[starts[-1] :])
-        return blocks
+        starts = _block_starts(self.tail.text)
+        lines = _lines(self.tail.text)
+        blocks = []
+        for start, end in pairwise(starts):
+            blocks.append(replace(self.tail, text="".join(lines[start:end])))
+            self.tail = Block("".join(lines[end:]))
+        return [block for block in [*blocks, *self._parts()] if _has_more(block)]
 
-    def finish(self) -> list[str]:
+    def finish(self) -> list[Block]:
         """The remaining blocks; the stream is empty afterwards."""
-        starts = _block_starts(self.tail)
-        lines, self.tail = _lines(self.tail), ""
-        return ["".join(lines[a:b]) for a, b in pairwise([*starts, len(lines)])]
+        starts = _block_starts(self.tail.text)
+        lines = _lines(self.tail.text)
+        texts = ["".join(lines[start:end]) for start, end in pairwise([*starts, len(lines)])]
+        blocks = [replace(self.tail, text=texts[0]), *map(Block, texts[1:])] if texts else []
+        self.tail = Block("")
+        return [block for block in blocks if _has_more(block)]
+
+    def _parts(self) -> list[Block]:
+        """The finished items or lines of the unfinished block."""
+        text, _, unfinished = self.tail.text.rpartition("\n")
+        complete = f"{text}\n"
+        tokens = _parser().parse(complete)
+        if tokens and tokens[0].type == "fence" and tokens[0].map == [0, complete.count("\n")]:
+            count = _code_lines(tokens[0].content)
+            if count - self.tail.skip < PART_LINES:
+                return []
+            part = replace(self.tail, text=complete)
+            self.tail = Block(self.tail.text, count, continues=True)
+            return [part]
+        if not tokens or tokens[0].type not in ("bullet_list_open", "ordered_list_open"):
+            return []
+        items = [
+            token.map[0]
+            for token in tokens
+            if token.type == "list_item_open" and token.level == 1 and token.map
+        ]
+        lines = _lines(complete)
+        part = replace(self.tail, text="".join(lines[: items[-1]]))
+        self.tail = Block(
+            "".join(lines[items[-1] :]) + unfinished, continues=self.tail.continues or len(items) > 1
+        )
+        return [part] if len(items) > 1 else []
+
+
+def _has_more(block: Block) -> bool:
+    """Whether `block` has lines that were not in pieces before."""
+    return not block.skip or _code_lines(_parser().parse(block.text)[0].content) > block.skip
+
+
+def _code_lines(code: str) -> int:
+    """Lines of `code` but for blank ones at its end."""
+    return len(code.rstrip().split("\n"))
 
 
 def _block_starts(text: str) -> list[int]:
@@ -66,11 +122,11 @@ def _parser() -> MarkdownIt:
     return make_parser()
 
 
-def render_markdown(text: str) -> Markdown:
-    """`text` rendered for the terminal: links with their addresses, code in the terminal's own colours."""
+def render_markdown(block: Block) -> Markdown:
+    """`block` rendered for the terminal: links with their addresses, code in the terminal's own colours."""
     from mlx_qwen3.cli.chat.terminal.markdown_style import ChatMarkdown
 
-    return ChatMarkdown(text, "ansi_light" if is_light_terminal() else "ansi_dark")
+    return ChatMarkdown(block.text, "ansi_light" if is_light_terminal() else "ansi_dark", block.skip)
 
 
 def last_code_block(text: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from markdown_it import MarkdownIt
 from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement, TableElement
+from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
 from rich.table import Table
@@ -14,13 +15,14 @@ from rich.text import Text
 from mlx_qwen3.cli.chat.terminal.turns import Barred
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
     from rich.console import Console, ConsoleOptions, RenderResult
 
 CODE_BAR, CODE_BAR_STYLE = "│ ", Style(color="bright_black")
+TAB_SIZE = 4
 TASKS = {"[ ] ": "☐ ", "[x] ": "☑ ", "[X] ": "☑ "}
 MATH = {"\\(": "\\)", "\\[": "\\]", "$$": "$$"}
 
@@ -33,14 +35,25 @@ class QuietHeading(Heading):
 
 
 class BarredCode(CodeBlock):
-    """A block of code with its language, behind a bar."""
+    """A block of code with its language, behind a bar. skip: lines at its start that are not shown."""
+
+    skip = 0
+
+    @classmethod
+    def create(cls, markdown: Markdown, token: Token) -> BarredCode:
+        element = super().create(markdown, token)
+        assert isinstance(element, BarredCode)
+        element.skip = markdown.skip if isinstance(markdown, ChatMarkdown) else 0
+        return element
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        code = str(self.text).rstrip()
-        if self.lexer_name != "text":
+        code = str(self.text).rstrip().expandtabs(TAB_SIZE)
+        if self.lexer_name != "text" and not self.skip:
             yield Barred(Text(self.lexer_name, style="bright_black italic"), CODE_BAR, CODE_BAR_STYLE)
         syntax = Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True, background_color="default")
-        yield Barred(syntax, CODE_BAR, CODE_BAR_STYLE)
+        lines = syntax.highlight(code).split("\n")[: code.count("\n") + 1]
+        if shown := lines[self.skip :]:
+            yield Barred(Text("\n").join(shown), CODE_BAR, CODE_BAR_STYLE)
 
 
 class TightTable(TableElement):
@@ -64,10 +77,29 @@ class ChatMarkdown(Markdown):
         "table_open": TightTable,
     }
 
-    def __init__(self, text: str, code_theme: str):
+    def __init__(self, text: str, code_theme: str, skip: int = 0):
+        """skip: lines of code that are not shown, if `text` is a block of code."""
+        self.skip = skip
         super().__init__(text, code_theme=code_theme, hyperlinks=False)
         self.parsed = make_parser().parse(text)
         _mark_tasks(self.parsed)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Without the blank lines that Rich has before some blocks and after others."""
+        lines = list(
+            Segment.split_lines(cast("Iterable[Segment]", super().__rich_console__(console, options)))
+        )
+        while lines and _is_blank(lines[0]):
+            del lines[0]
+        while lines and _is_blank(lines[-1]):
+            del lines[-1]
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+
+def _is_blank(line: Iterable[Segment]) -> bool:
+    return not "".join(segment.text for segment in line).strip()
 
 
 def make_parser() -> MarkdownIt:

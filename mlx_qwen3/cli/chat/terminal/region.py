@@ -7,6 +7,8 @@ differ in how wide some characters are, and a line that wrapped would leave a co
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mlx_qwen3.cli.output import write_codes
@@ -19,6 +21,18 @@ BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 WRAP_OFF, WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 CLEAR_LINE, CLEAR_BELOW = "\x1b[K", "\x1b[J"
+
+
+def reflows() -> bool:
+    """Whether the terminal wraps its lines anew when it becomes narrower, as all but a few old ones do."""
+    name = os.environ.get("TERM", "")
+    is_old = name.startswith(("linux", "rxvt", "screen")) and "TMUX" not in os.environ
+    return not is_old and "XTERM_VERSION" not in os.environ
+
+
+def wrapped_rows(widths: Iterable[int], columns: int) -> int:
+    """Rows that lines of these widths take in so many columns."""
+    return sum(max(-(-width // columns), 1) for width in widths)
 
 
 class LiveRegion:
@@ -68,11 +82,11 @@ class LiveRegion:
     def _go_up(self) -> str:
         """The escape code to the first drawn line. A narrower terminal has wrapped lines that were longer."""
         count = len(self._lines)
-        if self._lines and self._console.width < self._width:
+        if self._lines and self._console.width < self._width and reflows():
             from rich.text import Text
 
             widths = [Text.from_ansi(line).cell_len for line in self._lines]
-            count = sum(max(-(-width // self._console.width), 1) for width in widths)
+            count = wrapped_rows(widths, self._console.width)
         return f"\r\x1b[{count}A" if count else "\r"
 
     def _write(self, *parts: str) -> None:
