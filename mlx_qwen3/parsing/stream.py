@@ -93,8 +93,11 @@ class StreamParser:
 
     def push_text(self, text: str) -> list[Event]:
         """Add the text of ordinary tokens."""
-        for char in text:
-            self._push_char(char)
+        if self._spelled or self._call is not None:
+            for char in text:
+                self._push_char(char)
+        else:  # the usual case: nothing in it can be a tag
+            self._add_text(text)
         return self._take_events()
 
     def push_special_token(self, spelling: str) -> list[Event]:
@@ -149,8 +152,7 @@ class StreamParser:
     # Thinking and answer
 
     def _add_text(self, text: str) -> None:
-        for char in text:
-            self._emit_text(self._section.add(char))
+        self._emit_text("".join([self._section.add(char) for char in text]))
 
     def _emit_text(self, text: str) -> None:
         if text:
