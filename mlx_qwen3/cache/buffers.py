@@ -10,6 +10,7 @@ are the buffer's own: where none were given away since the last `write` made the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -30,44 +31,57 @@ from mlx_qwen3.errors import CacheError
 BITS, GROUP_SIZES = (4, 8), (32, 64, 128)
 
 
+class Place(NamedTuple):
+    """Where rows lie in memory.
+
+    Attributes:
+        address: Of the first head's first row.
+        step: Bytes from one head's rows to the next's.
+        room: Up to how many rows may be written there; 0 if others were given the rows.
+    """
+
+    address: int
+    step: int
+    room: int
+
+
 class Buffer:
     """Rows in the dtype they come in. `encode` and `decode` change nothing."""
 
     def __init__(self) -> None:
         self._rows: Rows | None = None
         self._is_own = False
-        self._place: tuple[int, int] | None = None
+        self._place: Place | None = None
 
     @property
     def rows(self) -> Rows | None:
         """The whole buffer, (B, H, capacity, D); None before the first write."""
-        self._is_own = False
+        self._give_away()
         return self._rows
 
+    def _give_away(self) -> None:
+        self._is_own, self._place = False, None
+
     @property
-    def dtype(self) -> mx.Dtype | None:
-        """The dtype of plain rows; None of others."""
-        return self._rows.dtype if isinstance(self._rows, mx.array) else None
+    def is_float32(self) -> bool:
+        """Whether the rows are plain numbers in fp32."""
+        return isinstance(self._rows, mx.array) and bool(self._rows.dtype == mx.float32)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was written yet."""
         return self._rows is None
 
-    def has_room(self, stop: int) -> bool:
-        """Whether rows may be written up to `stop` in the memory itself; see above."""
-        return self._is_own and self.capacity >= stop
+    def place(self) -> Place:
+        """Where rows in fp32 of a batch of one lie, until the next `write` or `hold`. Evaluates them.
 
-    def place(self) -> tuple[int, int]:
-        """Where plain rows of a batch of one lie: the address, and bytes from one head's rows to the next's.
-
-        It stays the same until the next write. They are evaluated. On a CPU only.
+        On a CPU only.
         """
         if self._place is None:
             mx.eval(self._rows)
             rows = np.asarray(self._rows)
             assert rows.strides[2:] == (rows.itemsize * rows.shape[3], rows.itemsize)
-            self._place = rows.ctypes.data, rows.strides[1]
+            self._place = Place(rows.ctypes.data, rows.strides[1], self.capacity if self._is_own else 0)
         return self._place
 
     def encode(self, rows: mx.array) -> Rows:
@@ -109,13 +123,13 @@ class Buffer:
     def read(self, start: int, stop: int) -> Rows:
         """Encoded rows `start` up to `stop`, as a view."""
         assert self._rows is not None
-        self._is_own = False
+        self._give_away()
         return take(self._rows, start, stop)
 
     def hold(self, rows: Sequence[mx.array] | mx.array | None) -> None:
         """Use encoded `rows`, as a cache's `state` has them, as the whole buffer."""
         self._rows = rows if rows is None or isinstance(rows, mx.array) else QuantizedRows(*rows)
-        self._is_own, self._place = False, None
+        self._give_away()
 
 
 class QuantizedBuffer(Buffer):

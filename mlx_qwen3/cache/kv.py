@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import mlx.core as mx
 
-from mlx_qwen3.cache.buffers import Buffer, make_buffer
+from mlx_qwen3.cache.buffers import Buffer, Place, make_buffer
 from mlx_qwen3.cache.mlx_lm_batches import merge_full
 from mlx_qwen3.cache.rows import Layout, Rows, copied
 from mlx_qwen3.errors import CacheError
@@ -87,18 +87,13 @@ class StoredCache:
         return self.offset
 
     @property
-    def dtypes(self) -> tuple[mx.Dtype | None, mx.Dtype | None]:
-        """Of keys and of values; None before the first token, and for quantized rows."""
-        return self._keys.dtype, self._values.dtype
+    def is_float32(self) -> bool:
+        """Whether the rows are plain numbers in fp32."""
+        return self._keys.is_float32 and self._values.is_float32
 
-    def places(self) -> tuple[int, int, int]:
-        """Where plain rows lie: addresses of keys and of values, and bytes from one head to the next.
-
-        See `Buffer.place`.
-        """
-        (keys, step), (values, other) = self._keys.place(), self._values.place()
-        assert step == other
-        return keys, values, step
+    def places(self) -> tuple[Place, Place]:
+        """Where keys and values in fp32 lie; see `Buffer.place`."""
+        return self._keys.place(), self._values.place()
 
 
 class KVCache(StoredCache):
@@ -128,13 +123,8 @@ class KVCache(StoredCache):
                 buffer.reserve(capacity_for(max(self.offset, self._expected)), encoded, used=start)
             buffer.write(encoded, start)
 
-    def has_room(self, length: int) -> bool:
-        """Whether a kernel may write the next `length` rows to `places` itself, and then call `advance`."""
-        stop = self.offset + length
-        return self._keys.has_room(stop) and self._values.has_room(stop)
-
     def advance(self, length: int) -> None:
-        """The next `length` rows have been written."""
+        """The next `length` rows were written to `places`."""
         self.offset += length
 
     def _used_rows(self) -> tuple[Rows, Rows]:

@@ -13,6 +13,8 @@ LONGEST_PERIOD = 512
 # repeat their rules, and a list may say the same thing three times.
 SHORTEST_STRETCH = 400
 ROUNDS = 4
+# Tokens between two searches for periods. A loop holds for longer than two of these before it is one.
+INTERVAL = 128
 
 
 class StopConditions:
@@ -42,14 +44,35 @@ class LoopDetector:
     """Detects text that repeats one period `ROUNDS` times or more."""
 
     def __init__(self) -> None:
-        self._recent = np.full(LONGEST_PERIOD, -1, np.int64)  # newest first
-        self._matches = np.zeros(LONGEST_PERIOD, np.int64)  # how long each period has held
-        periods = np.arange(1, LONGEST_PERIOD + 1)
-        self._needed = np.maximum(ROUNDS * periods, SHORTEST_STRETCH) - periods
+        self._tokens: list[int] = []
+        self._runs: dict[int, int] = {}  # how long each period has held, of those that may become a loop
 
     def push(self, token: int) -> bool:
-        """Add a token; True once the text is in a loop. Takes microseconds at any length."""
-        self._matches = np.where(self._recent == token, self._matches + 1, 0)
-        self._recent[1:] = self._recent[:-1]
-        self._recent[0] = token
-        return bool((self._matches >= self._needed).any())
+        """Add a token; True once the text is in a loop. Takes a microsecond at any length."""
+        tokens = self._tokens
+        tokens.append(token)
+        if self._runs:
+            self._runs = {p: run + 1 for p, run in self._runs.items() if tokens[-1 - p] == token}
+        if len(tokens) % INTERVAL == 0:
+            self._runs = {period: self._run(period) for period in self._periods()}
+        return any(run >= _needed(period) for period, run in self._runs.items())
+
+    def _periods(self) -> list[int]:
+        """Those that have held for the last `INTERVAL` tokens, as that of any loop will have."""
+        recent = np.array(self._tokens[-INTERVAL - LONGEST_PERIOD :])
+        windows = np.lib.stride_tricks.sliding_window_view(recent, INTERVAL)
+        same = (windows[:-1] == windows[-1]).all(axis=1)
+        return [len(same) - int(start) for start in np.flatnonzero(same)]
+
+    def _run(self, period: int) -> int:
+        """For how many of the latest tokens the period has held."""
+        tokens = self._tokens
+        start = stop = len(tokens)
+        while start > period and tokens[start - 1] == tokens[start - 1 - period]:
+            start -= 1
+        return stop - start
+
+
+def _needed(period: int) -> int:
+    """How long a period holds in a loop: the first round is not counted."""
+    return max(ROUNDS * period, SHORTEST_STRETCH) - period

@@ -41,3 +41,32 @@ def test_honest_repetition_goes_on(honest: list[int]) -> None:
 def test_text_that_recovers_goes_on() -> None:
     loop = [1, 2, 3] * 120
     assert tokens_until_stop([*loop, 4, *loop, 5, *loop]) is None
+
+
+def is_loop(tokens: list[int]) -> bool:
+    """By the definition: a period of up to 512 was repeated at least four times, for 400 tokens or more."""
+    for period in range(1, 513):
+        length = max(4 * period, 400)
+        if len(tokens) >= length and tokens[-1] == tokens[-1 - period]:
+            end = tokens[-length:]
+            if end[period:] == end[:-period]:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loop_is_noticed_at_the_very_token(seed: int) -> None:
+    rng = random.Random(seed)
+    tokens: list[int] = []
+    while len(tokens) < 1500:
+        if rng.random() < 0.5:
+            tokens += [rng.randrange(3) for _ in range(rng.randrange(1, 300))]
+        else:
+            period = [rng.randrange(rng.choice([2, 1000])) for _ in range(rng.choice([1, 2, 3, 30, 99, 133]))]
+            tokens += period * rng.randrange(1, 5 + 300 // len(period))
+    detector = LoopDetector()
+    for count, token in enumerate(tokens, 1):
+        noticed = detector.push(token)
+        assert noticed == is_loop(tokens[:count])
+        if noticed:
+            return

@@ -27,10 +27,7 @@ class Span:
 
     def __init__(self, start: int, stop: int, caches: Sequence[Cache], mask: CacheMask):
         self.start, self.stop, self.caches, self.mask = start, stop, caches, mask
-
-    @property
-    def length(self) -> int:
-        return self.stop - self.start
+        self.length = stop - start
 
 
 class ManyRows:

@@ -12,6 +12,7 @@ from mlx_qwen3.backend.device import eval_unless_traced
 from mlx_qwen3.backend.native.program import prepare
 from mlx_qwen3.cache.base import Cache
 from mlx_qwen3.cache.batch import SequenceCaches
+from mlx_qwen3.cache.buffers import Place
 from mlx_qwen3.cache.kv import KVCache
 from mlx_qwen3.cache.window.rotating import RotatingKVCache
 from mlx_qwen3.model.attention import CacheMask
@@ -23,6 +24,7 @@ from mlx_qwen3.model.qwen3 import Model
 
 # Programs that are kept, one for each number of rows.
 KEPT_PROGRAMS = 20
+NOWHERE = Place(0, 0, 0)
 
 
 class CpuStep:
@@ -121,21 +123,19 @@ def _is_plain(cache: Cache, length: int) -> bool:
             return False
     elif type(cache) is not KVCache:
         return False
-    return cache.empty() or cache.dtypes == (mx.float32, mx.float32)
+    return cache.empty() or cache.is_float32
 
 
 def _record(cache: Any, span: Span) -> tuple[int, ...]:
     """What `attend` is told of a sequence in a layer: the `SEQUENCE_WORDS`."""
-    is_window = type(cache) is RotatingKVCache
-    # The next token replaces the row in this slot, and does not see it.
-    slot = cache.before_token() if is_window else None
-    places = (0, 0, 0) if cache.empty() else cache.places()
-    return *places, cache.size(), span.start, span.length, -1 if slot is None else slot, _appends(cache, span)
-
-
-def _appends(cache: Any, span: Span) -> bool:
-    """Whether `attend` writes the new rows into the memory of a cache."""
-    return type(cache) is KVCache and cache.has_room(span.length)
+    # The next token of a window replaces the row in this slot, and does not see it.
+    slot = cache.before_token() if type(cache) is RotatingKVCache else None
+    held = cache.size()
+    keys, values = (NOWHERE, NOWHERE) if cache.empty() else cache.places()
+    assert keys.step == values.step
+    appends = type(cache) is KVCache and held + span.length <= min(keys.room, values.room)
+    unseen = -1 if slot is None else slot
+    return keys.address, values.address, keys.step, held, span.start, span.length, unseen, appends
 
 
 def _extend(spans: list[Span], rows: Any, appended: Any) -> None:
