@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 import mlx_qwen3
@@ -13,13 +14,7 @@ from mlx_qwen3.checkpoint import FAMILY
 
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from mlx_qwen3.cli.app import main; main()", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return forked.run(arguments, stdin)
 
 
 def test_generate_goes_on_from_a_text_and_repeats_with_a_seed() -> None:

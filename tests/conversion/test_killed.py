@@ -84,7 +84,7 @@ def fast_folder() -> Iterator[Path]:
 @pytest.mark.cpu_only(reason="it forks, and Metal does not outlive a fork")
 def test_twenty_moments(fast_folder):
     source = fast_folder / "source"
-    write_checkpoint(source, DENSE | {"num_hidden_layers": 1})
+    write_checkpoint(source, DENSE)
     command = [sys.executable, "-c", PROGRAM, source, fast_folder, NUM_MOMENTS, 0]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -22,7 +22,7 @@ from mlx_qwen3.cli.chat.terminal.region import BEGIN
 ROOT = Path(__file__).parent.parent.parent
 FRAME = BEGIN.encode()
 # Of the tests' environment, what the program is given. With the kernels' folder none compiles them anew.
-INHERITED = ("PATH", "LANG", "VIRTUAL_ENV", "PYTHONPATH", FOLDER_VARIABLE)
+INHERITED = ("PATH", "LANG", "VIRTUAL_ENV", "PYTHONPATH", "MLX_QWEN3_THREADS", FOLDER_VARIABLE)
 
 
 class Terminal:
@@ -36,15 +36,16 @@ class Terminal:
         lines: int = 40,
         environment: dict[str, str] | None = None,
         shell: str = "",
+        program: Path = ROOT / "chat.py",
     ):
         """home: an empty folder for the chat's files. The model is the demo, unless `arguments` name another
         or contain an empty string, which names none. shell: a line of a shell with job control, in which
-        {} is the chat."""
+        {} is the chat. program: what is run in place of chat.py."""
         model = () if {"--model", ""} & {*arguments} else ("--model", "demo")
         # --stats: the figures mark the end of a turn.
         arguments = (*model, "--stats", *filter(None, arguments))
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        command = [sys.executable, str(ROOT / "chat.py"), *arguments]
+        command = [sys.executable, str(program), *arguments]
         if shell:
             command = ["bash", "-mc", shell.format(shlex.join(command))]
         self._child = pexpect.spawn(
@@ -57,7 +58,7 @@ class Terminal:
                 "TERM": "xterm-256color",
                 **(environment or {}),
             },
-            timeout=30,
+            timeout=90,
         )
         self._home = home
         self._screen = pyte.HistoryScreen(columns, lines, history=10_000, ratio=1)
@@ -80,7 +81,7 @@ class Terminal:
         above = ["".join(line[column].data for column in sorted(line)) for line in self._screen.history.top]
         return "\n".join(line.rstrip() for line in [*above, *self._screen.display])
 
-    def wait(self, *wanted: str, seconds: float = 30, since: int = 0) -> str:
+    def wait(self, *wanted: str, seconds: float = 90, since: int = 0) -> str:
         """Read until one of `wanted` is on the screen after `since`; fails with the screen's text."""
         deadline = time.monotonic() + seconds
         while not any(text in self.text()[since:] for text in wanted):
@@ -145,7 +146,7 @@ class Terminal:
 
     def conversation(self) -> dict[str, Any]:
         """The only saved conversation, once it is saved."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (paths := list(self._home.rglob("conversations/*.json"))):
             assert time.monotonic() < deadline, "nothing was saved"
             self.read()
@@ -156,7 +157,7 @@ class Terminal:
     def clear_line(self) -> None:
         """Clear the typed text with Ctrl-C and wait for an empty prompt."""
         self._child.send("\x03")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while ">" not in [line.strip() for line in self._screen.display]:
             assert time.monotonic() < deadline, f"not cleared:\n{self.text()}"
             self.read()
@@ -183,7 +184,7 @@ class Terminal:
         self._child.send("\x04")
         return self.wait_for_end()
 
-    def wait_for_end(self, seconds: float = 15) -> int:
+    def wait_for_end(self, seconds: float = 90) -> int:
         """Wait until the program has ended by itself; its exit code."""
         deadline = time.monotonic() + seconds
         while self._child.isalive():

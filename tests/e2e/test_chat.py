@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from e2e.terminal import ROOT, Terminal
 
@@ -19,8 +20,13 @@ from mlx_qwen3.cli.chat.commands.registry import COMMANDS
 def chat(
     *arguments: str, stdin: str | None = None, environment: dict[str, str] | None = None, model: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run chat.py with pipes in place of a terminal. model: use the demo if `arguments` name no model."""
+    """Run the chat without a terminal: chat.py, with an environment of its own, or what it runs.
+
+    model: use the demo if `arguments` name no model.
+    """
     demo = ("--model", "demo") if model and "--model" not in arguments else ()
+    if environment is None:
+        return forked.run(["chat", *demo, *arguments], stdin or "")
     return subprocess.run(
         [sys.executable, str(ROOT / "chat.py"), *demo, *arguments],
         input=stdin if stdin is not None else "",

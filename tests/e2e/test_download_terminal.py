@@ -20,7 +20,7 @@ COMMANDS = [["pull", "org/tiny"], ["chat", "--model", "org/tiny"]]
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_ctrl_c_stops_a_download(command: list[str], hub: Hub, tmp_path: Path) -> None:  # noqa: F811
-    hub.pause = 0.05
+    hub.pause = 0.1
     environment = {
         **os.environ,
         "HF_ENDPOINT": hub.url,
