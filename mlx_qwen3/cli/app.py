@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 import warnings
@@ -80,6 +81,9 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0, 1 for a failure (one line on stderr), 2 for wrong usage."""
+    # Python looks for cycles after every 700 new objects, 165 times while modules are imported: a
+    # tenth of the time until a prompt is there.
+    gc.set_threshold(20_000)
     repair_streams()
     apply_settings()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

@@ -124,10 +124,9 @@ class ChatREPL:
             return without_quotes(queued)
         if ahead.wants_to_leave:
             raise EOFError
-        state.prefill_ahead()
         draft = "\n".join(filter(None, [state.take_draft(), ahead.draft]))
         ahead.draft = ""
-        return self._editor.read(draft, state.is_editing)
+        return self._editor.read(draft, state.is_editing, state.prefill_ahead)
 
     def _handle(self, text: str) -> None:
         state = self.state

@@ -127,18 +127,22 @@ class LineEditor:
         self.input: Input = self._prompt.input
         self.output: Output = self._prompt.output
 
-    def read(self, draft: str = "", is_editing: bool = False) -> str:
+    def read(
+        self, draft: str = "", is_editing: bool = False, when_drawn: Callable[[], object] = lambda: None
+    ) -> str:
         """The text the user sends.
 
-        draft: the text the line starts with. is_editing: the user changes an earlier message. Raises
-        EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C on an empty line or while editing; otherwise
-        Ctrl-C clears the line.
+        draft: the text the line starts with. is_editing: the user changes an earlier message. when_drawn:
+        called once the prompt is on the screen. Raises EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C
+        on an empty line or while editing; otherwise Ctrl-C clears the line.
         """
         self._is_editing, self.is_interrupted = is_editing, False
+        if is_dumb_terminal():  # there the toolkit runs nothing beside the prompt
+            when_drawn()
         text = self._prompt.prompt(
             self._prompt_text,
             default=self.pasted.collapse(draft),
-            pre_run=self._watch_toolbar,
+            pre_run=lambda: self._watch_toolbar(when_drawn),
         )
         self._panel.close()
         return without_quotes(self.pasted.expand(text))
@@ -163,10 +167,11 @@ class LineEditor:
         else:
             event.app.exit(exception=KeyboardInterrupt(), style="class:aborting")
 
-    def _watch_toolbar(self) -> None:
-        get_app().create_background_task(self._redraw_toolbar())
+    def _watch_toolbar(self, when_drawn: Callable[[], object]) -> None:
+        get_app().create_background_task(self._redraw_toolbar(when_drawn))
 
-    async def _redraw_toolbar(self) -> None:
+    async def _redraw_toolbar(self, when_drawn: Callable[[], object]) -> None:
+        when_drawn()  # a task begins after the first drawing
         drawn = self._toolbar()
         while True:
             await asyncio.sleep(TOOLBAR_INTERVAL)
