@@ -1,15 +1,18 @@
 """A model over several ranks on this machine, beside mlx-lm's sharded run on the same files.
 
-    python -m benchmarks.distributed --shape 0.6b --layers 4 --ranks 2 --repeat 3
+    python -m benchmarks.distributed --shape 0.6b --layers 4 --bits 32 --ranks 2 --repeat 3
     python -m benchmarks.distributed --shape 0.6b --layers 4 --delay 1 --rate 125
+    python -m benchmarks.distributed --shape 0.6b --own --count  # ours alone; the ring's bytes are counted
     python -m benchmarks.distributed --links           # the table of docs/distributed.md, computed
-    python -m benchmarks.distributed --faults 20       # kill and stop a rank, so often each
+    python -m benchmarks.distributed --limits          # what mlx-lm's sharded run does not do
+    python -m benchmarks.distributed --faults 20       # kill and stop a rank, so often in each phase
     python -m benchmarks.distributed --requests 10000  # of mixed kinds, with memory and step counters
-    python -m benchmarks.distributed --partition tensor  # cut the cable between two network namespaces
+    python -m benchmarks.distributed --cable           # two network namespaces: 1 ms of delay, 1 % lost
+    python -m benchmarks.distributed --partition tensor  # the same, and nothing arrives any more
 
-Ranks are processes connected by MLX's ring over loopback, or through a proxy that delays (`--delay`, ms one
-way) and limits (`--rate`, MB/s) each connection. Engines alternate; the table has medians. On a machine with
-as many cores as ranks the ranks share what one process had to itself, so only ratios mean something.
+Ranks are processes connected by MLX's ring over loopback, or through a proxy that counts, delays (`--delay`,
+ms one way) and limits (`--rate`, MB/s) each connection. Engines alternate; the table has medians. On one
+machine the ranks share the cores that one process had to itself, so only ratios mean something.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ import json
 import os
 import random
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -64,6 +66,7 @@ def ours(folder: str, mode: str, prompt: int) -> dict[str, Any]:
         "prefill": stats.prompt_tokens_per_second,
         "decode": stats.tokens_per_second,
         "sent": sent,
+        "sent in all": ranks.group.sent if ranks else 0.0,
         "arrays": mx.get_peak_memory(),
     }
     engine.close()
@@ -76,7 +79,7 @@ def theirs(folder: str, mode: str, prompt: int) -> dict[str, Any]:
     from mlx_lm.utils import load_model
 
     model, _ = load_model(Path(folder), lazy=True)
-    if mode != "alone":
+    if mode != "alone":  # as mlx-lm's own `sharded_load`
         group = mx.distributed.init(strict=True)
         if mode == "tensor":
             model.shard(group)
@@ -93,10 +96,15 @@ def theirs(folder: str, mode: str, prompt: int) -> dict[str, Any]:
 
 
 class Proxy:
-    """Forwards TCP from a port of its own to `target`, delayed and no faster than `rate` bytes a second."""
+    """Forwards TCP from a port of its own to `target`, delayed and no faster than `rate` bytes a second.
+
+    Attributes:
+        there, back: Bytes carried to the target and back.
+    """
 
     def __init__(self, target: int, delay: float, rate: float | None):
         self._target, self._delay, self._rate = target, delay, rate
+        self.there = self.back = 0
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -112,11 +120,15 @@ class Proxy:
                     time.sleep(0.05)
             for one, other in ((near, far), (far, near)):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._forward, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._forward, args=(one, other, one is near), daemon=True).start()
 
-    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket, is_there: bool) -> None:
         free_at = 0.0
         while data := source.recv(1 << 16):
+            if is_there:
+                self.there += len(data)
+            else:
+                self.back += len(data)
             now = time.perf_counter()
             free_at = max(now, free_at) + (len(data) / self._rate if self._rate else 0.0)
             time.sleep(max(0.0, free_at + self._delay - now))
@@ -124,14 +136,33 @@ class Proxy:
         target.close()
 
 
-def run_ranks(size: int, arguments: list[str], delay: float = 0.0, rate: float | None = None) -> list[Any]:
-    """Start the ranks, each with a ring file in which its neighbours may be behind proxies."""
+def bytes_of(proxies: list[Proxy]) -> list[int]:
+    """Bytes that each rank of a ring sent: to the next rank, which it connected to, and to the one before."""
+    return [proxies[(rank + 1) % len(proxies)].there + proxies[rank].back for rank in range(len(proxies))]
+
+
+def run_ranks(
+    size: int,
+    arguments: list[str],
+    delay: float = 0.0,
+    rate: float | None = None,
+    proxies: list[Proxy] | None = None,
+) -> list[Any]:
+    """Start the ranks, each with a ring file in which its neighbours may be behind proxies.
+
+    proxies: is given them; None puts none there if nothing is to be delayed or limited.
+    """
     listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(size)]
     ports = [each.getsockname()[1] for each in listening]
     for each in listening:
         each.close()
     folder = Path(tempfile.mkdtemp())
-    seen = [Proxy(port, delay, rate).port if delay or rate else port for port in ports]
+    seen = ports
+    if delay or rate or proxies is not None:
+        made = [Proxy(port, delay, rate) for port in ports]
+        seen = [proxy.port for proxy in made]
+        if proxies is not None:
+            proxies += made
     processes = []
     for rank in range(size):
         ring = [[f"127.0.0.1:{port if other == rank else seen[other]}"] for other, port in enumerate(ports)]
@@ -166,13 +197,27 @@ def compare(options: argparse.Namespace) -> None:
     config = ModelConfig.from_file(folder / "config.json")
     runs: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     cases = [("mlx-qwen3", mode) for mode in ("alone", "tensor", "pipeline")]
-    cases += [("mlx-lm", "alone"), ("mlx-lm", "tensor")]
-    for _ in range(options.repeat):
+    if not options.own:
+        cases += [("mlx-lm", "alone"), ("mlx-lm", "tensor")]
+        cases += [("mlx-lm", "pipeline")] if config.num_experts else []  # dense models have none there
+    for number in range(options.repeat):
         for engine, mode in cases:
             size = 1 if mode == "alone" else options.ranks
             arguments = ["--worker", engine, str(folder), mode, str(options.prompt)]
-            ranks = run_ranks(size, arguments, options.delay / 1000, options.rate and options.rate * 1e6)
-            runs.setdefault((engine, mode), []).append(figures_of(ranks))
+            proxies: list[Proxy] | None = [] if options.count and size > 1 else None
+            rate = options.rate and options.rate * 1e6
+            figures = figures_of(run_ranks(size, arguments, options.delay / 1000, rate, proxies))
+            runs.setdefault((engine, mode), []).append(figures)
+            print(
+                f"run {number + 1}, {engine} {mode}: {figures[0]['prefill']:.2f} and "
+                f"{figures[0]['decode']:.2f} tokens/s",
+                flush=True,
+            )
+            if proxies and engine == "mlx-qwen3":
+                print(
+                    f"the ring carried {', '.join(f'{sent:,}' for sent in bytes_of(proxies))} bytes from its "
+                    f"ranks; rank 0 counts {figures[0]['sent in all']:,.0f}"
+                )
     print(f"{'':24}prefill tok/s  decode tok/s  peak MB of arrays (of the process)  sent/token  predicted")
     for (engine, mode), all_runs in runs.items():
         first = [ranks[0] for ranks in all_runs]
@@ -199,11 +244,10 @@ def make(options: argparse.Namespace) -> Path:
     """A checkpoint of random weights."""
     from mlx_qwen3 import bench
 
-    folder = bench.make_checkpoint(
-        options.shape, options.bits, Path(tempfile.gettempdir()) / "mlx-qwen3-bench"
-    )
-    if options.layers:
-        folder = fewer_layers(folder, options.layers)
+    parent = Path(tempfile.gettempdir()) / "mlx-qwen3-bench"
+    folder = bench.make_checkpoint(options.shape, min(options.bits, 16), parent, layers=options.layers)
+    if options.bits == 32:
+        folder = in_fp32(folder)
     if not (folder / "tokenizer.json").exists():  # any will do: ids go in, and ids come out
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
         from scripted import write_byte_tokenizer
@@ -212,161 +256,21 @@ def make(options: argparse.Namespace) -> Path:
     return folder
 
 
-def fewer_layers(folder: Path, layers: int) -> Path:
-    """The same checkpoint with its first layers only."""
+def in_fp32(folder: Path) -> Path:
+    """The same checkpoint in 32-bit numbers."""
     import mlx.core as mx
 
-    target = folder.with_name(f"{folder.name}-{layers}-layers")
+    target = folder.with_name(f"{folder.name}-fp32")
     if not (target / "config.json").exists():
         target.mkdir(exist_ok=True)
-        tensors: dict[str, mx.array] = {}
         for file in folder.glob("*.safetensors"):
             loaded: Any = mx.load(str(file))
-            tensors |= loaded
-        kept = {n: t for n, t in tensors.items() if ".layers." not in n or int(n.split(".")[2]) < layers}
-        mx.save_safetensors(str(target / "model.safetensors"), kept, {"format": "mlx"})
+            wide = {name: value.astype(mx.float32) for name, value in loaded.items()}
+            mx.save_safetensors(str(target / file.name), wide, {"format": "mlx"})
         for file in folder.iterdir():
-            if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith("index.json"):
+            if file.suffix in (".json", ".jinja"):
                 (target / file.name).write_bytes(file.read_bytes())
-        config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": layers}
-        (target / "config.json").write_text(json.dumps(config))
     return target
-
-
-def faults(count: int) -> None:
-    """Kill and stop each rank, while a prompt is fed and while tokens come; the others must end in 15 s."""
-    root = Path(__file__).resolve().parents[1]
-    sys.path.insert(0, str(root / "tests"))
-    from distributed.ranks import start_ranks
-    from scripted import write_byte_tokenizer
-    from tiny_checkpoints import DENSE, write_checkpoint
-
-    folder = Path(tempfile.mkdtemp())
-    write_checkpoint(folder / "m", DENSE | {"vocab_size": 320})
-    write_byte_tokenizer(folder / "m")
-    slowest: dict[str, float] = {}
-    for blow in (signal.SIGKILL, signal.SIGSTOP):
-        for number in range(count):
-            phase, mode = ("prefill", "decode")[number % 2], ("tensor", "pipeline")[number // 2 % 2]
-            victim = number // 4 % 2
-            arguments = [str(root / "tests/distributed/endless.py"), str(folder / "m"), mode, phase]
-            ranks = start_ranks(2, folder, arguments, MLX_QWEN3_PLAIN="1")
-            assert ranks[0].stdout is not None
-            assert ranks[0].stdout.readline() == "begun\n"
-            time.sleep(random.random())
-            os.kill(ranks[victim].pid, blow)
-            since = time.perf_counter()
-            _, error = ranks[1 - victim].communicate(timeout=60)
-            seconds = time.perf_counter() - since
-            ranks[victim].kill()
-            ranks[victim].communicate()
-            lines = [line for line in error.splitlines() if not line.startswith("[ring]")]
-            ok = len(lines) == 1 and lines[0].startswith(f"error: rank {victim} (") and seconds < 15
-            slowest[blow.name] = max(slowest.get(blow.name, 0.0), seconds)
-            print(
-                f"{blow.name} {mode} {phase} rank {victim}: {seconds:.1f} s {'' if ok else error}", flush=True
-            )
-            if not ok:
-                raise SystemExit("a rank did not end as it should")
-    print("slowest:", {name: f"{seconds:.1f} s" for name, seconds in slowest.items()})
-
-
-def partition(mode: str) -> None:
-    """Two ranks in network namespaces of their own, connected by a cable that is then cut. Needs root."""
-    root = Path(__file__).resolve().parents[1]
-    sys.path.insert(0, str(root / "tests"))
-    from scripted import write_byte_tokenizer
-    from tiny_checkpoints import DENSE, write_checkpoint
-
-    folder = Path(tempfile.mkdtemp())
-    write_checkpoint(folder / "m", DENSE | {"vocab_size": 320})
-    write_byte_tokenizer(folder / "m")
-    (folder / "ring.json").write_text(json.dumps([["10.213.7.1:24001"], ["10.213.7.2:24002"]]))
-    names = [f"mlxq{os.getpid()}r{rank}" for rank in range(2)]
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True)
-
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip(
-            "link",
-            "add",
-            "cable0",
-            "netns",
-            names[0],
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "cable1",
-            "netns",
-            names[1],
-        )
-        for rank, name in enumerate(names):
-            ip("-n", name, "addr", "add", f"10.213.7.{rank + 1}/24", "dev", f"cable{rank}")
-            ip("-n", name, "link", "set", f"cable{rank}", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        path = os.pathsep.join([str(root), str(root / "tests")])
-        base = {**os.environ, "MLX_HOSTFILE": str(folder / "ring.json"), "PYTHONPATH": path}
-        endless = [
-            sys.executable,
-            str(root / "tests/distributed/endless.py"),
-            str(folder / "m"),
-            mode,
-            "decode",
-        ]
-        ranks = [
-            subprocess.Popen(
-                ["ip", "netns", "exec", name, *endless],
-                env={**base, "MLX_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank, name in enumerate(names)
-        ]
-        assert ranks[0].stdout is not None
-        assert ranks[0].stdout.readline() == "begun\n"
-        time.sleep(1)
-        ip("-n", names[0], "link", "set", "cable0", "down")
-        since = time.perf_counter()
-        for number, process in enumerate(ranks):
-            _, error = process.communicate(timeout=60)
-            print(f"rank {number}, {time.perf_counter() - since:.1f} s after the cut: {error.strip()}")
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False)
-
-
-def requests_worker(folder: str, mode: str, count: int) -> None:
-    """Rank 0 sends requests of mixed kinds, and prints memory and step counters now and then."""
-    import psutil
-
-    from mlx_qwen3 import Engine
-    from mlx_qwen3.engine.batch import BatchRequest
-
-    with Engine(folder, distributed=mode) as engine:
-        process, draw, done = psutil.Process(), random.Random(0), 0
-        while done < count:
-            texts = ["abc " * draw.randrange(1, 30) for _ in range(draw.randrange(1, 12))]
-            batch = [
-                BatchRequest(prompt=text, sampling={"max_tokens": draw.randrange(1, 6)}) for text in texts
-            ]
-            run = engine.generate_batch(batch)
-            for number, _ in enumerate(run):
-                if number == 5 and draw.random() < 0.3:
-                    run.cancel()
-            if draw.random() < 0.2:
-                session = engine.session(thinking=draw.random() < 0.5, sampling={"max_tokens": 6})
-                session.ask("x " * draw.randrange(1, 50))
-                session.ask("more")
-                done += 2
-            before, done = done, done + len(texts)
-            if before // 500 != done // 500:
-                ranks: Any = engine._ranks
-                print(done, f"{process.memory_info().rss / 1e6:.0f} MB", ranks.health, flush=True)
 
 
 def links() -> None:
@@ -400,59 +304,73 @@ def main() -> None:
     )
     parser.add_argument("--worker", nargs=4)
     parser.add_argument("--requests-worker", nargs=3)
+    parser.add_argument("--faults-worker", nargs=4)
+    parser.add_argument("--limits-worker", nargs=3)
     parser.add_argument("--shape", default="0.6b")
-    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--bits", type=int, default=4, help="16 is bf16, 32 is fp32")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.0, help="ms, one way")
     parser.add_argument("--rate", type=float, help="MB/s")
+    parser.add_argument("--own", action="store_true", help="leave mlx-lm out")
+    parser.add_argument("--count", action="store_true", help="count what the ring carries")
     parser.add_argument("--links", action="store_true")
+    parser.add_argument("--limits", action="store_true")
     parser.add_argument("--faults", type=int)
     parser.add_argument("--requests", type=int)
+    parser.add_argument("--mode", choices=("tensor", "pipeline"), default="tensor", help="of --requests")
+    parser.add_argument("--cable", action="store_true")
+    parser.add_argument("--loss", type=float, default=1.0, help="percent, of --cable")
     parser.add_argument("--partition", choices=("tensor", "pipeline"))
     options = parser.parse_args()
+    if not (run_worker(options) or run_other(options)):
+        compare(options)
+
+
+def run_worker(options: argparse.Namespace) -> bool:
+    """Be one rank of what another process measures; False if this is not one."""
+    from benchmarks import distributed_faults, distributed_peer, distributed_requests
+
     if options.worker:
         engine, folder, mode, prompt = options.worker
         worker(engine, folder, mode, int(prompt))
     elif options.requests_worker:
         folder, mode, count = options.requests_worker
-        requests_worker(folder, mode, int(count))
-    elif options.links:
-        links()
-    elif options.faults:
-        faults(options.faults)
-    elif options.partition:
-        partition(options.partition)
-    elif options.requests:
-        many_requests(options.requests)
+        distributed_requests.worker(folder, mode, int(count))
+    elif options.faults_worker:
+        distributed_faults.worker(*options.faults_worker)
+    elif options.limits_worker:
+        engine, case, folder = options.limits_worker
+        (distributed_peer.own if engine == "mlx-qwen3" else distributed_peer.peer)(case, folder)
     else:
-        compare(options)
+        return False
+    return True
 
 
-def many_requests(count: int) -> None:
-    root = Path(__file__).resolve().parents[1]
-    sys.path.insert(0, str(root / "tests"))
-    from scripted import write_byte_tokenizer
-    from tiny_checkpoints import DENSE, write_checkpoint
+def run_other(options: argparse.Namespace) -> bool:
+    """Measure what is no comparison of speeds; False if a comparison was asked for."""
+    from benchmarks import distributed_cables, distributed_faults, distributed_peer, distributed_requests
 
-    folder = Path(tempfile.mkdtemp()) / "m"
-    write_checkpoint(folder, DENSE | {"vocab_size": 320, "max_position_embeddings": 4096})
-    write_byte_tokenizer(folder)
-    ranks = run_ranks(2, ["--requests-worker", str(folder), "tensor", str(count)])
-    for line in ranks[0].stdout:
-        memory = ""
-        try:
-            import psutil
-
-            memory = f"rank 1: {psutil.Process(ranks[1].pid).memory_info().rss / 1e6:.0f} MB"
-        except psutil.Error:
-            pass
-        print(line.strip(), memory, flush=True)
-    for rank in ranks:
-        _, error = rank.communicate()
-        print(rank.returncode, error[-500:])
+    is_right = True
+    if options.links:
+        links()
+    elif options.limits:
+        distributed_peer.run(run_ranks)
+    elif options.faults:
+        is_right = distributed_faults.run(options.faults) == 0
+    elif options.requests:
+        is_right = distributed_requests.run(options.requests, options.mode, run_ranks)
+    elif options.cable:
+        is_right = distributed_cables.run(options.delay or 1.0, options.loss)
+    elif options.partition:
+        distributed_cables.partition(options.partition)
+    else:
+        return False
+    if not is_right:
+        sys.exit("not as it should be")
+    return True
 
 
 if __name__ == "__main__":
