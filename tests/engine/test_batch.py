@@ -83,24 +83,24 @@ def test_a_request_is_one_thing() -> None:
 
 
 def test_a_chat_goes_on_beside_a_batch(engine: Engine) -> None:
-    run = engine.generate_batch(["The time"] * 40, sampling={"max_tokens": 50})
+    run = engine.generate_batch(["The time"] * 400, sampling={"max_tokens": 50})
     next(run)
     assert engine.session(sampling=SHORT, thinking=False).ask("hello").answer
     run.cancel()
     done = 1 + len(list(run))
-    assert done < run.total == 40
+    assert done < run.total == 400
     assert run.tokens > 0
 
 
 def test_leaving_early_stops_it(engine: Engine) -> None:
     run = engine.generate_batch(
-        ["The time"] * 10, sampling={"max_tokens": 100, "temperature": 1.5}, batch_size=2
+        ["The time"] * 100, sampling={"max_tokens": 100, "temperature": 1.5}, batch_size=2
     )
     for result in run:
         assert result.text
         break
     run.cancel()
-    assert len(list(run)) < 8
+    assert len(list(run)) < 90
 
 
 def test_no_prompts_are_nothing_to_do(engine: Engine) -> None:

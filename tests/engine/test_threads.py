@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import queue
 import random
 import subprocess
@@ -26,6 +27,7 @@ from mlx_qwen3.events import AnswerDelta, Done, Event, PromptProgress, ThinkingD
 
 GREEDY = {"temperature": 0, "max_tokens": 12}
 SECONDS = 120  # more is a deadlock
+CANCELS = 500 if os.environ.get("MLX_QWEN3_LONG_TESTS") else 150
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def check_order(events: list[Event]) -> None:
     assert [isinstance(event, Done) for event in events].index(True) == len(events) - 1
 
 
-def test_500_cancels_at_any_moment_leave_a_session_like_a_fresh_one(engine: Engine) -> None:
+def test_cancels_at_any_moment_leave_a_session_like_a_fresh_one(engine: Engine) -> None:
     rng = random.Random(7)
     session = engine.session(sampling=GREEDY)
     delays: queue.SimpleQueue[float | None] = queue.SimpleQueue()
@@ -62,11 +64,14 @@ def test_500_cancels_at_any_moment_leave_a_session_like_a_fresh_one(engine: Engi
             session.cancel()
             cancelled.release()
 
-    threads = [threading.Thread(target=cancel) for _ in range(4)]
+    threads = [threading.Thread(target=cancel, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     endings: set[tuple[str, bool]] = set()
-    for number in range(500):
+    wanted = {("cancelled", False), ("cancelled", True)}  # before a word, and after one
+    for number in range(20 * CANCELS):
+        if number >= CANCELS and wanted <= endings:
+            break
         if number % 20 == 0:
             session.clear()
         session.thinking, session.thinking_budget = rng.random() < 0.5, rng.choice([None, 0, 3])
@@ -79,7 +84,7 @@ def test_500_cancels_at_any_moment_leave_a_session_like_a_fresh_one(engine: Engi
             check_like_a_fresh_one(session)
     for _ in threads:
         delays.put(None)
-    assert {("cancelled", False), ("cancelled", True)} <= endings, "before a word, and after one"
+    assert wanted <= endings
 
 
 def check_like_a_fresh_one(session: Session) -> None:
@@ -142,7 +147,7 @@ def test_an_abandoned_async_loop_cancels(engine: Engine) -> None:
         async for event in session.asend("go"):
             if isinstance(event, AnswerDelta | ThinkingDelta):
                 break
-        for _ in range(1000):
+        for _ in range(100 * SECONDS):
             await asyncio.sleep(0.01)
             if session._jobs.job.finished.is_set():
                 return session
@@ -197,7 +202,7 @@ def test_50_turns_of_all_modes_keep_to_the_template(engine: Engine) -> None:
 )
 def test_a_process_ends_whatever_is_being_computed(code: str) -> None:
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
         assert (done.returncode, done.stderr) == (0, "")
 
 

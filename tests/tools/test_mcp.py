@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_port
 
 pytest.importorskip("mcp", reason="needs the extra mcp")
 
@@ -23,14 +24,15 @@ from mlx_qwen3.tools import Decision, ToolBox, ToolError, ToolOutput
 from mlx_qwen3.tools.mcp import MCPServers, ServerConfig, load_config
 
 SERVERS = Path(__file__).parents[1] / "mcp_servers"
+PATIENT = {"start_timeout": 120}  # a program starts slowly on a busy machine
 
 
 def friendly(name: str = "friendly", **options) -> ServerConfig:
-    return ServerConfig(name, sys.executable, (str(SERVERS / "friendly.py"),), **options)
+    return ServerConfig(name, sys.executable, (str(SERVERS / "friendly.py"),), **PATIENT | options)
 
 
 def hostile(how: str, **options) -> ServerConfig:
-    return ServerConfig(how, sys.executable, (str(SERVERS / "hostile.py"), how), **options)
+    return ServerConfig(how, sys.executable, (str(SERVERS / "hostile.py"), how), **PATIENT | options)
 
 
 def call(servers: MCPServers, key: str, **arguments) -> ToolOutput:
@@ -39,7 +41,7 @@ def call(servers: MCPServers, key: str, **arguments) -> ToolOutput:
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
@@ -48,9 +50,7 @@ def wait_for(condition) -> None:
 @pytest.fixture(scope="module")
 def address():
     """The friendly server over HTTP."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, str(SERVERS / "friendly.py"), str(port)])
 
     def is_up() -> bool:
@@ -114,7 +114,7 @@ def test_an_answer_too_large_is_refused_at_once(both, name):
     begin = time.monotonic()
     output = call(both, f"{name}.big", size=9_000_000)
     assert output.is_error
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30, "half of the limit of a call"
     assert output.text.endswith("the server's answer is larger than 8 MB")
     assert "\n" not in output.text
     assert call(both, f"{name}.add", a=1, b=1).text == "2"
@@ -166,11 +166,11 @@ def test_prompts_and_resources(both):
 def test_the_tool_box_tells_servers_apart_and_runs_side_by_side(both):
     box = ToolBox(sources=[both])
     assert {"pipe_add", "web_add"} <= box.names
-    calls = [ToolCall(i, f"{name}_sleep", {"seconds": 0.4}, "") for i, name in enumerate(["pipe", "web"] * 2)]
+    calls = [ToolCall(i, f"{name}_sleep", {"seconds": 2}, "") for i, name in enumerate(["pipe", "web"] * 2)]
     begin = time.monotonic()
     results = box.run(calls, lambda request: Decision(True))
     assert [result.text for result in results] == ["slept"] * 4
-    assert time.monotonic() - begin < 1.4
+    assert time.monotonic() - begin < 8, "one by one they take as long"
 
 
 def test_cancelling_a_call(both):
@@ -178,12 +178,12 @@ def test_cancelling_a_call(both):
     threading.Timer(0.2, cancelled.set).start()
     begin = time.monotonic()
     (result,) = ToolBox(sources=[both]).run(
-        [ToolCall(0, "pipe_sleep", {"seconds": 30}, "")],
+        [ToolCall(0, "pipe_sleep", {"seconds": 50}, "")],
         lambda request: Decision(True),
         is_cancelled=cancelled.is_set,
     )
     assert result.text == "Cancelled by the user."
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 25, "before it had slept"
     assert call(both, "pipe.add", a=1, b=1).text == "2"
 
 
@@ -212,7 +212,7 @@ def test_headers_are_sent(one):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=[listener], daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-        config = ServerConfig("web", url=url, headers={"Authorization": "Bearer secret"}, start_timeout=5)
+        config = ServerConfig("web", url=url, headers={"Authorization": "Bearer secret"})
         (status,) = one(config).statuses
     assert "Bearer secret" in seen[0]
     assert status.state == "failed"
@@ -249,7 +249,7 @@ def test_an_address_that_is_no_mcp_server_says_what_it_may_be(one, status):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=[listener], daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/sse"
-        (server,) = one(ServerConfig("web", url=url, start_timeout=5)).statuses
+        (server,) = one(ServerConfig("web", url=url)).statuses
     assert server.state == "failed"
     assert f"(HTTP {status})" in server.problem
     assert "older SSE transport" in server.problem
@@ -301,11 +301,11 @@ def test_a_server_that_does_not_start_leaves_the_others_alone(one, config, says)
 def test_a_call_that_goes_wrong_says_so_and_the_others_go_on(one, how, says):
     lines = []
     servers = one(
-        hostile(how, timeout=1.0 if how == "hang" else 10.0), hostile("good"), on_change=lines.append
+        hostile(how, timeout=1.0 if how == "hang" else 60.0), hostile("good"), on_change=lines.append
     )
     begin = time.monotonic()
     output = call(servers, f"{how}.go")
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 50, "before the time of a call was over"
     assert output.is_error
     assert output.text.startswith(says)
     assert "\n" not in output.text
@@ -321,7 +321,7 @@ def test_a_call_that_goes_wrong_says_so_and_the_others_go_on(one, how, says):
 
 @pytest.mark.parametrize("how", ["banner", "notices", "stderr", "asks"])
 def test_noise_is_survived(one, how):
-    servers = one(hostile(how, timeout=10.0))
+    servers = one(hostile(how))
     assert call(servers, f"{how}.go").text == "ok"
     assert call(servers, f"{how}.go").text == "ok"
     assert servers.statuses[0].log_file.stat().st_size <= 5 * 1024 * 1024
@@ -367,7 +367,7 @@ servers = MCPServers([ServerConfig("stays", sys.executable, ({str(SERVERS / "hos
                      log_folder=__import__("pathlib").Path({str(tmp_path)!r}))
 servers.start()
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert program.stdout.readline() == "ready\n"
@@ -375,7 +375,7 @@ time.sleep(60)
     assert any("hostile.py" in " ".join(child.cmdline()) for child in children)
     program.kill()
     program.wait()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
     assert (tmp_path / "stays.log").stat().st_mode & 0o777 == 0o600
 
