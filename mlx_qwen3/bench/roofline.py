@@ -10,71 +10,52 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import mlx.core as mx
 
 from mlx_qwen3.backend.matmul import multiply  # a better BLAS than MLX's own, where it has a slow one
 from mlx_qwen3.model.prepare import compute_dtype
 
-# Rows of the largest square matrix that is read, and of the largest that is multiplied.
-LARGEST_READ, LARGEST_PRODUCT = 16384, 8192
-# Sizes double until one measurement takes this many seconds.
-LONG_ENOUGH = 0.05
+# Bytes of the matrix that is read: more than any cache between processor and memory holds.
+READ_BYTES = 2**28
+# Rows of the largest square matrix that is multiplied. Sizes double until one product takes so many seconds.
+LARGEST_PRODUCT, LONG_ENOUGH = 8192, 0.05
+COLUMNS = 8192
 REPEAT = 5
 VECTORS = 8
 
 
 def measure_ceilings() -> dict[str, float]:
     """`bandwidth` in bytes per second and `arithmetic` in FLOP per second, in the device's compute dtype."""
-    return {"bandwidth": measure_bandwidth(), "arithmetic": _multiply(compute_dtype(mx.bfloat16))}
+    return {"bandwidth": measure_bandwidth(), "arithmetic": measure_arithmetic()}
 
 
 def measure_bandwidth() -> float:
     """The most bytes per second that are read, or read and written, by simple kernels."""
     dtype = compute_dtype(mx.bfloat16)
-    return max(_read(dtype), _copy(dtype))
+    matrix = mx.full((READ_BYTES // (COLUMNS * dtype.size), COLUMNS), 0.5, dtype)
+    vectors = _random((VECTORS, COLUMNS, 1), dtype)
+    mx.eval(matrix)
+    read = _best(lambda: [multiply(matrix, vector) for vector in vectors])
+    copied = _best(lambda: [matrix + 1])
+    return max(VECTORS * matrix.nbytes / read, 2 * matrix.nbytes / copied)
 
 
-def _read(dtype: mx.Dtype) -> float:
-    """Bandwidth of matrix times vector, which reads the matrix once."""
-
-    def rate(size: int) -> tuple[float, float]:
-        matrix, vectors = _random((size, size), dtype), _random((VECTORS, size, 1), dtype)
-        seconds = _best(lambda: [multiply(matrix, vector) for vector in vectors])
-        return VECTORS * matrix.nbytes / seconds, seconds
-
-    return _growing(rate, LARGEST_READ)
-
-
-def _copy(dtype: mx.Dtype) -> float:
-    """Bandwidth of adding 1 to a matrix, which reads it once and writes it once."""
-
-    def rate(size: int) -> tuple[float, float]:
-        matrix = _random((size, size), dtype)
-        seconds = _best(lambda: [matrix + 1])
-        return 2 * matrix.nbytes / seconds, seconds
-
-    return _growing(rate, LARGEST_READ)
-
-
-def _multiply(dtype: mx.Dtype) -> float:
-    def rate(size: int) -> tuple[float, float]:
-        matrix = _random((size, size), dtype)
-        seconds = _best(lambda: [multiply(matrix, matrix)])
-        return 2.0 * size**3 / seconds, seconds
-
-    return _growing(rate, LARGEST_PRODUCT)
-
-
-def _growing(rate: Callable[[int], tuple[float, float]], largest: int) -> float:
-    """The best rate over growing sizes. `rate` returns the rate at a size, and the seconds it took."""
+def measure_arithmetic() -> float:
+    """FLOP per second of the product of two matrices: the best rate over growing sizes."""
     size, best = 1024, 0.0
     while True:
-        measured, seconds = rate(size)
-        best = max(best, measured)
-        if seconds >= LONG_ENOUGH or size >= largest:
+        matrix = _random((size, size), compute_dtype(mx.bfloat16))
+        seconds = _best(partial(_squared, matrix))
+        best = max(best, 2.0 * size**3 / seconds)
+        if seconds >= LONG_ENOUGH or size >= LARGEST_PRODUCT:
             return best
         size *= 2
+
+
+def _squared(matrix: mx.array) -> list[mx.array]:
+    return [multiply(matrix, matrix)]
 
 
 def _best(work: Callable[[], list[mx.array]]) -> float:
