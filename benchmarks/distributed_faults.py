@@ -107,7 +107,7 @@ def _one(folder: Path, mode: str, phase: str, victim: int, blow: signal.Signals)
             problem = f"ended only after {seconds:.1f} s"
         if blow == signal.SIGSTOP:
             os.kill(ranks[victim].pid, signal.SIGCONT)
-            problem = problem or _ending(ranks[victim], 1 - victim)
+            problem = problem or _ending(ranks[victim])
         else:
             ranks[victim].communicate(timeout=HANGS)
         return seconds, problem or _left(mark)
@@ -117,14 +117,16 @@ def _one(folder: Path, mode: str, phase: str, victim: int, blow: signal.Signals)
             rank.communicate()
 
 
-def _ending(rank: subprocess.Popen[str], lost: int) -> str:
-    """Wait for a rank to end; what was wrong with it."""
+def _ending(rank: subprocess.Popen[str], lost: int | None = None) -> str:
+    """Wait for a rank to end; what was wrong with it. lost: the rank that its line has to name."""
     try:
         _, error = rank.communicate(timeout=HANGS)
     except subprocess.TimeoutExpired:
         return "HANGS"
-    lines = [line for line in error.splitlines() if not line.startswith("[ring]")]  # MLX's own
-    if len(lines) != 1 or not lines[0].startswith(f"error: rank {lost} ("):
+    # MLX's threads write lines of their own, piece by piece and at once.
+    lines = [line for line in error.splitlines() if "error: " in line]
+    named = "error: rank " if lost is None else f"error: rank {lost} ("
+    if len(lines) != 1 or not lines[0].startswith(named):
         return f"it said {error!r}, exit code {rank.returncode}"
     return "" if rank.returncode == 1 else f"exit code {rank.returncode}"
 

@@ -62,9 +62,8 @@ def test_a_rank_that_is_gone_ends_the_others(
         "has given no sign of life" if blow == signal.SIGSTOP else "ended, or the connection to it was lost"
     )
     assert code == 1
-    lines = [
-        line for line in error.splitlines() if not line.startswith("[ring]")
-    ]  # MLX says things of its own
+    # MLX's threads write lines of their own, piece by piece and at once: "32" may stand alone.
+    lines = [line for line in error.splitlines() if "error: " in line]
     assert len(lines) == 1, error
     assert lines[0].startswith(f"error: rank {victim} (")
     assert said in lines[0]
