@@ -3,9 +3,9 @@
     python -m benchmarks.server_kill [--times 10] [--clients 8] [--seed 0]
 
 Each server keeps two KV caches in memory, so that nearly every request writes one to disk. Clients send long
-prompts; after a random time the server is killed (SIGKILL). Then every file that is not marked as unfinished
-has to be whole, the next server has to know all of them and to have removed the unfinished ones, and its
-greedy answers to the same prompts have to be those of the first server.
+prompts; a random time after the first answers the server is killed (SIGKILL). Then every file that is not
+marked as unfinished has to be whole, the next server has to know all of them and to have removed the
+unfinished ones, and its greedy answers to the same prompts have to be those of the first server.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ prefixes.MOST_IDLE = 2
 main(sys.argv[1:])
 """
 # Texts that are worth a file (512 tokens), and few enough to come again.
-TEXTS = 6
+TEXTS = 4
+# Seconds after which a server is killed although it has answered nothing.
+LONGEST = 60
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 def ask(url: str, text: int, end: str = "", tokens: int = 12, stream: bool = False) -> str:
     """The greedy answer to one of the texts; `end` makes its end another. Raises httpx.HTTPError."""
-    said = " ".join(f"number {text * 1000 + line} is {line * (text + 3)}," for line in range(90))
+    said = " ".join(f"number {text * 1000 + line} is {line * (text + 3)}," for line in range(60))
     body = {"messages": [{"role": "user", "content": f"{said} {end}"}], "max_tokens": tokens}
     body |= {"temperature": 0, "enable_thinking": False, "stream": stream}
     answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
@@ -63,7 +65,7 @@ def ask(url: str, text: int, end: str = "", tokens: int = 12, stream: bool = Fal
 
 
 def press(process: subprocess.Popen[bytes], url: str, clients: int, seconds: float, seed: int) -> int:
-    """Load a server, and kill it after so many seconds: how many requests were answered."""
+    """Load a server, and kill it so many seconds after the first answers: how many requests were answered."""
     answered: list[int] = []
 
     def client(number: int) -> None:
@@ -78,6 +80,9 @@ def press(process: subprocess.Popen[bytes], url: str, clients: int, seconds: flo
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + LONGEST
+    while len(answered) < clients and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     time.sleep(seconds)
     process.kill()
     for thread in threads:
@@ -131,7 +136,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for line in run(Path(folder), options.times, options.clients, options.seed, (0.3, 3.0)):
+        for line in run(Path(folder), options.times, options.clients, options.seed, (0.0, 1.5)):
             print(line, flush=True)
     print("all sound")
 

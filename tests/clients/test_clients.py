@@ -14,12 +14,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_server import LiveServer, live_server
 
 from mlx_qwen3.cli.serving.clients import client_config
+from mlx_qwen3.engine.request import params_for
+from mlx_qwen3.generation.params import SamplingParams
 from mlx_qwen3.server.config import ServerConfig
+from mlx_qwen3.server.generation import prompts
+from mlx_qwen3.tokenizer import Tokenizer
 
 PROGRAMS = Path(__file__).with_name("programs")
 PYTHON = {
@@ -46,7 +51,14 @@ SECONDS = 280
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(ServerConfig(cache_folder=tmp_path_factory.mktemp("cache"))) as running:
+    """The demo, which says the same each time to clients that do not say how to choose words."""
+
+    def greedy(tokenizer: Tokenizer, thinking: bool, sampling: Mapping[str, Any]) -> SamplingParams:
+        return params_for(tokenizer, thinking, {"temperature": 0, **sampling})
+
+    config = ServerConfig(cache_folder=tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch, live_server(config) as running:
+        patch.setattr(prompts, "params_for", greedy)
         yield running
 
 
