@@ -19,6 +19,7 @@ from mlx_qwen3.checkpoint.load import LoadedModel, load_config
 from mlx_qwen3.checkpoint.memory import cache_nbytes
 from mlx_qwen3.checkpoint.memory_plan import USUAL_CONTEXT, MemoryRequest, plan_memory
 from mlx_qwen3.checkpoint.safetensors_files import few, read_index, stored_tensors, tensors_in
+from mlx_qwen3.checkpoint.shares.read_slice import read_slices
 from mlx_qwen3.checkpoint.tensor_names import StoredTensor, published_name
 from mlx_qwen3.checkpoint.tied_head import config_with_own_head
 from mlx_qwen3.checkpoint.validation import (
@@ -31,8 +32,8 @@ from mlx_qwen3.checkpoint.validation import (
 )
 from mlx_qwen3.distributed.group import Group
 from mlx_qwen3.distributed.pipeline_parallel import PipelineShard
-from mlx_qwen3.distributed.plan import TENSOR, Share, check_mode, plan_pipeline, plan_tensor
-from mlx_qwen3.distributed.slices import LAYER, Slice, is_needed, slice_of, stored_name
+from mlx_qwen3.distributed.plan import TENSOR, Share, Span, check_mode, plan_pipeline, plan_tensor
+from mlx_qwen3.distributed.slices import LAYER, ROWS, Slice, is_needed, slice_of, stored_name
 from mlx_qwen3.distributed.tensor_parallel import TensorShard, make_partial
 from mlx_qwen3.errors import CheckpointError
 from mlx_qwen3.model.config import ModelConfig
@@ -201,18 +202,12 @@ class _Part:
 
     def read(self) -> mx.array:
         """Read it from the files, and nothing around it."""
-        values = np.empty(self.shape(), NUMPY[self.dtype])
-        for number, tensor in enumerate(self.tensors):
-            stored: Any = np.memmap(tensor.file, NUMPY[self.dtype], "r", tensor.offset, tensor.shape)
-            if self.cut is not None:
-                span = self.cut.of(tensor.shape[self.cut.axis])
-                stored = (
-                    stored[..., span.start : span.stop, :]
-                    if self.cut.axis == -2
-                    else stored[..., slice(*span)]
-                )
-            (values[number] if self.is_stack else values)[...] = stored
-        array = mx.array(values)
+        rows: Span | None = None
+        columns: Span | None = None
+        if self.cut is not None:
+            span = self.cut.of(self.tensors[0].shape[self.cut.axis])
+            rows, columns = (span, None) if self.cut.axis == ROWS else (None, span)
+        array = read_slices(self.tensors, rows, columns, NUMPY[self.dtype]).reshape(self.shape())
         return array.view(mx.bfloat16) if self.dtype == "BF16" else array
 
 
