@@ -153,8 +153,9 @@ class ConversationStore:
         saved = self.list()
         for name in _matches(text, saved):
             return self.path(name)
-        latest = ", ".join(entry.name for entry in saved[:5]) or "none is saved"
-        raise MessageError(f"there is no conversation {text!r}; the latest: {latest}")
+        names = ", ".join(entry.name for entry in saved[:5])
+        hint = f"the latest: {names}" if saved else "none is saved yet"
+        raise MessageError(f"there is no conversation {text!r}; {hint}")
 
     def find_listed(self, text: str) -> SavedConversation:
         """The conversation of the list that `text` names. Raises MessageError if there is none."""
