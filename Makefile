@@ -21,10 +21,9 @@ chat: $(VENV)/.installed
 	@$(BIN)/python chat.py --model demo $(ARGS)
 
 # A process for each core, at most four: more would not fit the memory of a small machine.
-# Modules are kept compiled, for the programs that tests start. What compares with other libraries at length is
-# run by `pytest -m parity` (make test ARGS="-m parity").
+# Modules are kept compiled: a test that starts a program is a third faster for it.
 test: $(VENV)/.installed-test
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not parity" $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
