@@ -18,6 +18,7 @@ ROUND_DIVISORS = (15, 20, 25, 50, 100)  # their quotients up to 20 are facts, to
 
 NEEDS_THINKING = "I can only work that out when I think. Ask again with /think."
 NEEDS_TIME = "My thinking was cut short, so I do not know. Allow me to think longer."
+STUCK = "Result: beyond what I have learned"  # of a sum whose step cannot be worked out
 BY_ZERO = "Nothing can be divided by zero."
 
 
@@ -40,13 +41,21 @@ class Problem:
         return f"{self.a} {SIGN[self.kind]} {self.b}"
 
     @property
+    def divides_by_zero(self) -> bool:
+        return self.kind == "divide" and self.b == 0
+
+    @property
+    def rest(self) -> int:
+        """What a division leaves."""
+        return self.a % self.b if self.kind == "divide" and self.b else 0
+
+    @property
     def result_text(self) -> str:
-        rest = self.a % self.b if self.kind == "divide" else 0
-        return f"{self.result}, remainder {rest}" if rest else f"{self.result}"
+        return f"{self.result}, remainder {self.rest}" if self.rest else f"{self.result}"
 
     @property
     def answer(self) -> str:
-        if self.kind == "divide" and self.b == 0:
+        if self.divides_by_zero:
             return BY_ZERO
         return f"{self.expression} = {self.result_text}."
 
@@ -89,7 +98,7 @@ class Problem:
     def thinking(self) -> str:
         """The worked solution, ending in the result."""
         opening = f"I {self.kind} {self.expression}."
-        if self.kind == "divide" and self.b == 0:
+        if self.divides_by_zero:
             return f"{opening}\nThat has no result."
         return "\n".join([opening, *self.work(), f"Result: {self.result_text}"])
 
@@ -126,10 +135,37 @@ class Compound:
         return False
 
     @property
+    def can_be_worked_out(self) -> bool:
+        """Whether thinking leads to the result: both steps are within reach, and neither leaves a rest."""
+        steps = (self.first, self.second)
+        exact = all(not step.divides_by_zero and not step.rest for step in steps)
+        return self.first.result >= 0 and exact and all(step.can_be_worked_out for step in steps)
+
+    @property
+    def grouped(self) -> str:
+        """The text with brackets around what comes first."""
+        if "(" in self.text:
+            return self.text
+        a, sign, b, other, c = self.text.split()
+        if self.text.startswith(f"{self.first.expression} "):
+            return f"({a} {sign} {b}) {other} {c}"
+        return f"{a} {sign} ({b} {other} {c})"
+
+    @property
     def thinking(self) -> str:
-        lines = [f"I work out {self.text}.", f"First {self.first.expression}.", *self.first.work()]
-        lines += [f"That makes {self.first.result}.", f"Then {self.second.expression}.", *self.second.work()]
-        return "\n".join([*lines, f"Result: {self.second.result_text}"])
+        lines = [f"I work out {self.text}."]
+        if self.grouped != self.text:
+            lines.append(f"That is {self.grouped}.")
+        if not self.first.can_be_worked_out or self.first.divides_by_zero:
+            return "\n".join([*lines, f"First {self.first.expression}.", STUCK])
+        lines += [f"First {self.first.expression}.", *self.first.work()]
+        if self.first.rest:
+            return "\n".join([*lines, STUCK])
+        lines += [f"That makes {self.first.result}.", f"Then {self.second.expression}."]
+        if self.first.result < 0 or not self.second.can_be_worked_out or self.second.divides_by_zero:
+            return "\n".join([*lines, STUCK])
+        lines += self.second.work()
+        return "\n".join([*lines, STUCK if self.second.rest else f"Result: {self.second.result}"])
 
 
 Question = Problem | Compound
@@ -317,7 +353,12 @@ def sample_problem(rng: random.Random, three_digit_share: float = 0.45) -> Probl
                 first, second = rng.choice([(2, 1), (2, 1), (1, 2), (3, 1), (2, 2), (2, 2), (2, 2)])
             else:
                 first, second = digit_counts(rng, three_digit_share)
-            problem = Problem(kind, number_of_digits(rng, first), number_of_digits(rng, second))
+            a, b = number_of_digits(rng, first), number_of_digits(rng, second)
+            if (
+                kind == "subtract" and rng.random() < 0.2
+            ):  # numbers that begin alike are compared digit by digit
+                b = max(0, a + rng.randint(-9, 9))
+            problem = Problem(kind, a, b)
         if problem.can_be_worked_out and not problem.held_out:
             return problem
 
@@ -330,18 +371,27 @@ def sample_compound(rng: random.Random) -> Compound:
     """Three numbers and two signs, with brackets or without, each step of which can be worked out."""
     while True:
         a, b, c = (small_number(rng) for _ in range(3))
-        if rng.random() < 0.35:  # three addends, larger ones too
+        if rng.random() < 0.1:
+            a, b, c = (number_of_digits(rng, rng.choice([1, 2, 2, 3])) for _ in range(3))
+        if rng.random() < 0.25:  # three addends, larger ones too
             if rng.random() < 0.3:
                 a, b, c = (rng.randint(0, 400) for _ in range(3))
             compound = compound_of(a, b, c, "add", "add", bracket="")
         else:
             kinds = rng.choices(["add", "subtract", "multiply", "divide"], [4, 3, 4, 1], k=2)
-            compound = compound_of(a, b, c, *kinds, bracket=rng.choice(["", "first", "second"]))
-        if compound.first.result >= 0:
-            steps = (compound.first, compound.second)
-            exact = all(s.kind != "divide" or (s.b and s.a % s.b == 0) for s in steps)
-            if exact and all(step.can_be_worked_out for step in steps):
-                return compound
+            compound = compound_of(a, b, c, *kinds, bracket=rng.choice(["", "", "first", "second"]))
+        if compound.can_be_worked_out:
+            return compound
+
+
+def sample_stuck_compound(rng: random.Random) -> Compound:
+    """Three numbers, of which one step cannot be worked out or goes below zero; thinking finds out which."""
+    while True:
+        numbers = (number_of_digits(rng, rng.choice([1, 1, 2, 2, 3])) for _ in range(3))
+        kinds = rng.choices(["add", "subtract", "multiply", "divide"], [2, 4, 3, 2], k=2)
+        compound = compound_of(*numbers, *kinds, bracket=rng.choice(["", "", "first", "second"]))
+        if not compound.can_be_worked_out:
+            return compound
 
 
 def compound_of(a: int, b: int, c: int, left: str, right: str, bracket: str) -> Compound:
@@ -367,7 +417,7 @@ def compound_of(a: int, b: int, c: int, left: str, right: str, bracket: str) -> 
 
 def sample_question(rng: random.Random, three_digit_share: float = 0.45) -> Question:
     """What thinking leads to: facts, problems of two operands, and of three."""
-    kind = rng.choices(["fact", "problem", "compound"], [0.16, 0.66, 0.18])[0]
+    kind = rng.choices(["fact", "problem", "compound"], [0.16, 0.56, 0.28])[0]
     if kind == "fact":
         return sample_fact(rng)
     return sample_compound(rng) if kind == "compound" else sample_problem(rng, three_digit_share)
@@ -471,6 +521,15 @@ WORDED_FRAMES = {
         "total of {a} and {b}",
         "Sum: {a}, {b}",
         "I have {a} apples and get {b} more. How many do I have?",
+        "i have {a} coins and find {b} more, how many do i have now",
+        "there are {a} birds on a tree and {b} more come. How many are there?",
+        "{a} cats and {b} dogs, how many animals is that",
+        "tom has {a} books and gets {b} more, how many has he",
+        "I walk {a} km and then {b} km. How far is that?",
+        "if i have {a} euros and earn {b} more, what do i have",
+        "{a} more than {b}",
+        "increase {a} by {b}",
+        "{a} and {b} more",
         "{a} plus {b}",
         "{a} plus {b}?",
         "add {a}, {b}",
@@ -486,6 +545,13 @@ WORDED_FRAMES = {
         "can you subtract {b} from {a}?",
         "I have {a} apples and eat {b}. How many are left?",
         "{a} less {b}",
+        "i had {a} euros and spent {b}, what is left",
+        "there are {a} birds and {b} fly away. How many stay?",
+        "if i have {a} cookies and eat {b}, how many are left",
+        "anna has {a} books and gives away {b}, how many has she",
+        "decrease {a} by {b}",
+        "{a} take away {b}",
+        "how much more is {a} than {b}",
     ],
     "multiply": [
         "multiply {a} by {b}",
@@ -498,6 +564,11 @@ WORDED_FRAMES = {
         "I have {a} boxes with {b} apples each. How many apples?",
         "Multiply {a} with {b}",
         "{a} by {b}?",
+        "{a} bags with {b} coins each, how many coins",
+        "i buy {a} tickets for {b} euros each, what do i pay",
+        "{a} rows of {b} chairs, how many chairs are there",
+        "what is {a} times {b}?",
+        "{a} groups of {b}",
     ],
     "divide": [
         "divide {a} by {b}",
@@ -510,6 +581,9 @@ WORDED_FRAMES = {
         "I share {a} apples among {b} children. How many does each get?",
         "split {a} into {b} parts",
         "quotient of {a} and {b}",
+        "{a} shared by {b}",
+        "i share {a} coins among {b} friends, how many does each get",
+        "{a} chairs in {b} rows, how many in each row",
     ],
 }
 THREE_ADDEND_FRAMES = [
@@ -562,7 +636,8 @@ def ask(rng: random.Random, question: Question) -> str:
 
 NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six"),
-    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
+    *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
 OPERATOR_WORDS = {"add": "plus", "subtract": "minus", "multiply": "times", "divide": "divided by"}
 

@@ -29,7 +29,10 @@ from training.arithmetic import (
     sample_fact,
     sample_problem,
     sample_question,
+    sample_stuck_compound,
 )
+from training.beyond import beyond_question
+from training.held_out import is_held_out
 from training.tool_calls import ALL_CITIES, Toolbox, ToolExchange
 
 TEMPLATE_FILE = Path(__file__).parent.parent / "mlx_qwen3" / "demo" / "chat_template.jinja"
@@ -130,30 +133,34 @@ def load_template() -> jinja2.Template:
 
 
 def question_turn(rng: random.Random, question: Problem | Compound) -> Turn:
-    """A sum that can be worked out. Without its thinking only facts are known."""
+    """A sum to work out, or of which thinking finds that it cannot be. Without it only facts are known."""
     known = question.is_fact
     return Turn(
         ask(rng, question),
         question.thinking,
-        question.answer,
+        question.answer if question.can_be_worked_out else phrases.TOO_HARD.answer,
         quick=None if known else NEEDS_THINKING,
         unfinished=None if known else NEEDS_TIME,
     )
 
 
 def beyond_turn(rng: random.Random) -> Turn:
-    return Turn(ask(rng, sample_beyond(rng)), phrases.TOO_HARD.thought, phrases.TOO_HARD.answer)
+    """A sum of a size or a form that was not learned; one in five looks as if it were."""
+    if rng.random() < 0.2:
+        return question_turn(rng, sample_stuck_compound(rng))
+    question = ask(rng, sample_beyond(rng)) if rng.random() < 0.2 else beyond_question(rng)
+    return Turn(question, phrases.TOO_HARD.thought, phrases.TOO_HARD.answer)
 
 
 def arithmetic_turn(rng: random.Random, three_digit_share: float = 0.45) -> Turn:
-    if rng.random() < 0.07:
+    if rng.random() < 0.2:
         return beyond_turn(rng)
     return question_turn(rng, sample_question(rng, three_digit_share))
 
 
 def quick_turn(rng: random.Random) -> Turn:
     """A sum asked without thinking: mostly facts, and what is refused then."""
-    kind = rng.choices(["fact", "problem", "compound", "beyond"], [0.60, 0.22, 0.09, 0.09])[0]
+    kind = rng.choices(["fact", "problem", "compound", "beyond"], [0.52, 0.16, 0.10, 0.22])[0]
     if kind == "beyond":
         return beyond_turn(rng)
     makers = {"fact": sample_fact, "problem": sample_problem, "compound": sample_compound}
@@ -162,12 +169,20 @@ def quick_turn(rng: random.Random) -> Turn:
 
 def intent_turn(rng: random.Random, intents: list[phrases.Intent]) -> Turn:
     chosen = rng.choice(intents)
-    question = small_talk.fill(rng, rng.choice(chosen.questions), ALL_CITIES)
-    return Turn(small_talk.roughen(rng, question), chosen.thought, chosen.answer)
+    question = roughened(rng, lambda: small_talk.ask(rng, chosen))
+    return Turn(question, chosen.thought, chosen.answer)
+
+
+def roughened(rng: random.Random, make: Callable[[], str]) -> str:
+    """A question filled in and roughened, and none that is held out."""
+    while True:
+        question = small_talk.roughen(rng, small_talk.fill(rng, make(), ALL_CITIES))
+        if not is_held_out(question):
+            return question
 
 
 def unknown_turn(rng: random.Random) -> Turn:
-    question = small_talk.roughen(rng, small_talk.unknown_question(rng, ALL_CITIES))
+    question = roughened(rng, lambda: small_talk.unknown_question(rng))
     return Turn(question, phrases.UNKNOWN_THOUGHT, phrases.UNKNOWN_ANSWER)
 
 
@@ -291,7 +306,7 @@ class Mix:
 
 
 EARLY = Mix(arithmetic=0.54, talk=0.30, tools=0.06)
-LATE = Mix(arithmetic=0.20, talk=0.69, tools=0.07)
+LATE = Mix(arithmetic=0.28, talk=0.62, tools=0.06)
 MAKERS = (arithmetic_conversation, talk_conversation, tool_conversation)
 
 

@@ -29,9 +29,12 @@ from training.arithmetic import (
     sample_beyond,
     sample_compound,
     sample_question,
+    sample_stuck_compound,
 )
+from training.beyond import beyond_question
 from training.checkpoint import Checkpoint, Message
 from training.data import BUDGET_CLOSING, EMPTY_THINKING, intent_turn
+from training.mixed_messages import MIXED_MESSAGES
 
 DEMO = Path(__file__).parent.parent / "mlx_qwen3" / "demo"
 Measure = Callable[[Checkpoint, random.Random], str]
@@ -134,6 +137,14 @@ def with_brackets(rng: random.Random) -> Compound:
             return compound
 
 
+def without_brackets(rng: random.Random) -> Compound:
+    """Three numbers of which the later two come first, as in `3 + 4 * 2`."""
+    while True:
+        compound = sample_compound(rng)
+        if "(" not in compound.text and not compound.grouped.startswith("("):
+            return compound
+
+
 def two_digits(kind: str) -> Callable[[random.Random], Problem]:
     return lambda rng: Problem(kind, rng.randint(10, 99), rng.randint(10, 99))
 
@@ -150,6 +161,22 @@ def too_large_for_quick_answers(checkpoint: Checkpoint, rng: random.Random) -> s
 
 def beyond(checkpoint: Checkpoint, rng: random.Random) -> str:
     return right(checkpoint, rng, [sample_beyond(rng) for _ in range(100)])
+
+
+def other_forms(thinking: bool) -> Measure:
+    """Decimals, powers, percentages, four numbers and the like: refused, not guessed."""
+
+    def measure(checkpoint: Checkpoint, rng: random.Random) -> str:
+        replies = checkpoint.replies([beyond_question(rng) for _ in range(200)], thinking)
+        return f"{sum(answer_of(reply) in REFUSALS for reply in replies)} of {len(replies)} refused"
+
+    return measure
+
+
+def stuck(checkpoint: Checkpoint, rng: random.Random) -> str:
+    """Three numbers of which thinking finds that a step cannot be worked out."""
+    replies = checkpoint.replies([ask(rng, sample_stuck_compound(rng)) for _ in range(100)])
+    return f"{sum(answer_of(reply) in REFUSALS for reply in replies)} of {len(replies)} refused"
 
 
 def mixed_questions(rng: random.Random, count: int) -> list[str]:
@@ -352,12 +379,18 @@ MEASURES = {
     "three addends, thinking": sampled(three_addends),
     "exact divisions by 2 to 10, thinking": sampled(exact_division),
     "two steps with brackets, thinking": sampled(with_brackets),
+    "two steps, multiplication before addition, thinking": sampled(without_brackets),
+    "forms that were not learned, thinking": other_forms(True),
+    "forms that were not learned, not thinking": other_forms(False),
+    "three numbers with a step that was not learned, thinking": stuck,
     "three-digit additions, thinking, through a Session": additions_in_a_session,
     "three-digit additions as the third turn": third_turn,
     "larger sums without thinking": too_large_for_quick_answers,
     "sums beyond what it learned": beyond,
     "first messages of newcomers, thinking": newcomers(newcomers_data.FIRST_MESSAGES, True),
     "first messages of newcomers, not thinking": newcomers(newcomers_data.FIRST_MESSAGES, False),
+    "first messages of all kinds mixed, thinking": newcomers(MIXED_MESSAGES, True),
+    "first messages of all kinds mixed, not thinking": newcomers(MIXED_MESSAGES, False),
     "questions of newcomers about the program, thinking": newcomers(newcomers_data.PACKAGE_QUESTIONS, True),
     "questions of newcomers about the program, not thinking": newcomers(
         newcomers_data.PACKAGE_QUESTIONS, False

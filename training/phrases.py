@@ -10,11 +10,12 @@ LARGER = "`mlx-qwen3 chat --model 14b`"
 
 @dataclass(frozen=True)
 class Intent:
-    """Questions that mean the same, and the reply to them."""
+    """Questions that mean the same, and the reply to them; a pattern stands for many questions."""
 
     questions: tuple[str, ...]
     thought: str
     answer: str
+    patterns: tuple[str, ...] = ()
 
 
 def intent(questions: str, thought: str, answer: str) -> Intent:
@@ -1015,17 +1016,17 @@ NO_TOOL = [
 TOO_HARD = intent(
     "what is {big} + {any}?|{big}+{any}|{any} + {big}|{big} - {any}|{big} * {any}|{big}*{big}|{big} plus {any}|what is {big} times {any}?|"
     "add {big} and {any}|{big}+{big}|what is {big} + {big}?|what is {big} minus {any}?|how much is {big} + {any}?|{three} * {three}|"
-    "{three}*{three}|what is {three} times {three}?|{three} × {tens}|{big} / {tens}|{big} divided by {any}|what is {big} / {two}?|"
+    "{three}*{three}|what is {three} times {three}?|{three} × {tens}|{big} / {tens}|what is {big} / {two}?|"
     "calculate {big} + {any}|compute {big} * {big}|{big} + {big} + {big}|{big} - {big}|subtract {any} from {big}|{big}-{two}|"
     "what is {three} times {tens}?|{three} x {three}|multiply {three} by {three}|multiply {big} by {two}|{three} times {tens}|"
-    "divide {big} by {any}|what is {big} divided by {tens}?|{three} / {tens}|{three} divided by {tens}|what is {three} / {tens}?|"
+    ""
     "{three} / {three}|{two} squared|{any}^{two}|{any} to the power of {two}|{any}**{two}|2^{two}|2^10|what is 2 to the power of {two}?|"
     "{two}^2|what is {two} squared?|what is {two} cubed?|10^{two}|cube of {two}|the square of {three}|raise {two} to the {two}|"
     "square root of {any}|what is the square root of {any}?|sqrt({any})|√{any}|sqrt {two}|cube root of {any}|the root of {any}|"
     "log of {any}|log({any})|ln {two}|what is the logarithm of {any}?|e^{two}|sin({two})|cos {two}|what is sin({two})?|tan({two})|"
     "what is {two}% of {any}?|{two} percent of {any}|what is {any} % of {any}?|{any} plus {two}%|{two}% off {three}|"
     "increase {three} by {two}%|what percentage of {three} is {two}?|a tip of {two}% on {three}|{three} minus {two} percent|"
-    "{any} mod {two}|{any} modulo {two}|the remainder of {three} / {tens}|what is {any} mod {two}?|{three} % {two}|"
+    "{any} mod {two}|{any} modulo {two}|what is {any} mod {two}?|{three} % {two}|"
     "{two} + {two} + {two} + {two}|{two}+{two}+{two}+{two}|{three} + {three} + {three} + {three}|add {two}, {two}, {two} and {two}|"
     "{two} + {two} + {two} + {two} + {two}|sum of {two}, {two}, {two}, {two}|{two} - {two} + {two} - {two}|"
     "the sum of all numbers from 1 to {three}|1 + 2 + 3 + ... + {three}|add up the numbers from 1 to {two}|"
@@ -2375,24 +2376,46 @@ MORE_QUESTIONS: dict[str, list[str]] = tomllib.loads(
 )
 
 
+def read_patterns() -> dict[str, tuple[str, ...]]:
+    """The patterns of patterns.toml by the thought of their intent, with the shared words filled in."""
+    read = tomllib.loads(Path(__file__).with_name("patterns.toml").read_text(encoding="utf-8"))
+    words = read.pop("words")
+    return {thought: tuple(with_words(line, words) for line in each["q"]) for thought, each in read.items()}
+
+
+def with_words(pattern: str, words: dict[str, str]) -> str:
+    for name, choices in words.items():
+        pattern = pattern.replace(f"{{{name}}}", f"({choices})")
+    return pattern
+
+
+PATTERNS = read_patterns()
+
+
 def with_more(intents: list[Intent]) -> list[Intent]:
-    """The intents with what questions.toml adds to them."""
+    """The intents with what questions.toml and patterns.toml add to them."""
     return [
-        replace(each, questions=(*each.questions, *MORE_QUESTIONS.get(each.thought, ()))) for each in intents
+        replace(
+            each,
+            questions=(*each.questions, *MORE_QUESTIONS.get(each.thought, ())),
+            patterns=PATTERNS.get(each.thought, ()),
+        )
+        for each in intents
     ]
 
 
 GREETINGS, ABOUT_ME, COURTESIES = with_more(GREETINGS), with_more(ABOUT_ME), with_more(COURTESIES)
-PACKAGE, NO_TOOL = with_more(PACKAGE), with_more(NO_TOOL)
+PACKAGE, NO_TOOL, (TOO_HARD,) = with_more(PACKAGE), with_more(NO_TOOL), with_more([TOO_HARD])
+UNKNOWN_PATTERNS = PATTERNS[UNKNOWN_THOUGHT]
 
 KNOWN_GROUPS = [
-    (0.06, GREETINGS[:1]),
-    (0.09, GREETINGS),
+    (0.04, GREETINGS[:1]),
+    (0.06, GREETINGS),
     (0.03, ABOUT_ME[:1]),
     (0.11, ABOUT_ME),
     (0.03, ABOUT_ME_ELSEWHERE),
     (0.07, COURTESIES),
-    (0.62, PACKAGE),
+    (0.67, PACKAGE),
 ]
 OPENERS = [
     "please tell me, ",
@@ -2406,6 +2429,18 @@ OPENERS = [
     "tell me: ",
     "well, ",
     "also, ",
+    "hello, ",
+    "hi there, ",
+    "i have a question: ",
+    "i just installed this, ",
+    "im new, ",
+    "ok so ",
+    "hmm, ",
+    "one more thing, ",
+    "btw ",
+    "actually ",
+    "maybe a stupid question, ",
+    "good morning, ",
 ]
 CLOSERS = [" please", ", please", " thanks", " now", " then", " exactly", " again", " here"]
 SYLLABLES = [

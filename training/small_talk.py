@@ -5,6 +5,7 @@ with one thought and one answer. This module draws phrasings, fills them in, and
 """
 
 import random
+import re
 from collections.abc import Callable
 
 from training.phrases import (
@@ -21,10 +22,15 @@ from training.phrases import (
     SYLLABLES,
     TOPICS,
     UNKNOWN_FRAMES,
+    UNKNOWN_PATTERNS,
     WHAT,
     WHERE,
     WORDS,
+    Intent,
 )
+
+PATTERN_SHARE = 0.6  # of the questions of an intent that has patterns
+CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
 
 
 def made_up_word(rng: random.Random) -> str:
@@ -40,6 +46,20 @@ def with_typo(rng: random.Random, text: str) -> str:
     drop, double = text[:place] + text[place + 1 :], text[:place] + text[place] + text[place:]
     swap = text[:place] + text[place + 1] + text[place] + text[place + 2 :]
     return rng.choice([drop, double, swap])
+
+
+def expand(rng: random.Random, pattern: str) -> str:
+    """One of the questions that a pattern stands for: of every `(a|b)`, one."""
+    while found := CHOICE.search(pattern):
+        pattern = pattern[: found.start()] + rng.choice(found[1].split("|")) + pattern[found.end() :]
+    return " ".join(pattern.split())
+
+
+def ask(rng: random.Random, intent: Intent) -> str:
+    """A question of the intent, from its patterns or its list."""
+    if intent.patterns and rng.random() < PATTERN_SHARE:
+        return expand(rng, rng.choice(intent.patterns))
+    return rng.choice(intent.questions)
 
 
 def rephrase(rng: random.Random, question: str) -> str:
@@ -80,7 +100,7 @@ def roughen(rng: random.Random, question: str) -> str:
     if roll() < 0.25:
         question = without_a_word(rng, question)
     if question[0].isascii() and len(question.split()) > 2:
-        if roll() < 0.10:
+        if roll() < 0.14:
             question = rng.choice(OPENERS) + question
         if roll() < 0.07:
             question += rng.choice(CLOSERS)
@@ -88,7 +108,7 @@ def roughen(rng: random.Random, question: str) -> str:
         question += rng.choice("?????.!") if len(question.split()) > 1 else rng.choice("!?.")
     if roll() < 0.35:
         question = question[0].upper() + question[1:]
-    elif roll() < 0.15:
+    elif roll() < 0.3:
         question = question.lower()
     elif roll() < 0.03:
         question = question.upper()
@@ -116,6 +136,8 @@ def fill(rng: random.Random, frame: str, cities: list[str]) -> str:
         "{big}": lambda: str(rng.randint(10 ** rng.randint(3, 6), 10**7)),
         "{three}": lambda: str(rng.randint(100, 999)),
         "{two}": lambda: str(rng.randint(2, 99)),
+        "{small}": lambda: str(rng.randint(1, 12)),
+        "{dec}": lambda: f"{rng.randint(0, 20)}.{rng.choice([1, 2, 5, 25, 75, rng.randint(1, 99)])}",
         "{tens}": lambda: str(rng.randint(13, 99)),
         "{word}": lambda: rng.choice(WORDS) if rng.random() < 0.6 else made_up_word(rng),
         "{letter}": lambda: rng.choice("abcdefghijklmnopqrstuvwxyz"),
@@ -129,7 +151,9 @@ def fill(rng: random.Random, frame: str, cities: list[str]) -> str:
     return frame
 
 
-def unknown_question(rng: random.Random, cities: list[str]) -> str:
-    if rng.random() < 0.08:
+def unknown_question(rng: random.Random) -> str:
+    """A frame of a question that the demo cannot answer."""
+    roll = rng.random()
+    if roll < 0.07:
         return rng.choice(OTHER_LANGUAGES_UNKNOWN)
-    return fill(rng, rng.choice(UNKNOWN_FRAMES), cities)
+    return expand(rng, rng.choice(UNKNOWN_PATTERNS)) if roll < 0.5 else rng.choice(UNKNOWN_FRAMES)

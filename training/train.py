@@ -336,4 +336,4 @@ def train(kind: type[Trainer], description: str | None, tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    train(Trainer, __doc__, tokens=20_000_000)
+    train(Trainer, __doc__, tokens=30_000_000)

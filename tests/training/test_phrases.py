@@ -34,6 +34,12 @@ OPTIONS = {
 OWN_OPTIONS = {"--help", *(flag for param in PROGRAM.params for flag in param.opts)}
 
 
+def expanded(intent: phrases.Intent, count: int) -> list[str]:
+    """Some of the questions that the intent's patterns stand for, the same ones each time."""
+    rng = random.Random(0)
+    return [small_talk.expand(rng, pattern) for pattern in intent.patterns for _ in range(count)]
+
+
 def unknown_options(answer: str) -> Iterator[str]:
     """Commands and options in `answer` that the program does not have."""
     spans = [span for span in CODE.findall(answer) if not span.startswith(OTHER_PROGRAMS)]
@@ -99,24 +105,37 @@ def test_an_invented_slash_command_is_noticed() -> None:
 
 def test_questions_ask_about_options_and_slash_commands_that_exist() -> None:
     known = set().union(*OPTIONS.values(), OWN_OPTIONS)
-    questions = [question for intent in ABOUT_THE_PROGRAM[:-1] for question in intent.questions]
+    questions = [q for intent in ABOUT_THE_PROGRAM[:-1] for q in (*intent.questions, *expanded(intent, 20))]
     assert {option for question in questions for option in re.findall(r"--[a-z-]+", question)} <= known
     assert [name for question in questions for name in unknown_slash_commands(question)] == []
 
 
+def test_every_pattern_is_one_of_an_intent_and_is_expanded() -> None:
+    assert set(phrases.PATTERNS) == {i.thought for i in INTENTS if i.patterns} | {phrases.UNKNOWN_THOUGHT}
+    for pattern in (line for lines in phrases.PATTERNS.values() for line in lines):
+        texts = {small_talk.expand(random.Random(seed), pattern) for seed in range(20)}
+        assert all(text and "|" not in text and "  " not in text for text in texts)
+        assert "|" not in pattern or len(texts) > 1
+
+
 def test_no_question_has_two_answers() -> None:
     answers: dict[str, str] = {}
+    rng = random.Random(0)
     for intent in INTENTS:
-        for question in intent.questions:
+        for question in (*intent.questions, *expanded(intent, 60)):
             key = question.lower().strip(" ?!.¿¡")
             assert answers.setdefault(key, intent.answer) == intent.answer, question
-    unknown = [*phrases.UNKNOWN_FRAMES, *phrases.OTHER_LANGUAGES_UNKNOWN, *phrases.TOPICS, *phrases.PEOPLE]
+    unknown = [small_talk.expand(rng, line) for line in phrases.UNKNOWN_PATTERNS for _ in range(60)]
+    unknown += [*phrases.UNKNOWN_FRAMES, *phrases.OTHER_LANGUAGES_UNKNOWN, *phrases.TOPICS, *phrases.PEOPLE]
     assert [text for text in unknown if text.lower().strip(" ?!.¿¡") in answers] == []
 
 
 def test_every_slot_of_a_question_is_filled() -> None:
     rng = random.Random(0)
-    questions = [question for intent in INTENTS for question in intent.questions] + phrases.UNKNOWN_FRAMES
+    questions = [q for intent in INTENTS for q in (*intent.questions, *intent.patterns)]
+    questions = [
+        small_talk.expand(rng, q) for q in (*questions, *phrases.UNKNOWN_FRAMES, *phrases.UNKNOWN_PATTERNS)
+    ]
     for question in questions:
         filled = small_talk.fill(rng, question, ["Rome"])
         assert filled
