@@ -49,10 +49,11 @@ def fault(path: str, status: int, kind: str, body: bytes) -> str:
         kind: Its content type.
         body: All of it.
     """
+    if not body:  # an answer to HEAD has none
+        return ""
     try:
         if status >= 400:
-            if body:  # an answer to HEAD has none
-                _read_error(path, json.loads(body))
+            _read_error(path, json.loads(body))
         elif kind.startswith("text/event-stream"):
             for data in _events(body):
                 _read_event(path, data)
@@ -80,6 +81,9 @@ def _read_event(path: str, data: str) -> None:
     if isinstance(value.get("error"), dict):
         _read_error(path, value)
     elif value.get("type") != "ping":
+        if path == "/v1/completions":  # before its end a choice has none; the package has no type for that
+            for choice in value["choices"]:
+                choice["finish_reason"] = choice["finish_reason"] or "stop"
         reader(EVENTS[path])(value, strict=True)
 
 
