@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 
 # Or fp32 products are rounded to 10 bits on some GPUs, and every close comparison fails.
@@ -11,6 +12,9 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 # Processes that test side by side have a core each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("MLX_QWEN3_THREADS", "1")
+# A shell starts what runs in the background with Ctrl-C ignored, and programs started here would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import own_home  # noqa: F401  # isort: skip  # before libraries look for their folders
 
