@@ -12,7 +12,7 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 # Processes that test side by side have a core each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("MLX_QWEN3_THREADS", "1")
-# A shell starts what runs in the background with Ctrl-C ignored, and programs started here would inherit that.
+# A shell has what runs in the background ignore Ctrl-C, and programs started here would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -50,8 +50,8 @@ def _run(arguments: Sequence[str], streams: Sequence[IO[bytes]], seconds: float)
         request.write(json.dumps(asked).encode())
         request.flush()
         with theirs:
-            files = [theirs, request, *streams]
-            socket.send_fds(_starter(os.getpid()), [b"x"], [file.fileno() for file in files])
+            files = [theirs.fileno(), request.fileno(), *(stream.fileno() for stream in streams)]
+            socket.send_fds(_starter(os.getpid()), [b"x"], files)
         pid = int(reports.recv(12))
         reports.settimeout(seconds)
         try:

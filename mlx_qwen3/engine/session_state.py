@@ -216,7 +216,9 @@ class SessionState:
         Raises:
             MessageError: The file cannot be written.
         """
-        self.conversation.save(Path(path), {**self._settings(), "model": self._engine.name, "tokens": self.tokens})
+        self.conversation.save(
+            Path(path), {**self._settings(), "model": self._engine.name, "tokens": self.tokens}
+        )
 
     def save_cache(self, path: str | Path) -> None:
         """Write the KV cache to a file, for `load_cache` in a later run; a killed save leaves the old file.
