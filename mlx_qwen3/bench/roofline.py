@@ -21,7 +21,7 @@ from mlx_qwen3.model.prepare import compute_dtype
 READ_BYTES = 2**28
 # Rows of the largest square matrix that is multiplied. Sizes double until one product takes so many seconds.
 LARGEST_PRODUCT, LONG_ENOUGH = 8192, 0.05
-COLUMNS = 8192
+COLUMNS = 2048
 REPEAT = 5
 VECTORS = 8
 
@@ -35,9 +35,9 @@ def measure_bandwidth() -> float:
     """The most bytes per second that are read, or read and written, by simple kernels."""
     dtype = compute_dtype(mx.bfloat16)
     matrix = mx.full((READ_BYTES // (COLUMNS * dtype.size), COLUMNS), 0.5, dtype)
-    vectors = _random((VECTORS, COLUMNS, 1), dtype)
+    vectors = _random((VECTORS, 1, COLUMNS), dtype)
     mx.eval(matrix)
-    read = _best(lambda: [multiply(matrix, vector) for vector in vectors])
+    read = _best(lambda: [multiply(vector, matrix.T) for vector in vectors])
     copied = _best(lambda: [matrix + 1])
     return max(VECTORS * matrix.nbytes / read, 2 * matrix.nbytes / copied)
 
