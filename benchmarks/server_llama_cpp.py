@@ -19,6 +19,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_qwen3.bench.llama_cpp import add_sizes
+
 MODEL_CONTEXT = 1024  # of each of the texts that are generated together
 
 
@@ -28,16 +30,7 @@ def write_gguf(folder: Path, path: Path, kind: str) -> None:
 
     config = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(str(path), "qwen3")
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_rope_freq_base(float(config["rope_theta"]))
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    add_sizes(writer, config)
     _add_tokenizer(writer, folder, config["vocab_size"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
     for name, values in _tensors(folder, config):
