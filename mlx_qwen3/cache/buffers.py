@@ -2,9 +2,9 @@
 
 A buffer has capacity for a number of rows. Which of them are in use is known to its cache alone.
 
-Arrays of MLX are values: whoever was given `rows`, or a view of some, never sees them change. A write copies
-what others still use. Kernels of the CPU write into the memory itself, so they may do so only where the rows
-are the buffer's own: where none were given away since the last `write` made them anew.
+An array of MLX never changes once it was handed out: `write` copies the memory if others still use it.
+Kernels of the CPU write into the memory directly. They may do so only while the rows are the buffer's own: no
+array of them has been handed out since the last `write`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attention of a few queries to the rows of a KV cache, and to the new rows that are not in it yet.
 
-Whoever computed the attention of a head then appends the head's new rows to the cache, if that is wanted.
+The thread that computes a head's attention then appends the head's new rows to the cache, if it is told to.
 """
 
 from __future__ import annotations
