@@ -21,6 +21,7 @@ REQUESTS = 5000 if os.environ.get("MLX_QWEN3_LONG_TESTS") else 60
 MOST_CACHES, MOST_CALLS = 4, 5
 # An event loop keeps up to a hundred timers that were cancelled until they would have been due.
 TIMERS = {"asyncio.events.TimerHandle": 150}
+BUFFER, PLACE = "mlx_qwen3.cache.buffers.Buffer", "mlx_qwen3.cache.buffers.Place"
 # Rooms of which a request leaves objects behind if it leaves any.
 ROOMS = ("mlx_qwen3.", "mlx.", "asyncio.", "_asyncio.", "starlette.", "uvicorn.", "h11.", "httptools.")
 
@@ -68,6 +69,8 @@ def test_thousands_of_requests_leave_nothing_but_the_caches_there_are_limits_for
         per_token = server.engine.cache_nbytes(256) / 256
         assert stats.caches == MOST_CACHES
         assert stats.nbytes <= 2.01 * per_token * stats.tokens  # a cache in use grows in steps
+    # A buffer of a cache knows the place of its rows, or has yet to look: which of them do is chance.
+    assert later.pop(PLACE, 0) <= later[BUFFER]
     grown = {
         name: later[name] - before[name] for name in later if later[name] > before[name] + TIMERS.get(name, 8)
     }
