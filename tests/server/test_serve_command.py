@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 
 from benchmarks import server_kill
 from mlx_qwen3.cli.app import main
+from mlx_qwen3.server.run import listen
 
 PROGRAM = [sys.executable, "-m", "mlx_qwen3", "serve", "--port", "0"]
 # The same program, whose engine's thread ends at SIGUSR1 as at the panic of a library.
@@ -162,3 +164,22 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         assert f"port {port}" in failure(["--port", port], capsys)
+
+
+def test_no_piece_of_an_answer_waits_for_the_acknowledgement_of_the_one_before() -> None:
+    async def options_of_a_connection() -> int:
+        connected = asyncio.get_running_loop().create_future()
+
+        def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            connected.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(accept, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                no_delay: int = await connected
+                writer.close()
+        return no_delay
+
+    assert asyncio.run(options_of_a_connection())
