@@ -11,6 +11,7 @@ mostly draws for a place what the model itself draws there.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -73,16 +74,15 @@ class Sampler:
         self.draw_params = draw_params(params)
         self._seed = time.time_ns() if params.seed is None else params.seed
         self._counts = mx.zeros((vocab_size,), mx.int32) if params.has_penalties else None
-        self._bias = _dense(params.logit_bias, vocab_size) if params.logit_bias else None
-        self._ends = _flags(eos_token_ids, vocab_size) if params.min_tokens and eos_token_ids else None
+        self._bias = [(token, number) for token, number in params.logit_bias if token < vocab_size]
+        self._bias_of_ends = [(token, -math.inf) for token in eos_token_ids if token < vocab_size]
         self._observed = 0
         self._unaccepted: list[mx.array | int] = []  # observed, and not yet told to the constraint
 
     @property
     def has_adjustments(self) -> bool:
-        """Whether logits are changed before a token is drawn."""
-        adjusting = (self.constraint, self._counts, self._bias, self._ends)
-        return any(each is not None for each in adjusting)
+        """Whether `adjusted` changes anything."""
+        return self.constraint is not None or self._counts is not None
 
     def __call__(self, logits: mx.array) -> mx.array:
         """logits (V,) -> the id of the next token, a scalar array."""
@@ -90,6 +90,7 @@ class Sampler:
 
     def guess(self, logits: mx.array, draft: mx.array) -> mx.array:
         """The token (1,) that a draft model with logits (1, V) proposes after a draft (k,)."""
+        logits = biased(logits, [self.bias(draft.size)])
         logits = self._penalized(logits, draft, rows=slice(draft.size, None))
         return draw_rows(logits, [self.key(draft.size)], self.draw_params)
 
@@ -112,19 +113,19 @@ class Sampler:
         """The random key of the token that comes `place` tokens after the next."""
         return place_key(self._seed, self._observed + place)
 
+    def bias(self, place: int) -> list[tuple[int, float]]:
+        """Ids, and what is added to their logits where the token `place` tokens after the next is chosen."""
+        is_early = self._observed + place < self.params.min_tokens and self.constraint is None
+        return self._bias + self._bias_of_ends if is_early else self._bias
+
     def adjusted(self, logits: mx.array, draft: mx.array) -> mx.array:
-        """Logits (k + 1, V) of the places after none, one, ... all of a draft (k,), before drawing."""
+        """Biased logits (k + 1, V) of the places after none, one, ... all of a draft (k,), constrained and
+        penalized."""
         if self.constraint is not None:
             logits = self._constrain(logits, draft, self.constraint)
         return self._penalized(logits, draft)
 
     def _penalized(self, logits: mx.array, draft: mx.array, rows: slice = slice(None)) -> mx.array:
-        if self._ends is not None and self.constraint is None:
-            waits = range(draft.size + 1)[rows]
-            early = mx.array([self._observed + place < self.params.min_tokens for place in waits])
-            logits = mx.where(early[:, None] & self._ends, -mx.inf, logits)
-        if self._bias is not None:
-            logits = logits + self._bias
         if self._counts is not None:
             counts = self._counts[None] if draft.size == 0 else counts_along(self._counts, draft)
             logits = penalize(logits, counts[rows], self.params)
@@ -165,22 +166,28 @@ def choose_rows(
         starts.append(starts[-1] + draft.size + 1)
     if any(sampler.constraint is not None for sampler in samplers):
         mx.async_eval(logits)  # type: ignore[no-untyped-call]  # masks are computed meanwhile
-    rows = [logits[start:stop] for start, stop in pairwise(starts)]
-    for number, sampler in enumerate(samplers):
-        if sampler.has_adjustments:
+    places = [
+        (sampler, place)
+        for sampler, draft in zip(samplers, drafts, strict=True)
+        for place in range(draft.size + 1)
+    ]
+    logits = biased(logits, [sampler.bias(place) for sampler, place in places])
+    if any(sampler.has_adjustments for sampler in samplers):
+        rows = [logits[start:stop] for start, stop in pairwise(starts)]
+        for number, sampler in enumerate(samplers):
             try:
                 rows[number] = sampler.adjusted(rows[number], drafts[number])
             except Exception as error:
                 if on_error is None:
                     raise
                 on_error(number, error)
-    if any(sampler.has_adjustments for sampler in samplers):
         logits = mx.concatenate(rows) if len(rows) > 1 else rows[0]
     groups: dict[SamplingParams, list[int]] = {}
-    keys = []
-    for sampler, draft, start in zip(samplers, drafts, starts, strict=False):
-        groups.setdefault(sampler.draw_params, []).extend(range(start, start + draft.size + 1))
-        keys += [sampler.key(place) for place in range(draft.size + 1)]
+    for row, (sampler, _) in enumerate(places):
+        groups.setdefault(sampler.draw_params, []).append(row)
+    if len(groups) == 1 and samplers[0].draw_params.temperature == 0:
+        return mx.argmax(logits, axis=-1)
+    keys = [sampler.key(place) for sampler, place in places]
     if len(groups) == 1:
         return draw_rows(logits, keys, samplers[0].draw_params)
     order = [row for numbers in groups.values() for row in numbers]
@@ -273,6 +280,15 @@ def counts_along(counts: mx.array, draft: mx.array) -> mx.array:
     return mx.concatenate([counts[None], counts + mx.cumsum(used.astype(counts.dtype), axis=0)])
 
 
+def biased(logits: mx.array, biases: Sequence[Sequence[tuple[int, float]]]) -> mx.array:
+    """Logits (R, V) with a bias for each row: ids, and what is added to theirs."""
+    rows = [row for row, bias in enumerate(biases) for _ in bias]
+    if not rows:
+        return logits
+    ids, numbers = zip(*(pair for bias in biases for pair in bias), strict=True)
+    return logits.astype(mx.float32).at[mx.array(rows), mx.array(ids)].add(mx.array(numbers))
+
+
 def penalize(logits: mx.array, counts: mx.array, params: SamplingParams) -> mx.array:
     """Logits (R, V) of tokens that were used `counts` (R, V) times, made less likely."""
     used = counts > 0
@@ -280,18 +296,3 @@ def penalize(logits: mx.array, counts: mx.array, params: SamplingParams) -> mx.a
         penalty = params.repetition_penalty
         logits = mx.where(used, mx.where(logits < 0, logits * penalty, logits / penalty), logits)
     return logits - used * params.presence_penalty - counts * params.frequency_penalty
-
-
-def _dense(bias: Sequence[tuple[int, float]], vocab_size: int) -> mx.array:
-    """A bias for each id (V,); ids beyond the vocabulary are ignored."""
-    values = np.zeros(vocab_size, np.float32)
-    for token, number in bias:
-        if token < vocab_size:
-            values[token] = number
-    return mx.array(values)
-
-
-def _flags(ids: Sequence[int], vocab_size: int) -> mx.array:
-    flags = np.zeros(vocab_size, bool)
-    flags[[token for token in ids if token < vocab_size]] = True
-    return mx.array(flags)
