@@ -27,7 +27,7 @@ from mlx_qwen3.cache.saved_state import LayerShape
 from mlx_qwen3.cache.serialization import read_metadata
 from mlx_qwen3.distributed.channel import Connection, Message
 from mlx_qwen3.errors import CacheError, EngineError
-from mlx_qwen3.generation.forward import DecoderModel
+from mlx_qwen3.generation.forward import DecoderModel, joined
 from mlx_qwen3.model.config import ModelConfig, RopeScaling
 from mlx_qwen3.model.qwen3 import Model
 
@@ -43,7 +43,7 @@ class Shard(Protocol):
 
     def run(
         self,
-        fed: Sequence[mx.array] | None,
+        ids: mx.array | None,
         lengths: Sequence[int],
         caches: Sequence[CacheLayers],
         rows: Sequence[int],
@@ -158,12 +158,13 @@ class LeadingModel:
     def compute(
         self,
         model: DecoderModel,  # noqa: ARG002  # this one
-        fed: Sequence[mx.array],
+        ids: mx.array,
+        lengths: Sequence[int],
         caches: Sequence[Sequence[Cache]],
         rows: Sequence[int],
     ) -> mx.array | None:
         """Run a pass on all ranks; as `logits_at`."""
-        return self._pass(fed, caches, rows)
+        return self._pass(ids, lengths, caches, rows)
 
     def after_texts(self, texts: Sequence[Sequence[int]], most: int, head: bool) -> mx.array:
         """Hidden states (B, D) after the last id of each text, or with `head` logits (B, V).
@@ -176,17 +177,19 @@ class LeadingModel:
             parts = [[texts[0][start : start + most]] for start in range(0, len(texts[0]), most)]
         result: mx.array | None = None
         for number, part in enumerate(parts, 1):
-            fed = [mx.array(list(ids), mx.uint32) for ids in part]
-            ends = itertools.accumulate(ids.size for ids in fed)
-            rows = [end - 1 for end in ends] if number == len(parts) else []
-            result = self._pass(fed, caches, rows, head)
+            lengths = [len(ids) for ids in part]
+            rows = [end - 1 for end in itertools.accumulate(lengths)] if number == len(parts) else []
+            result = self._pass(
+                joined([list(ids) for ids in part], len(part) == 1), lengths, caches, rows, head
+            )
             mx.eval(self._latest)
         assert result is not None  # of the last part
         return result
 
     def _pass(
         self,
-        fed: Sequence[mx.array],
+        ids: mx.array,
+        lengths: Sequence[int],
         caches: Sequence[Sequence[Cache]],
         rows: Sequence[int],
         head: bool = True,
@@ -195,23 +198,22 @@ class LeadingModel:
         if len(layers) != len(caches):
             raise EngineError("a KV cache that is not shared by the ranks cannot be used")
         scaling = self._shard.model.args.rope_scaling
-        lengths = [ids.size for ids in fed]
         message: Message = {
             "do": "pass",
             "caches": [each.number for each in layers],
-            "lengths": lengths,
+            "lengths": list(lengths),
             "rows": list(rows),
             "scaling": asdict(scaling) if scaling is not None else None,
             "adapter": self._adapter,
             "head": head,
         }
         step = self.tell(message)
-        logits, self._latest = self._shard.run(fed, lengths, layers, rows, step, head)
+        logits, self._latest = self._shard.run(ids, lengths, layers, rows, step, head)
         return logits
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         """Logits (1, L, V) of one sequence."""
-        logits = self.compute(self, [inputs[0]], [cache], range(inputs.size))
+        logits = self.compute(self, inputs, [inputs.size], [cache], range(inputs.size))
         assert logits is not None  # asked for after every id
         return logits[None]
 

@@ -28,7 +28,7 @@ class PipelineShard:
 
     def run(
         self,
-        fed: Sequence[mx.array] | None,
+        ids: mx.array | None,
         lengths: Sequence[int],
         caches: Sequence[CacheLayers],
         rows: Sequence[int],
@@ -38,7 +38,7 @@ class PipelineShard:
         """Begin a pass, as TensorShard does."""
         group, total = self.group, sum(lengths)
         is_alone = len(lengths) == 1
-        x = self._inputs(fed, (1, total) if is_alone else (total, 1))
+        x = self._inputs(ids, (1, total) if is_alone else (total, 1))
         layers = caches[0] if is_alone else batched_layers(caches, lengths)
         mask = causal_mask(x.shape[1], layers)
         for layer, cache in zip(self.model.layers, layers, strict=True):
@@ -69,11 +69,11 @@ class PipelineShard:
         """Wait for a pass."""
         mx.eval(computed)
 
-    def _inputs(self, fed: Sequence[mx.array] | None, shape: tuple[int, int]) -> mx.array:
+    def _inputs(self, ids: mx.array | None, shape: tuple[int, int]) -> mx.array:
         """Hidden states (B, L, hidden) of the ids, or of the rank before."""
         if self.group.rank == 0:
-            assert fed is not None  # rank 0 knows the ids
-            x: mx.array = self.model.model.embed_tokens(mx.concatenate(list(fed)).reshape(shape))
+            assert ids is not None  # rank 0 knows the ids
+            x: mx.array = self.model.model.embed_tokens(ids)
             return x
         return self.group.receive((*shape, self.model.args.hidden_size), self._dtype, self.group.rank - 1)
 

@@ -103,7 +103,7 @@ class TensorShard:
 
     def run(
         self,
-        fed: Sequence[mx.array] | None,
+        ids: mx.array | None,
         lengths: Sequence[int],
         caches: Sequence[CacheLayers],
         rows: Sequence[int],
@@ -113,8 +113,8 @@ class TensorShard:
         """Begin a pass: as `logits_at`, nothing is waited for.
 
         Args:
-            fed: The ids of each sequence; None on the ranks that do not know them.
-            lengths: How many ids each has.
+            ids: As for `logits_at`; None on the ranks that do not know them.
+            lengths: How many of them each sequence has.
             caches: The caches of each.
             rows: After which ids logits are wanted.
             step: The number of the pass, which the ranks compare.
@@ -124,16 +124,13 @@ class TensorShard:
             The logits, and what `check` is given once it is computed.
         """
         total = sum(lengths)
-        if fed is None:
+        if ids is None:
             told = mx.zeros((total + 1,), mx.uint32)
         else:
-            told = mx.concatenate([*(ids.astype(mx.uint32) for ids in fed), mx.array([step], mx.uint32)])
+            told = mx.concatenate([ids.astype(mx.uint32).flatten(), mx.array([step], mx.uint32)])
         told = self.group.all_sum(told)
-        known, start = [], 0
-        for length in lengths:
-            known.append(told[start : start + length])
-            start += length
-        logits = (logits_at if head else hidden_at)(self.model, known, caches, rows)
+        known = told[:total].reshape((1, -1) if len(lengths) == 1 else (-1, 1))
+        logits = (logits_at if head else hidden_at)(self.model, known, lengths, caches, rows)
         computed = [told] + ([states(caches)] if logits is None else [logits])
         mx.async_eval(computed)  # type: ignore[no-untyped-call]
         return logits, computed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol, cast
 
 import mlx.core as mx
@@ -14,6 +15,8 @@ from mlx_qwen3.cache.batch import batched_layers
 from mlx_qwen3.generation.sampling import TokenLogprobs, choose_rows, logprobs_of
 from mlx_qwen3.generation.sequence import Part
 from mlx_qwen3.model.config import RopeScaling
+
+Ids = mx.array | list[int]
 
 
 class DecoderModel(Protocol):
@@ -37,7 +40,7 @@ class DecoderModel(Protocol):
 
 
 Compute = Callable[
-    [DecoderModel, Sequence[mx.array], Sequence[Sequence[Cache]], Sequence[int]], mx.array | None
+    [DecoderModel, mx.array, Sequence[int], Sequence[Sequence[Cache]], Sequence[int]], mx.array | None
 ]
 """What computes the logits of a pass: `logits_at`, or the same on several machines."""
 
@@ -126,7 +129,7 @@ def _logprobs(group: _Group, part: Part, tokens: list[int], row: int, stop: int)
 def run_pass(
     model: DecoderModel,
     parts: list[Part],
-    inputs: list[mx.array],
+    inputs: list[Ids],
     on_error: Callable[[Part, Exception], None],
     compute: Compute | None = None,
 ) -> Pass:
@@ -135,11 +138,11 @@ def run_pass(
     Args:
         model: What computes logits.
         parts: The share of each sequence.
-        inputs: For each part the ids (count,) it feeds; they may still be in the making.
+        inputs: For each part the ids (count,) it feeds; arrays of them may still be in the making.
         on_error: Told of a sequence whose sampling cannot go on.
         compute: What computes the logits; None is `logits_at`.
     """
-    groups: dict[tuple[str | None, RopeScaling | None], tuple[list[Part], list[mx.array]]] = {}
+    groups: dict[tuple[str | None, RopeScaling | None], tuple[list[Part], list[Ids]]] = {}
     for part, ids in zip(parts, inputs, strict=True):
         own = groups.setdefault((part.sequence.adapter, part.sequence.scaling), ([], []))
         own[0].append(part)
@@ -155,23 +158,22 @@ def run_pass(
 def _launch(
     model: DecoderModel,
     parts: list[Part],
-    inputs: list[mx.array],
+    inputs: list[Ids],
     on_error: Callable[[Part, Exception], None],
     compute: Compute,
 ) -> _Group:
     group = _Group(parts)
-    fed = [
-        mx.concatenate([ids, part.draft]) if part.draft.size else ids
-        for part, ids in zip(parts, inputs, strict=True)
-    ]
     caches = [part.sequence.cache.layers for part in parts if part.sequence.cache is not None]
+    fed: list[Ids] = []
     rows: list[int] = []
     start = 0
-    for part, ids in zip(parts, fed, strict=True):
+    lengths = [part.count + part.draft.size for part in parts]
+    for part, ids, length in zip(parts, inputs, lengths, strict=True):
+        fed += [ids, part.draft] if part.draft.size else [ids]
         if part.has_choice:
-            rows += range(start + part.count - 1, start + ids.size)
-        start += ids.size
-    logits = compute(model, fed, caches, rows)
+            rows += range(start + part.count - 1, start + length)
+        start += length
+    logits = compute(model, joined(fed, len(parts) == 1), lengths, caches, rows)
     arrays: list[mx.array] = []
     if group.choosing and logits is not None:
         samplers: list[Any] = [part.sequence.sampler for part in group.choosing]
@@ -192,9 +194,21 @@ def _launch(
     return group
 
 
+def joined(pieces: Sequence[Ids], is_alone: bool) -> mx.array:
+    """The ids of a pass: (1, L) of a sequence that is alone, else (T, 1). If all are known, nothing is left
+    to compute."""
+    shape = (1, -1) if is_alone else (-1, 1)
+    if any(isinstance(ids, mx.array) for ids in pieces):
+        arrays = [ids if isinstance(ids, mx.array) else mx.array(ids, mx.uint32) for ids in pieces]
+        return (mx.concatenate(arrays) if len(arrays) > 1 else arrays[0]).reshape(shape)
+    ids = list(chain.from_iterable(cast(Sequence[list[int]], pieces)))
+    return mx.array(np.array(ids, np.uint32).reshape(shape))
+
+
 def logits_at(
     model: DecoderModel,
-    fed: Sequence[mx.array],
+    ids: mx.array,
+    lengths: Sequence[int],
     caches: Sequence[Sequence[Cache]],
     rows: Sequence[int],
 ) -> mx.array | None:
@@ -202,32 +216,30 @@ def logits_at(
 
     Args:
         model: What computes them.
-        fed: The ids (count,) of each sequence.
+        ids: (1, L) of one sequence, or (T, 1) of several, one after another.
+        lengths: How many each sequence has.
         caches: The layers' caches of each sequence.
-        rows: Numbers of the ids, counted through all of `fed`, after which logits are wanted; without any
+        rows: Numbers of the ids, counted through all of them, after which logits are wanted; without any
             None is returned.
     """
-    if len(rows) == sum(ids.size for ids in fed):
-        inputs, layers = _together(fed, caches)
-        return model(inputs, layers).reshape(inputs.size, -1)
-    hidden = hidden_at(model, fed, caches, rows)
+    if len(rows) == ids.size:
+        return model(ids, _layers(lengths, caches)).reshape(ids.size, -1)
+    hidden = hidden_at(model, ids, lengths, caches, rows)
     return None if hidden is None else model.output_head(hidden[None])[0]
 
 
 def hidden_at(
     model: DecoderModel,
-    fed: Sequence[mx.array],
+    ids: mx.array,
+    lengths: Sequence[int],
     caches: Sequence[Sequence[Cache]],
     rows: Sequence[int],
 ) -> mx.array | None:
     """Hidden states (R, D) in place of logits; otherwise as `logits_at`."""
-    inputs, layers = _together(fed, caches)
-    hidden = model.hidden_states(inputs, layers)
-    return hidden.reshape(inputs.size, -1)[mx.array(list(rows))] if rows else None
+    hidden = model.hidden_states(ids, _layers(lengths, caches))
+    return hidden.reshape(ids.size, -1)[mx.array(list(rows))] if rows else None
 
 
-def _together(fed: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> tuple[mx.array, Sequence[Cache]]:
-    """The ids of one sequence (1, L), or of several (T, 1), and the caches for them."""
-    if len(fed) == 1:
-        return fed[0][None], caches[0]
-    return mx.concatenate(list(fed))[:, None], batched_layers(caches, [ids.size for ids in fed])
+def _layers(lengths: Sequence[int], caches: Sequence[Sequence[Cache]]) -> Sequence[Cache]:
+    """Each layer's cache, of one sequence or of all."""
+    return caches[0] if len(lengths) == 1 else batched_layers(caches, lengths)

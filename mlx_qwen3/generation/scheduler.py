@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from mlx_qwen3.errors import EngineError, Qwen3Error
 from mlx_qwen3.generation.admission import Admission
-from mlx_qwen3.generation.forward import Compute, DecoderModel, Pass, run_pass
+from mlx_qwen3.generation.forward import Compute, DecoderModel, Ids, Pass, run_pass
 from mlx_qwen3.generation.prefill import CLEAR_MEMORY_EVERY, AdaptiveChunkSize
 from mlx_qwen3.generation.sampling import NOTHING
 from mlx_qwen3.generation.sequence import Part, Priority, Sequence
@@ -174,11 +174,12 @@ class Scheduler:
         parts, inputs = self._feeds(turn, others)
         return self._run(parts, inputs)
 
-    def _feeds(self, turn: list[Sequence], others: bool) -> tuple[list[Part], list[mx.array]]:
+    def _feeds(self, turn: list[Sequence], others: bool) -> tuple[list[Part], list[Ids]]:
         budget = self._chunk_size.size
         if others and any(len(sequence.pending) == 1 for sequence in turn):
             budget = max(1, int(budget * CHUNK_SHARE_BESIDE_OTHERS))
-        parts, inputs = [], []
+        parts: list[Part] = []
+        inputs: list[Ids] = []
         for sequence in sorted(turn, key=lambda sequence: (len(sequence.pending) > 1, sequence.priority)):
             count = len(sequence.pending)
             if count > 1:
@@ -193,7 +194,7 @@ class Scheduler:
             if not others and has_choice and count == 1 and not sequence.is_prefilling:
                 draft = self._speculation.draft(sequence)
             parts.append(Part(sequence, sequence.epoch, count, draft, has_choice))
-            inputs.append(mx.array(ids, mx.uint32))
+            inputs.append(ids)
         return parts, inputs
 
     def _launch_ahead(self) -> Pass | None:
@@ -201,7 +202,8 @@ class Scheduler:
         under_way = self._pass
         if under_way is None or not self._may_run_ahead(under_way):
             return None
-        parts, inputs = [], []
+        parts: list[Part] = []
+        inputs: list[Ids] = []
         for part, token in under_way.choices():
             sequence = part.sequence
             if part.is_current and sequence.sampler is not None:
@@ -226,7 +228,7 @@ class Scheduler:
             return False
         return self._queue.can_grow(2)
 
-    def _run(self, parts: list[Part], inputs: list[mx.array]) -> Pass | None:
+    def _run(self, parts: list[Part], inputs: list[Ids]) -> Pass | None:
         """Have the model look at `inputs`, for each part what it feeds."""
         try:
             under_way = run_pass(self._model, parts, inputs, self._fail_part, self._compute)

@@ -18,6 +18,7 @@ from mlx_qwen3.cache.prompt_cache import make_layer_caches
 from mlx_qwen3.checkpoint.load import load_config
 from mlx_qwen3.checkpoint.shares.load_share import load_share, plan_shares
 from mlx_qwen3.distributed.group import Group
+from mlx_qwen3.generation.forward import joined
 
 
 def passes(run: Any, model: Any, sequences: list[tuple[list[int], CacheConfig]], tokens: int) -> np.ndarray:
@@ -60,7 +61,9 @@ def main(folder: str, mode: str, plan: str) -> None:
         ) -> Any:
             nonlocal step
             step += 1
-            logits, computed = shard.run(fed if group.rank == 0 else None, lengths, caches, rows, step)
+            logits, computed = shard.run(
+                joined(fed, len(fed) == 1) if group.rank == 0 else None, lengths, caches, rows, step
+            )
             shard.check(computed, step)
             # The tests' ranks all need to know what comes next, and rank 0 alone has a pipeline's logits.
             known = logits if group.rank == 0 else mx.zeros((max(1, len(rows)), loaded.model.args.vocab_size))

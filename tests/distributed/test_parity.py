@@ -16,7 +16,7 @@ from distributed.ranks import finish, start_ranks
 from tiny_checkpoints import CACHES, DENSE, MOE, published_tensors, save_shards, write_checkpoint
 
 from mlx_qwen3.checkpoint.load import load
-from mlx_qwen3.generation.forward import logits_at
+from mlx_qwen3.generation.forward import joined, logits_at
 
 WORKER = Path(__file__).with_name("compute_logits.py")
 PROMPTS = [[5, 17, 299, 0, 42, 42, 8, 9, 11, 250, 3, 77, 1, 2, 6], [4, 4, 19], [100, 7, 201, 33, 90, 1, 12]]
@@ -84,7 +84,7 @@ def expected(cases: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         model = load(Path(case["folder"])).model
 
         def run(fed: Any, lengths: Any, caches: Any, rows: Any, model: Any = model) -> Any:
-            return logits_at(model, fed, caches, rows)
+            return logits_at(model, joined(fed, len(fed) == 1), lengths, caches, rows)
 
         results[case["name"]] = passes(run, model, sequences_of(case), case["tokens"])
     return results

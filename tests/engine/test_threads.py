@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted import write_byte_tokenizer
@@ -22,8 +23,10 @@ from tiny_checkpoints import DENSE, write_checkpoint
 
 from mlx_qwen3 import Engine, Session
 from mlx_qwen3.cache.prompt_cache import common_prefix
+from mlx_qwen3.engine.turn import TurnSequence
 from mlx_qwen3.errors import EngineError
 from mlx_qwen3.events import AnswerDelta, Done, Event, PromptProgress, ThinkingDelta
+from mlx_qwen3.generation import forward
 
 GREEDY = {"temperature": 0, "max_tokens": 12}
 SECONDS = 120  # more is a deadlock
@@ -295,3 +298,29 @@ def test_half_surrogates_become_replacement_characters(engine: Engine, tmp_path:
     session.save(tmp_path / "saved.json")
     assert [m["content"] for m in session.messages[:2]] == ["a\ufffd", "b\ufffdc"]
     assert Session.load(engine, tmp_path / "saved.json").messages == session.messages
+
+
+def test_a_token_is_handed_out_before_the_next_is_computed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind, take, choose = [], TurnSequence.take, forward.choose_rows
+    chosen = taken = 0
+
+    def counted_choice(*arguments: Any) -> Any:
+        nonlocal chosen
+        chosen += 1
+        return choose(*arguments)
+
+    def counted_take(self: TurnSequence, *arguments: Any) -> None:
+        nonlocal taken
+        taken += 1
+        behind.append(chosen - taken)
+        take(self, *arguments)
+
+    monkeypatch.setattr(forward, "choose_rows", counted_choice)
+    monkeypatch.setattr(TurnSequence, "take", counted_take)
+    list(engine.session(sampling=GREEDY).send("abc"))
+    if not engine.model.computes_now:
+        pytest.skip("MLX computes the next token beside the engine, so it is asked for ahead")
+    assert behind
+    assert max(behind) == 0

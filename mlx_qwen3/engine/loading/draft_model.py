@@ -133,6 +133,11 @@ class TwoModels:
         return logits
 
     @property
+    def computes_now(self) -> bool:
+        """As of Model."""
+        return bool(getattr(self._model, "computes_now", False))
+
+    @property
     def output_head(self) -> Callable[[mx.array], mx.array]:
         head: Callable[[mx.array], mx.array] = self._model.output_head
         return head

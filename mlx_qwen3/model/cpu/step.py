@@ -19,6 +19,7 @@ from mlx_qwen3.model.attention import CacheMask
 from mlx_qwen3.model.compiled_step import Contents
 from mlx_qwen3.model.cpu.few_rows import FewRows
 from mlx_qwen3.model.cpu.many_rows import ManyRows, Span, append
+from mlx_qwen3.model.cpu.rotations import Rotations
 from mlx_qwen3.model.cpu.weights import Weights
 from mlx_qwen3.model.qwen3 import Model
 
@@ -39,6 +40,7 @@ class CpuStep:
         prepare(self._weights.formats, self._weights.expert_formats)
         self._many = ManyRows(self._weights)
         self._few: dict[int, FewRows] = {}
+        self._rotations = Rotations(self._weights.shape.head_dim)
         self._few_rows = self._weights.fits_few_rows
 
     def is_of(self, model: Model) -> bool:
@@ -63,10 +65,11 @@ class CpuStep:
         if ids.min() < 0 or ids.max() >= self._weights.embedding.stored.outputs:
             return None
         spans = _spans(cache, mask, len(ids))
-        rotations = self._rotations(cache[0].offset, len(ids))
         if self._is_for_few(spans, len(ids)):
-            result = self._run_few(ids, rotations, spans, wants_logits)
+            result = self._run_few(ids, spans, wants_logits)
         else:
+            rotations = np.empty((len(ids), self._weights.shape.head_dim), np.float32)
+            self._rotate(rotations, spans)
             result = self._many.hidden(ids, rotations, spans)
             result = self._many.logits(result) if wants_logits else result
         return mx.array(result).reshape(*inputs.shape, -1)
@@ -77,22 +80,20 @@ class CpuStep:
             return False
         return all(_is_plain(layer, span.length) for span in spans for layer in span.caches)
 
-    def _rotations(self, offset: int | mx.array, length: int) -> Any:
-        """Cosines, then sines of each row's position, (T, D), as the layers' embedding computes them."""
-        # All layers rotate alike. The pair (1, 0) becomes its cosine and its sine.
-        rope, head_dim = self._weights.layers[0].rope, self._weights.shape.head_dim
-        pairs = mx.concatenate([mx.ones(head_dim // 2), mx.zeros(head_dim // 2)])
-        batched = isinstance(offset, mx.array)
-        size = (length, 1, 1, head_dim) if batched else (1, 1, length, head_dim)
-        return np.array(rope(mx.broadcast_to(pairs, size), offset=offset)).reshape(length, head_dim)
+    def _rotate(self, out: Any, spans: list[Span]) -> None:
+        """Write the rotations of the new rows to `out`, (T, D)."""
+        # All layers rotate alike.
+        rope = self._weights.layers[0].rope
+        self._rotations.fill(out, rope, ((int(span.caches[0].offset), span.length) for span in spans))
 
-    def _run_few(self, ids: Any, rotations: Any, spans: list[Span], wants_logits: bool) -> Any:
+    def _run_few(self, ids: Any, spans: list[Span], wants_logits: bool) -> Any:
         few = self._few.get(len(ids))
         if few is None:
             if len(self._few) >= KEPT_PROGRAMS:
                 self._few.clear()
             few = self._few[len(ids)] = FewRows(self._weights, len(ids))
-        few.ids[:], few.rotations[:] = ids, rotations
+        few.ids[:] = ids
+        self._rotate(few.rotations, spans)
         longest = self._fill_sequences(few.sequences, spans)
         result = few.run(len(spans), longest, wants_logits)
         _extend(spans, few.new_rows, few.sequences[..., -1])
