@@ -237,11 +237,39 @@ def test_schemas(store: ResponseStore) -> None:
     assert schema({"type": "text"}) is None
 
 
+def test_tools_and_choices_are_repeated_as_they_were_understood(store: ResponseStore) -> None:
+    types = pytest.importorskip("openai.types.responses")
+    bare = {"type": "function", "name": "bare", "description": None, "unknown": None, "defer_loading": False}
+    group = {"type": "namespace", "name": "here", "tools": [{"type": "function", "name": "inner"}], "x": None}
+    for choice in (
+        None,
+        "required",
+        {"type": "function", "name": "bare", "x": None},
+        {"type": "allowed_tools", "tools": [{"name": "bare"}], "y": None},
+    ):
+        body = {"input": "hi", "tools": [bare, group, TOOL], "tool_choice": choice}
+        echo = read_request(body, store).options["echo"]
+        response = types.Response.model_validate(
+            {"id": "r", "object": "response", "created_at": 0, "output": [], "model": "demo", **echo}
+        )
+        assert [tool.name for tool in response.tools] == ["bare", "here", TOOL["name"]]
+        assert "unknown" not in echo["tools"][0]
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
         ({"input": []}, "input"),
         ({"input": 7}, "input"),
+        ({"input": None, "instructions": "Be kind."}, "input"),
+        ({"input": [HI | {"id": [7]}]}, "input[0].id"),
+        ({"input": [HI | {"status": {}}]}, "input[0].status"),
+        (
+            {"input": [{"role": "user", "content": [{"text": "x", "annotations": 3}]}]},
+            "content[0].annotations",
+        ),
+        ({"tools": [TOOL | {"strict": [None]}]}, "tools[0].strict"),
+        ({"tools": [{"type": "namespace", "name": "a", "description": 1}]}, "tools[0].description"),
         ({"input": [{"role": "narrator", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user"}]}, "input[0].content"),
         (

@@ -50,6 +50,7 @@ def test_a_response_can_be_read_again_listed_and_deleted(http: httpx.Client) -> 
         ("GET", "/input_items?limit=0", "limit"),
         ("GET", "/input_items?limit=x", "limit"),
         ("GET", "/input_items?after=nothing", "after"),
+        ("GET", "/input_items?order=", "order"),
         ("POST", "/cancel", "background"),
     ],
 )
@@ -59,6 +60,13 @@ def test_what_cannot_be_done_with_a_stored_response(
     reply = http.request(method, f"/v1/responses/{create(http)['id']}{path}")
     assert reply.status_code == 400
     assert named in reply.json()["error"]["message"]
+
+
+def test_nulls_of_an_item_are_not_listed(http: httpx.Client) -> None:
+    item = {"id": None, "type": None, "status": None, "role": "user", "content": "hi", "phase": None}
+    (listed,) = http.get(f"/v1/responses/{create(http, input=[item])['id']}/input_items").json()["data"]
+    assert listed["id"].startswith("in_resp_")
+    assert (listed["type"], listed["status"], "phase" in listed) == ("message", "completed", False)
 
 
 def test_counts_are_those_of_the_prompt(http: httpx.Client) -> None:

@@ -14,6 +14,8 @@ from mlx_qwen3.server.http import JsonResponse
 from mlx_qwen3.server.openapi import answers, protocols, requests
 from mlx_qwen3.server.openapi.schemas import TEXT, Schema
 
+# An event of a stream, whose data is JSON or `[DONE]`.
+EVENT: Schema = {"type": "object", "properties": {"event": TEXT, "data": TEXT}, "required": ["data"]}
 # What any endpoint may answer in place of what was asked for.
 ERRORS = {
     400: "The request cannot be obeyed: `param` names the field.",
@@ -139,7 +141,7 @@ def _post(
     operation = _operation(summary, answer, error=error)
     operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     if streams:
-        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": TEXT}
+        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": EVENT}
     return {"post": operation}
 
 

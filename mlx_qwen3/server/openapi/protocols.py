@@ -139,8 +139,8 @@ MESSAGE_TOKENS = an_object(_ANTHROPIC_PROMPT, _ANTHROPIC_OPTIONS)
 
 # Responses
 
-_NAMED = {"id": ANY, "status": ANY}
-_PART_REST = skipped(("annotations", "logprobs", "prompt_cache_breakpoint"))
+_NAMED = {"id": TEXT, "status": TEXT}
+_PART_REST = {"annotations": a_list(ANY), "logprobs": a_list(ANY), **skipped(("prompt_cache_breakpoint",))}
 _PART = one_of(
     an_object({"text": TEXT}, {"type": a_word("input_text", "output_text", "text"), **_PART_REST}),
     an_object({"type": a_word("refusal"), "refusal": TEXT}, _PART_REST),
@@ -186,14 +186,15 @@ _FUNCTION = {
     "parameters": MAPPING,
     "defer_loading": only(False),
     "allowed_callers": only(["direct"]),
-    **skipped(("strict", "output_schema")),
+    "strict": FLAG,
+    **skipped(("output_schema",)),
 }
 _A_FUNCTION = an_object({"type": a_word("function"), "name": _NOT_EMPTY}, _FUNCTION)
 _RESPONSES_TOOL = one_of(
     _A_FUNCTION,
     an_object(
         {"type": a_word("namespace")},
-        {"name": TEXT, "tools": a_list(_A_FUNCTION), **skipped(("description",))},
+        {"name": TEXT, "description": TEXT, "tools": a_list(_A_FUNCTION)},
     ),
     {
         "type": "object",
@@ -220,8 +221,9 @@ _TEXT_FORMAT = one_of(
     ),
 )
 RESPONSES = an_object(
-    {"input": one_of(TEXT, a_list(_ITEM))},
+    {},
     {
+        "input": one_of(TEXT, a_list(_ITEM)),
         "model": TEXT,
         "previous_response_id": TEXT,
         "instructions": TEXT,
@@ -263,3 +265,8 @@ RESPONSES = an_object(
         ),
     },
 )
+# The conversation goes on from a stored one, or begins with what is given.
+RESPONSES["anyOf"] = [
+    {"required": ["input"], "properties": {"input": {"not": {"type": "null"}}}},
+    {"required": ["previous_response_id"], "properties": {"previous_response_id": TEXT}},
+]

@@ -57,7 +57,8 @@ def _resolved(value: Any, lookup: Lookup, where: str) -> Any:
 
 def _add(messages: list[dict[str, Any]], item: Fields) -> None:
     kind = item.text("type", "message")
-    item.skip("id", "status")
+    for name in ("id", "status"):  # which are given back where the conversation is listed
+        item.text(name)
     if kind == "message":
         _add_message(messages, item)
     elif kind == "reasoning":
@@ -114,7 +115,9 @@ def _part(part: Fields) -> str:
         where = part.where("type")
         raise bad_request(f"{where} {kind!r:.60} cannot be read here: this model reads text", where)
     text = part.required_text(_TEXT_PARTS[kind])
-    part.skip("annotations", "logprobs", "prompt_cache_breakpoint")
+    for name in ("annotations", "logprobs"):
+        part.list(name)
+    part.skip("prompt_cache_breakpoint")
     part.finish()
     return text
 

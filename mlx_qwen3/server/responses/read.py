@@ -11,7 +11,7 @@ from mlx_qwen3.server.fields import Fields
 from mlx_qwen3.server.request import MORE_SAMPLING, ServerRequest, thinking_of_effort
 from mlx_qwen3.server.responses.items import as_items, read_items
 from mlx_qwen3.server.responses.store import ResponseStore
-from mlx_qwen3.server.responses.tools import read_tool_choice, read_tools
+from mlx_qwen3.server.responses.tools import read_tool_choice, read_tools, told_choice
 
 INCLUDED = (
     "reasoning.encrypted_content",
@@ -32,6 +32,8 @@ def read_request(body: Mapping[str, Any], store: ResponseStore) -> ServerRequest
     fields = Fields(body)
     items = as_items(fields.value("input", []))
     previous = fields.text("previous_response_id")
+    if previous is None and not fields.has("input"):
+        raise fields.error("input", "is missing")
     instructions = fields.text("instructions")
     messages = read_items(_earlier(store, previous), store.item, "previous_response_id")
     messages += read_items(items, store.item)
@@ -78,7 +80,7 @@ def read_request(body: Mapping[str, Any], store: ResponseStore) -> ServerRequest
                 "store": is_stored,
                 "temperature": sampling.get("temperature"),
                 "text": text,
-                "tool_choice": body.get("tool_choice") or "auto",
+                "tool_choice": told_choice(body.get("tool_choice")),
                 "tools": tools.listed,
                 "top_p": sampling.get("top_p"),
                 "truncation": "disabled",

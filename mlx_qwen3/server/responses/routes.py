@@ -92,7 +92,10 @@ def _cancel(store: ResponseStore, request: Request) -> Mapping[str, Any]:
 def _list_items(store: ResponseStore, request: Request) -> Mapping[str, Any]:
     name, query = request.path_params["response_id"], request.query_params
     items = [_listed(item, name, at) for at, item in enumerate(_found(store.items(name)))]
-    if query.get("order", "desc") != "asc":
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise bad_request(f"order must be asc or desc, not {order[:80]!r}", "order")
+    if order == "desc":
         items.reverse()
     ids = [item["id"] for item in items]
     if (after := query.get("after")) is not None:
@@ -110,7 +113,10 @@ def _list_items(store: ResponseStore, request: Request) -> Mapping[str, Any]:
 
 def _listed(item: Mapping[str, Any], response_id: str, at: int) -> dict[str, Any]:
     """An input item in its full form."""
-    listed = {"id": f"in_{response_id}_{at}", "type": "message", **item}
+    given = {
+        name: value for name, value in item.items() if value is not None
+    }  # null is as if it were missing
+    listed = {"id": f"in_{response_id}_{at}", "type": "message", **given}
     if listed["type"] == "message":
         listed = {"status": "completed", **listed}
         if isinstance(listed.get("content"), str):

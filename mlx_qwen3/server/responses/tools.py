@@ -20,7 +20,8 @@ class OfferedTools:
     Attributes:
         functions: In the form of `ServerRequest.tools`.
         namespaces: Name of a function -> the namespace it was listed in, if it was.
-        listed: As the response lists them. A web search, which this server cannot do, is not among them.
+        listed: As the response lists them: what was read of them, and no more. A web search, which this
+            server cannot do, is not among them.
     """
 
     functions: list[dict[str, Any]] = field(default_factory=list)
@@ -35,11 +36,9 @@ def read_tools(fields: Fields) -> OfferedTools:
         tool = Fields(value, fields.where(f"tools[{index}]"))
         kind = tool.text("type")
         if kind == "function":
-            tools.functions.append(_function(tool))
-            tools.listed.append({"strict": None, "parameters": None, **value})
+            tools.listed.append(_function(tool, tools))
         elif kind == "namespace":
-            _read_namespace(tool, tools)
-            tools.listed.append(dict(value))
+            tools.listed.append(_namespace(tool, tools))
         elif not (kind or "").startswith("web_search"):
             # Codex offers its web search always. Left out, it is one that the model does not choose.
             raise bad_request(
@@ -51,33 +50,38 @@ def read_tools(fields: Fields) -> OfferedTools:
     return tools
 
 
-def _read_namespace(fields: Fields, tools: OfferedTools) -> None:
-    space = fields.text("name", "")
-    fields.skip("description")
+def _namespace(fields: Fields, tools: OfferedTools) -> dict[str, Any]:
+    space, listed = fields.text("name", ""), []
+    description = fields.text("description", "")
     for index, value in enumerate(fields.list("tools", [], most=MAX_TOOLS)):
         inner = Fields(value, fields.where(f"tools[{index}]"))
         if inner.choice("type", ["function"]) is None:
             raise inner.error("type", "is missing")
-        function = _function(inner)
-        tools.functions.append(function)
-        tools.namespaces[function["function"]["name"]] = space
+        listed.append(_function(inner, tools))
+        tools.namespaces[listed[-1]["name"]] = space
     fields.finish()
+    return {"type": "namespace", "name": space, "description": description, "tools": listed}
 
 
-def _function(fields: Fields) -> dict[str, Any]:
+def _function(fields: Fields, tools: OfferedTools) -> dict[str, Any]:
+    """Offer a function; returns how it is listed."""
     name = fields.text("name")
     if not name:
         raise fields.error("name", "is missing")
-    function = {
-        "name": name,
-        "description": fields.text("description", ""),
-        "parameters": fields.mapping("parameters", {"type": "object", "properties": {}}),
-    }
+    description, parameters = fields.text("description"), fields.mapping("parameters")
+    strict = fields.flag("strict")  # arguments follow the schema in any case
     fields.only("defer_loading", False)
     fields.only("allowed_callers", ["direct"])
-    fields.skip("strict", "output_schema")  # arguments always follow the schema
+    fields.skip("output_schema")
     fields.finish()
-    return {"type": "function", "function": function}
+    function = {
+        "name": name,
+        "description": description or "",
+        "parameters": {"type": "object", "properties": {}} if parameters is None else parameters,
+    }
+    tools.functions.append({"type": "function", "function": function})
+    listed = {"type": "function", "name": name, "parameters": parameters, "strict": strict}
+    return listed if description is None else {**listed, "description": description}
 
 
 def _refuse_same_names(functions: Sequence[Mapping[str, Any]]) -> None:
@@ -105,6 +109,16 @@ def read_tool_choice(
     if kind is None:
         raise choice.error("type", "is missing")
     return _allowed(choice, tools)
+
+
+def told_choice(value: Any) -> Any:
+    """The field `tool_choice`, read already, as the response repeats it."""
+    if not isinstance(value, Mapping):
+        return value or "auto"
+    if value["type"] == "function":
+        return {"type": "function", "name": value["name"]}
+    names = [{"type": "function", "name": tool["name"]} for tool in value.get("tools") or []]
+    return {"type": "allowed_tools", "mode": value.get("mode") or "auto", "tools": names}
 
 
 def _simple(
