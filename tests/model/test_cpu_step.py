@@ -51,11 +51,23 @@ def test_sequences_that_share_a_pass_see_their_own_rows(shape: str) -> None:
     for number in range(3):
         reference(ids_of(4 + number), theirs[number])
         model(ids_of(4 + number), ours[number])
-    for lengths in ([1, 1, 1], [1, 5, 1], [20, 1, 3]):
+    for lengths in ([1, 1, 1], [1, 5, 1], [20, 1, 3], [1, 40, 1], [17, 30, 2], [12, 1, 9]):
         ids = mx.concatenate([ids_of(length)[0] for length in lengths])[:, None]
         expected = reference(ids, batched_layers(theirs, lengths))
         logits = model(ids, batched_layers(ours, lengths))
         assert difference(logits, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("shape", ["dense", "moe"])
+def test_a_token_is_the_same_to_the_bit_beside_a_prompt(shape: str) -> None:
+    _, model = pair(shape, "affine-4")
+    alone, beside, prompt = (model.make_cache() for _ in range(3))
+    for cache in (alone, beside):
+        model(ids_of(9), cache)
+    for _ in range(3):
+        expected = model(ids_of(1), alone)[0, -1]
+        both = mx.concatenate([ids_of(40)[0], ids_of(1)[0]])[:, None]
+        assert mx.array_equal(model(both, batched_layers([prompt, beside], [40, 1]))[-1, 0], expected)
 
 
 def test_a_copy_of_a_cache_keeps_its_rows() -> None:

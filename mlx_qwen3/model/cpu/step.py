@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import mlx.core as mx
@@ -65,26 +66,43 @@ class CpuStep:
         if ids.min() < 0 or ids.max() >= self._weights.embedding.stored.outputs:
             return None
         spans = _spans(cache, mask, len(ids))
-        if self._is_for_few(spans, len(ids)):
+        few, many = self._divided(spans)
+        if not few:
+            result = self._run_many(ids, spans, wants_logits)
+        elif not many:
             result = self._run_few(ids, spans, wants_logits)
         else:
-            rotations = np.empty((len(ids), self._weights.shape.head_dim), np.float32)
-            self._rotate(rotations, spans)
-            result = self._many.hidden(ids, rotations, spans)
-            result = self._many.logits(result) if wants_logits else result
+            # The few rows would each cost the many much of a program, and their numbers depend on no other.
+            parts = [(few, self._run_few), (many, self._run_many)]
+            computed = [
+                (own, np.array(run(ids[_rows(own)], _moved(own), wants_logits))) for own, run in parts
+            ]
+            result = np.empty((len(ids), computed[0][1].shape[1]), np.float32)
+            for own, values in computed:
+                result[_rows(own)] = values
         return mx.array(result).reshape(*inputs.shape, -1)
 
-    def _is_for_few(self, spans: list[Span], rows: int) -> bool:
-        """Whether one program computes the pass."""
-        if rows > self._few_rows:
-            return False
-        return all(_is_plain(layer, span.length) for span in spans for layer in span.caches)
+    def _divided(self, spans: list[Span]) -> tuple[list[Span], list[Span]]:
+        """The sequences that one program computes, and the others."""
+        plain = [span for span in spans if all(_is_plain(layer, span.length) for layer in span.caches)]
+        if len(plain) == len(spans) and sum(span.length for span in spans) <= self._few_rows:
+            return spans, []
+        few = [span for span in plain if span.length == 1]
+        if len(few) > self._few_rows:
+            return [], spans
+        return few, [span for span in spans if span not in few]
 
     def _rotate(self, out: Any, spans: list[Span]) -> None:
         """Write the rotations of the new rows to `out`, (T, D)."""
         # All layers rotate alike.
         rope = self._weights.layers[0].rope
         self._rotations.fill(out, rope, ((int(span.caches[0].offset), span.length) for span in spans))
+
+    def _run_many(self, ids: Any, spans: list[Span], wants_logits: bool) -> Any:
+        rotations = np.empty((len(ids), self._weights.shape.head_dim), np.float32)
+        self._rotate(rotations, spans)
+        result = self._many.hidden(ids, rotations, spans)
+        return self._many.logits(result) if wants_logits else result
 
     def _run_few(self, ids: Any, spans: list[Span], wants_logits: bool) -> Any:
         few = self._few.get(len(ids))
@@ -114,6 +132,20 @@ def _spans(cache: Sequence[Any], mask: CacheMask, length: int) -> list[Span]:
     return [
         Span(part.start, part.stop, [layer.caches[number] for layer in cache], masks[number])
         for number, part in enumerate(cache[0].parts)
+    ]
+
+
+def _rows(spans: list[Span]) -> Any:
+    """The numbers of their rows in a pass."""
+    return np.concatenate([np.arange(span.start, span.stop) for span in spans])
+
+
+def _moved(spans: list[Span]) -> list[Span]:
+    """The same sequences in a pass of their own."""
+    stops = list(accumulate(span.length for span in spans))
+    return [
+        Span(stop - span.length, stop, span.caches, span.mask)
+        for span, stop in zip(spans, stops, strict=True)
     ]
 
 
