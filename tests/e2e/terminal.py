@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import termios
 import time
 from pathlib import Path
 from types import TracebackType
@@ -127,6 +128,11 @@ class Terminal:
         """The position of the cursor's line, for `wait(since=...)`. The text above it does not change."""
         below = len(self._screen.display) - self._screen.cursor.y
         return len("\n".join(self.text().split("\n")[:-below]))
+
+    @property
+    def is_echoing(self) -> bool:
+        """Whether the terminal shows keys by itself, as it does for a program that reads whole lines."""
+        return bool(termios.tcgetattr(self._child.child_fd)[3] & termios.ECHO)
 
     def settle(self, seconds: float = 0.2) -> None:
         """Read until the program writes nothing for `seconds`, at most 50 times as long."""

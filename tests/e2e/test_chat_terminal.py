@@ -200,7 +200,8 @@ def test_a_signal_leaves_the_terminal_as_it_was(
 
 def test_ctrl_z_during_an_answer_shows_the_cursor_and_goes_on(tmp_path: Path, rambler: str) -> None:
     arguments = ("--model", rambler, *RAMBLE, "100000")
-    with Terminal(tmp_path, *arguments, shell="{}; echo paused; fg") as terminal:
+    # Shells set the terminal for themselves while a program is stopped.
+    with Terminal(tmp_path, *arguments, shell="{}; stty sane; echo paused; fg") as terminal:
         terminal.wait("/help for help")
         before = terminal.type("go on")
         terminal.wait("Esc stops", since=before)
@@ -212,9 +213,23 @@ def test_ctrl_z_during_an_answer_shows_the_cursor_and_goes_on(tmp_path: Path, ra
         while later.count(FRAME) < 5:
             terminal.read()
             later = terminal.raw[len(written) :]
+        assert not terminal.is_echoing
         terminal.press("\x1b")
         terminal.wait("stopped", since=before)
         terminal.wait("\n>\n", since=before)
+
+
+def test_ctrl_z_at_the_prompt_gives_the_line_back(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "--seed", "1", shell="{}; stty sane; echo paused; fg") as terminal:
+        terminal.wait("/help for help")
+        terminal.press("half a message")
+        terminal.wait("> half a message")
+        terminal.press("\x1a")
+        terminal.wait("paused\n")
+        before = len(terminal.text().partition("paused\n")[0])
+        terminal.wait("> half a message", since=before)
+        assert not terminal.is_echoing
+        terminal.clear_line()
 
 
 def test_what_a_terminal_finds_wide_leaves_no_copies(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import Application, get_app
+from prompt_toolkit.application import Application, get_app, run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition, is_searching, to_filter
@@ -26,6 +26,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from mlx_qwen3.cli.chat.saved_conversations import data_folder
 from mlx_qwen3.cli.chat.terminal.pasted import Pasted, is_complete, without_quotes
 from mlx_qwen3.cli.chat.terminal.region import reflows, wrapped_rows
+from mlx_qwen3.cli.chat.terminal.tty import stop_program
 from mlx_qwen3.cli.chat.terminal.turns import ThoughtsPanel
 from mlx_qwen3.cli.output import printable, printable_characters
 
@@ -115,7 +116,6 @@ class LineEditor:
             bottom_toolbar=toolbar,
             input_processors=[HiddenCharacters()],
             enable_open_in_editor=True,
-            enable_suspend=True,
             style=STYLE,
             erase_when_done=not is_dumb_terminal(),
         )
@@ -244,6 +244,10 @@ def _bindings(
     @bindings.add("c-c", filter=Condition(lambda: may_clear() and bool(get_app().current_buffer.text)))
     def clear(event: KeyPressEvent) -> None:
         event.current_buffer.reset()
+
+    @bindings.add("c-z")
+    def stop(event: KeyPressEvent) -> None:  # noqa: ARG001  # the toolkit's API
+        run_in_terminal(stop_program)
 
     @bindings.add("c-o")
     def thoughts(event: KeyPressEvent) -> None:  # noqa: ARG001  # the toolkit's API

@@ -1,12 +1,35 @@
-"""The terminal's own behaviour during a chat: key echo, Ctrl-C as a way to stop a turn, and being ended."""
+"""The terminal's own behaviour during a chat: key echo, Ctrl-C to stop a turn, Ctrl-Z, and being ended."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+STOP_DELAY = 0.1  # seconds; the other threads take the signal well within
+
+
+def stop_program() -> None:
+    """Stop as the shell's Ctrl-Z does; returns once the program goes on, with the terminal its own again.
+
+    The signal may reach another thread first. Without a wait, this one could go on for a moment and set the
+    terminal before the shell does, and the program would go on with what the shell has set.
+    """
+    os.killpg(os.getpgrp(), signal.SIGTSTP)
+    time.sleep(STOP_DELAY)
+    while not _is_in_foreground():  # `bg` lets it go on, without the terminal
+        time.sleep(STOP_DELAY)
+
+
+def _is_in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # no terminal, or one without jobs
+        return True
 
 
 @contextmanager

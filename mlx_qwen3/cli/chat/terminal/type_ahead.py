@@ -7,8 +7,6 @@ draws the line below the turn.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +25,7 @@ from prompt_toolkit.output import DummyOutput, Output
 from prompt_toolkit.utils import is_dumb_terminal
 
 from mlx_qwen3.cli.chat.terminal.pasted import Pasted, is_complete
+from mlx_qwen3.cli.chat.terminal.tty import stop_program
 
 if TYPE_CHECKING:
     from prompt_toolkit.document import Document
@@ -197,7 +196,7 @@ class TypeAhead:
         """Stop as the shell's Ctrl-Z does; returns when the program is continued."""
         self._set_bracketed_paste(False)
         with app.input.detach(), app.input.cooked_mode():
-            os.killpg(os.getpgrp(), signal.SIGTSTP)
+            stop_program()
         self._set_bracketed_paste(True)
 
 
