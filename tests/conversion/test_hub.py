@@ -18,6 +18,7 @@ from packed_files import awq, write_packed
 from tiny_checkpoints import DENSE, published_tensors, read_tensors
 from typer.testing import CliRunner
 
+from mlx_qwen3.checkpoint.transfer import resumable
 from mlx_qwen3.cli.app import app, main
 from mlx_qwen3.conversion import Progress, convert, plan, verify
 from mlx_qwen3.conversion.source.open import open_source
@@ -59,7 +60,8 @@ def weights(names: list[str]) -> list[str]:
 
 @pytest.fixture
 def no_waits(monkeypatch):
-    """Without the waits between the retries of the library, up to eight seconds."""
+    """Without the waits after a failure: a second of ours, up to eight seconds of the library."""
+    monkeypatch.setattr(resumable, "PAUSE", 0.01)
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
 

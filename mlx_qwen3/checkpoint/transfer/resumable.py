@@ -22,6 +22,7 @@ WEIGHTS = ("*.safetensors", "*.gguf")
 THREADS = 4
 # Failures in a row, without a byte between them, after which a file is given up.
 ATTEMPTS = 5
+PAUSE = 1.0  # seconds after a failure
 LARGEST = 50_000_000_000  # bytes; larger files are not sent by plain HTTP
 
 
@@ -151,7 +152,7 @@ class _Download:
                 failures = 1 if self._size() > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise
-                self._transfer.wait(1.0)
+                self._transfer.wait(PAUSE)
             size = self._size()
             if size == before and not failures:
                 raise ModelNotFoundError(f"the hub sent nothing of {self._file.path} of {self._repo_id}")
