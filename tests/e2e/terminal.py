@@ -26,6 +26,30 @@ FRAME = BEGIN.encode()
 INHERITED = ("PATH", "LANG", "VIRTUAL_ENV", "PYTHONPATH", "MLX_QWEN3_THREADS", FOLDER_VARIABLE)
 
 
+class Screen(pyte.Screen):
+    """A screen with a scrollback, `above`. pyte's own takes several times as long, for each attribute it reads."""
+
+    def __init__(self, columns: int, lines: int):
+        self.above: list[str] = []
+        super().__init__(columns, lines)
+
+    def reset(self) -> None:
+        super().reset()
+        self.above.clear()
+
+    def index(self) -> None:
+        top, bottom = self.margins or (0, self.lines - 1)
+        if self.cursor.y == bottom:
+            line = self.buffer[top]
+            self.above.append("".join(line[column].data for column in sorted(line)).rstrip())
+        super().index()
+
+    def erase_in_display(self, how: int = 0, *arguments: Any, **options: Any) -> None:
+        super().erase_in_display(how, *arguments, **options)
+        if how == 3:
+            self.above.clear()
+
+
 class Terminal:
     """`with Terminal(home, "--seed", "1") as terminal: terminal.type("hi"); terminal.wait("Hello")`."""
 
@@ -62,8 +86,9 @@ class Terminal:
             timeout=90,
         )
         self._home = home
-        self._screen = pyte.HistoryScreen(columns, lines, history=10_000, ratio=1)
+        self._screen = Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
+        self._shown: str | None = None
         self.raw = b""
 
     def read(self, seconds: float = 0.05) -> None:
@@ -74,13 +99,16 @@ class Terminal:
             return
         self.raw += data
         self._stream.feed(data)
+        self._shown = None
         if b"\x1b[6n" in data:  # prompt_toolkit asks where the cursor is
             self._child.send(f"\x1b[{self._screen.cursor.y + 1};{self._screen.cursor.x + 1}R")
 
     def text(self) -> str:
         """All text shown so far, the scrollback first."""
-        above = ["".join(line[column].data for column in sorted(line)) for line in self._screen.history.top]
-        return "\n".join(line.rstrip() for line in [*above, *self._screen.display])
+        if self._shown is None:
+            below = [line.rstrip() for line in self._screen.display]
+            self._shown = "\n".join([*self._screen.above, *below])
+        return self._shown
 
     def wait(self, *wanted: str, seconds: float = 90, since: int = 0) -> str:
         """Read until one of `wanted` is on the screen after `since`; fails with the screen's text."""
@@ -184,6 +212,7 @@ class Terminal:
     def resize(self, columns: int, lines: int) -> None:
         self._child.setwinsize(lines, columns)
         self._screen.resize(lines, columns)
+        self._shown = None
 
     def leave(self) -> int:
         """Press Ctrl-D; the program's exit code."""
