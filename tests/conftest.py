@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 # Or fp32 products are rounded to 10 bits on some GPUs, and every close comparison fails.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
-# Processes that test side by side have a core each.
+# Processes that test side by side have a core each. numpy's own threads spin while they wait for work.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("MLX_QWEN3_THREADS", "1")
+    for name in ("MLX_QWEN3_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 # A shell has what runs in the background ignore Ctrl-C, and programs started here would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

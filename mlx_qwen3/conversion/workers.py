@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,11 +11,12 @@ from typing import TypeVar
 import numpy as np
 
 from mlx_qwen3.backend.device import is_cpu
+from mlx_qwen3.backend.threads import num_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MAX_WORKERS = min(8, os.cpu_count() or 1)
+MAX_WORKERS = 8
 # glibc keeps free memory up to twice the largest block that was ever freed, and returns the rest to Linux,
 # which clears it when it is allocated again. That took a tenth of the time of a comparison.
 LARGE_BLOCK = 16 * 2**20
@@ -24,7 +24,7 @@ LARGE_BLOCK = 16 * 2**20
 
 def num_workers() -> int:
     """Chunks worked on at once: MLX runs most CPU operations on one core, and one chunk keeps a GPU busy."""
-    return MAX_WORKERS if is_cpu() else 1
+    return min(MAX_WORKERS, num_threads()) if is_cpu() else 1
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -54,4 +54,4 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
 def _pool() -> ThreadPoolExecutor:
     """One pool for the process: MLX keeps its state of a thread after the thread has ended."""
     np.empty(LARGE_BLOCK, np.uint8)  # freed at once
-    return ThreadPoolExecutor(MAX_WORKERS, thread_name_prefix="conversion")
+    return ThreadPoolExecutor(num_workers(), thread_name_prefix="conversion")

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_checkpoints import MOE, write_checkpoint
 
 import mlx_qwen3.conversion.source.chunks as chunks_module
 import mlx_qwen3.conversion.workers as workers
 from mlx_qwen3.backend.matmul import dequantize_fp32
+from mlx_qwen3.backend.threads import num_threads
+from mlx_qwen3.conversion import convert, estimate
 from mlx_qwen3.conversion.numerics import kl_divergence, row_dots
 from mlx_qwen3.conversion.source.chunks import chunk_bytes, row_chunks
 from mlx_qwen3.conversion.workers import in_order, num_workers
@@ -92,7 +95,23 @@ def test_the_device_decides_when_it_is_used(monkeypatch):
     assert (num_workers(), chunk_bytes()) == (1, 32 * 2**20)
     monkeypatch.setattr(workers, "is_cpu", lambda: True)
     monkeypatch.setattr(chunks_module, "is_cpu", lambda: True)
-    assert (num_workers(), chunk_bytes()) == (workers.MAX_WORKERS, 2**20)
+    assert (num_workers(), chunk_bytes()) == (min(8, num_threads()), 2**20)
+
+
+@pytest.mark.cpu_only(reason="one thread converts for a GPU")
+def test_several_threads_write_what_one_writes(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "source", MOE)
+    monkeypatch.setattr(chunks_module, "chunk_bytes", lambda: 20_000)
+    written, errors = [], []
+    for threads in (1, 3):
+        for module in (workers, chunks_module, estimate):
+            monkeypatch.setattr(module, "num_workers", lambda threads=threads: threads)
+        report = convert(tmp_path / "source", tmp_path / str(threads))
+        written.append((tmp_path / str(threads) / "model.safetensors").read_bytes())
+        assert report.verification is not None
+        errors.append(report.verification.error)
+    assert written[0] == written[1]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-6)
 
 
 def test_kl_divergence_is_that_of_the_definition():

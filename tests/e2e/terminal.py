@@ -23,11 +23,12 @@ from mlx_qwen3.cli.chat.terminal.region import BEGIN
 ROOT = Path(__file__).parent.parent.parent
 FRAME = BEGIN.encode()
 # Of the tests' environment, what the program is given. With the kernels' folder none compiles them anew.
-INHERITED = ("PATH", "LANG", "VIRTUAL_ENV", "PYTHONPATH", "MLX_QWEN3_THREADS", FOLDER_VARIABLE)
+THREADS = ("MLX_QWEN3_THREADS", "OPENBLAS_NUM_THREADS")
+INHERITED = ("PATH", "LANG", "VIRTUAL_ENV", "PYTHONPATH", *THREADS, FOLDER_VARIABLE)
 
 
 class Screen(pyte.Screen):
-    """A screen with a scrollback, `above`. pyte's own takes several times as long, for each attribute it reads."""
+    """With a scrollback, `above`. The screen of pyte that has one takes three times as long."""
 
     def __init__(self, columns: int, lines: int):
         self.above: list[str] = []
