@@ -240,7 +240,7 @@ def _hub_errors(repository: str) -> Iterator[None]:
 
 def _reason(repository: str, error: Exception) -> str:
     """`error` in one line that says what to do."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     if isinstance(error, errors.GatedRepoError):
         return f"{repository} is gated: accept its terms on its page, then log in with `hf auth login`"
@@ -251,9 +251,10 @@ def _reason(repository: str, error: Exception) -> str:
     if isinstance(error, errors.IncompleteSnapshotError):
         return f"{repository} is only partly downloaded and the hub cannot be reached: connect and try again"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        unset = " and unset HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else ""
         return (
             f"{repository} is not downloaded and the hub cannot be reached: "
-            "connect (and unset HF_HUB_OFFLINE), or name a local folder"
+            f"connect{unset}, or name a local folder"
         )
     detail = one_line(error, limit=200)
     return f"downloading {repository} failed: {detail}; run the same command again to resume"

@@ -9,7 +9,7 @@ REVISION = r"[\w./-]+"  # a branch, a tag, a commit, or refs/pr/1
 HUB_ID = re.compile(rf"{REPOSITORY}(?:@{REVISION})?")
 GGUF_ON_HUB = re.compile(rf"({REPOSITORY})(?:@({REVISION}?))?/([^/@]+\.gguf)")
 _ADDRESS = re.compile(
-    rf"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/({REPOSITORY})(?:/(tree|blob|resolve)/([^?#]+?))?/?(?:[?#].*)?"
+    rf"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/({REPOSITORY})(?:@({REVISION}))?(?:/(tree|blob|resolve)/([^?#]+?))?/?(?:[?#].*)?"
 )
 _REVISION_AND_FILE = re.compile(r"(refs/[^/]+/[^/]+|[^/]+)(?:/(.+))?")
 
@@ -22,9 +22,9 @@ def from_address(name: str) -> str:
     match = _ADDRESS.fullmatch(name.strip())
     if match is None:
         return name
-    repository, kind, rest = match.groups()
+    repository, revision, kind, rest = match.groups()
     if kind is None:
-        return repository
+        return f"{repository}@{revision}" if revision else repository
     parts = _REVISION_AND_FILE.fullmatch(rest)
     assert parts is not None  # it has one character at least
     revision, file = (rest, None) if kind == "tree" else parts.groups()

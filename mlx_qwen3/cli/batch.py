@@ -47,7 +47,8 @@ def run_batch(
     try:
         with make_engine() as engine:
             run = engine.generate_batch([requests[index] for index in waiting], **options)
-            with _progress_bar(run) as advance:
+            # Results that go to the same terminal say as much, and would be written into the bar.
+            with _progress_bar(run, is_hidden=out is None and sys.stdout.isatty()) as advance:
                 for result in run:
                     index = waiting[result.index]
                     results.add(index, result_line(requests[index], result))
@@ -87,7 +88,7 @@ def _read(file: Path) -> str:
 
 
 @contextmanager
-def _progress_bar(run: BatchRun) -> Iterator[Callable[[], None]]:
+def _progress_bar(run: BatchRun, is_hidden: bool) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr, if it is a terminal. Yields the function to call for each result."""
     from rich import progress
     from rich.text import Text
@@ -109,7 +110,7 @@ def _progress_bar(run: BatchRun) -> Iterator[Callable[[], None]]:
         progress.TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=is_hidden or not console.is_terminal,
     ) as bars:
         task = bars.add_task("", total=run.total)
         yield lambda: bars.advance(task)

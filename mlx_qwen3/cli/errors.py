@@ -56,6 +56,8 @@ def usage_line(error: Any) -> str:
         words = message.partition("(s) (")[2].removesuffix(")")
         takes_prompt = any("-p" in known.opts for known in context.command.params)
         hint = "a prompt goes after -p" if takes_prompt else f"{_help(name)} says what it takes"
+        if words.split()[0] in ("pull", "rm"):  # in other programs, parts of the command for models
+            hint = f"did you mean `{program()} {words}`?"
         return f"{name} takes no {words!r}; {hint}"
     return message
 

@@ -17,6 +17,7 @@ from mlx_qwen3.errors import ModelNotFoundError
 ADDRESSES = {
     "https://huggingface.co/Qwen/Qwen3-14B": "Qwen/Qwen3-14B",
     "http://www.huggingface.co/Qwen/Qwen3-14B/": "Qwen/Qwen3-14B",
+    "hf.co/Qwen/Qwen3-14B@v1": "Qwen/Qwen3-14B@v1",
     "hf.co/Qwen/Qwen3-14B?library=mlx#top": "Qwen/Qwen3-14B",
     " huggingface.co/Qwen/Qwen3-14B ": "Qwen/Qwen3-14B",
     "https://huggingface.co/Qwen/Qwen3-14B/tree/main": "Qwen/Qwen3-14B",

@@ -95,3 +95,7 @@ def test_without_a_command_there_is_help(
     assert exited.value.code == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name, command in COMMANDS.items() if not command.hidden)
+
+
+def test_pull_and_rm_are_commands_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "models", "pull", "14b").endswith("mlx-qwen3 pull 14b`?")

@@ -210,8 +210,8 @@ def test_every_command(tmp_path: Path) -> None:
         ("/sessions forget", "error: /sessions takes nothing, delete NAME"),
         ("/clear", "conversation cleared"),
         ("/load nothing", "error: there is no conversation 'nothing'; the latest: my chat"),
-        ("/load 1", "note.txt: hello · 2 messages"),
-        ("/load my chat", "note.txt: hello · 2 messages"),
+        ("/load 1", "note.txt: hello · 1 turn"),
+        ("/load my chat", "note.txt: hello · 1 turn"),
         ("/compact", "stay saved as my chat"),
         ("/sessions delete my chat", "deleted: my chat"),
         ("/stats now", "error: /stats takes nothing after it"),
@@ -354,7 +354,7 @@ def test_a_killed_chat_resumes_after_its_last_turn(tmp_path: Path, rambler: str)
     with Terminal(tmp_path, "", "--resume") as terminal:
         screen = terminal.wait("/help for help")
         assert "rambler" in screen.splitlines()[0]
-        assert "hello there · 2 messages" in screen
+        assert "hello there · 1 turn" in screen
         assert "▌ hello there" in screen
         assert "and then?" not in screen
         terminal.wait("thinking up to 8")

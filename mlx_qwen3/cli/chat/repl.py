@@ -243,4 +243,5 @@ class ChatREPL:
         if state.name:
             state.load_cache()
             show_latest_turn(state)
+            state.console.print()
         state.print_line("/help for help · Ctrl-D leaves\n")

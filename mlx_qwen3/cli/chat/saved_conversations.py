@@ -55,6 +55,11 @@ class SavedConversation:
         return f"{days} {'day' if days == 1 else 'days'} ago" if days <= 30 else f"{self.changed:%Y-%m-%d}"
 
     @property
+    def short_name(self) -> str:
+        """What `find` knows it by: its name, if the user gave it one, or the start of its title."""
+        return self.title[:30].strip() if AUTOMATIC_NAME.fullmatch(self.name) else self.name
+
+    @property
     def label(self) -> str:
         """Its title; after its name, if the user gave it one."""
         return self.title if AUTOMATIC_NAME.fullmatch(self.name) else f"{self.name} · {self.title}"
@@ -153,7 +158,7 @@ class ConversationStore:
         saved = self.list()
         for name in _matches(text, saved):
             return self.path(name)
-        names = ", ".join(entry.name for entry in saved[:5])
+        names = ", ".join(entry.short_name for entry in saved[:5])
         hint = f"the latest: {names}" if saved else "none is saved yet"
         raise MessageError(f"there is no conversation {text!r}; {hint}")
 

@@ -55,6 +55,7 @@ class ChatState:
     attachments: list[str] = field(default_factory=list)
     is_editing: bool = False
     is_over: bool = False
+    _has_told_of_cache: bool = False
 
     @property
     def window(self) -> int | None:
@@ -150,13 +151,19 @@ class ChatState:
         if self.name and self.session.tokens >= MIN_TOKENS_TO_SAVE and is_small:
             try:
                 self.session.save_cache(caches.path(self.name))
-                size = self.session.cache_info.saved_nbytes / 1e6
-                self.print_line(
-                    f"the KV cache is kept on disk for --resume, {size:,.0f} MB; --no-save-caches prevents it"
-                )
+                self._tell_of_cache()
             except CacheError as error:
                 self.print_line(f"the KV cache is not saved: {error}")
             caches.evict()
+
+    def _tell_of_cache(self) -> None:
+        """Say, once in a chat, that the KV cache was saved."""
+        if not self._has_told_of_cache:
+            self._has_told_of_cache = True
+            size = self.session.cache_info.saved_nbytes / 1e6
+            self.print_line(
+                f"the KV cache is kept on disk for --resume, {size:,.0f} MB; --no-save-caches prevents it"
+            )
 
     def load_cache(self) -> None:
         """Load the KV cache that was saved with the conversation, if there is one."""

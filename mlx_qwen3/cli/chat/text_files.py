@@ -54,10 +54,12 @@ def read_text(path: Path) -> str:
     try:
         data = read_bytes(path, MAX_FILE_BYTES)
         if len(data) > MAX_FILE_BYTES:
-            size = path.stat().st_size / 1e6
-            raise MessageError(
-                f"{path} has {size:,.1f} MB; text of up to {MAX_FILE_BYTES / 1e6:.0f} MB is read"
-            )
+            size, limit = path.stat().st_size, f"{MAX_FILE_BYTES / 1e6:.0f} MB"
+            # Files that the system makes up have no size.
+            has = f"{size / 1e6:,.1f} MB" if size > MAX_FILE_BYTES else f"more than {limit}"
+            raise MessageError(f"{path} has {has}; text of up to {limit} is read")
+    except IsADirectoryError:
+        raise MessageError(f"{path} cannot be read: it is a folder") from None
     except OSError as error:
         raise MessageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError:

@@ -142,7 +142,7 @@ def test_only_near_names_are_suggested(typed: str, hint: str) -> None:
         run_command(Chat().state, typed)
 
 
-@pytest.mark.parametrize(("lines", "shown"), [(3, ""), (4, "(+1 line)"), (5, "(+2 lines)")])
+@pytest.mark.parametrize(("lines", "shown"), [(3, ""), (4, "(+2 lines)"), (5, "(+3 lines)")])
 def test_a_long_question_is_cut_where_one_comes_back_to_it(lines: int, shown: str) -> None:
     asked = "\n".join(["word"] * lines)
     messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "yes"}]
@@ -252,3 +252,25 @@ def test_an_adapter_is_chosen_by_name_or_folder(tmp_path: Path) -> None:
     assert loaded == [tmp_path / "terse"]
     assert state.printed[0] == "adapter is none; others: polite"
     assert state.printed[2] == "adapter is terse; others: polite, none"
+
+
+# What is attached, and what was sent with it
+
+
+def test_file_alone_says_that_nothing_is_attached() -> None:
+    chat = Chat()
+    conversation_commands.attach(chat.state, "")
+    assert "no file goes before your next message" in str(chat)
+
+
+def test_the_words_after_a_file_are_shown_where_one_comes_back() -> None:
+    asked = "notes.txt:\n\n" + "\n".join(["line"] * 30) + "\n\nsum it up"
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "yes"}]
+    chat = Chat(session=SimpleNamespace(conversation=Conversation(messages)))
+    conversation_commands.show_latest_turn(chat.state)
+    assert "▌ notes.txt:\n▌ ... (+32 lines)\n▌ sum it up\n" in str(chat)
+
+
+def test_a_folder_is_no_text_file(tmp_path: Path) -> None:
+    with pytest.raises(MessageError, match="it is a folder"):
+        conversation_commands.attach(Chat().state, str(tmp_path))

@@ -113,3 +113,28 @@ def test_no_word_is_lost(text: str) -> None:
 
 def test_whitespace_alone_is_nothing() -> None:
     assert blocks(["\n \n"]) == []
+
+
+def plain(text: str, width: int = 40) -> list[str]:
+    """The lines of `text` as they are printed, without colours."""
+    console = Console(file=io.StringIO(), width=width, theme=console_theme())
+    console.print(render_markdown(Block(text)))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("- [ ] open\n- [x] done\n- plain", [" ☐ open", " ☑ done", " • plain"]),
+        ("9. nine\n10. ten", ["  9. nine", " 10. ten"]),
+        ("> a\n> b", ["│ a b"]),
+        ("***", ["─" * 40]),
+    ],
+)
+def test_marks_are_quiet(text: str, shown: list[str]) -> None:
+    assert [line.rstrip() for line in plain(text)] == shown
+
+
+@given(st.text(alphabet="ab \n#-*`|>_\t1.[]:", max_size=80))
+def test_lines_do_not_end_in_spaces_that_could_wrap(text: str) -> None:
+    assert not [line for line in plain(text) if line != line.rstrip(" ") and line.rstrip(" ") != "│"]

@@ -48,7 +48,8 @@ def attach(state: ChatState, argument: str) -> None:
 
 def _list_attachments(state: ChatState) -> None:
     if not state.attachments:
-        raise MessageError("/file takes the path of a text file")
+        state.print_line("no file goes before your next message; /file PATH puts a text file there")
+        return
     count = state.engine.tokenizer.encode
     state.print_line("before your next message go:")
     state.print_rows(
@@ -178,14 +179,16 @@ def _list_sessions(state: ChatState) -> None:
 def show_latest_turn(state: ChatState) -> None:
     """Print the title of a resumed conversation and its latest question and answer."""
     conversation = state.session.conversation
-    state.print_line(f"{conversation.title} · {_counted(len(conversation.messages), 'message')}")
+    turns = sum(message["role"] == "user" for message in conversation.messages)
+    state.print_line(f"{conversation.title} · {_counted(turns, 'turn')}")
     last = conversation.messages[-1:]
     if not last or last[0]["role"] != "assistant":
         return
     lines = printable(conversation.branch().take_back()).strip().splitlines()
-    question = "\n".join(lines[:MAX_QUESTION_LINES])
-    if len(lines) > MAX_QUESTION_LINES:
-        question += f"\n... (+{_counted(len(lines) - MAX_QUESTION_LINES, 'line')})"
+    if len(lines) > MAX_QUESTION_LINES:  # a file goes before what was asked about it
+        first, last_line = lines[: MAX_QUESTION_LINES - 2], lines[-1]
+        lines = [*first, f"... (+{_counted(len(lines) - MAX_QUESTION_LINES + 1, 'line')})", last_line]
+    question = "\n".join(lines)
     state.console.print()
     state.console.print(user_message(question))
     state.console.print()

@@ -82,7 +82,7 @@ def set_value(state: ChatState, argument: str) -> None:
         case "":
             chosen = session.sampling_values
             state.print_rows(
-                (key, str(current), "set by you" if key in chosen else "")
+                (key, "not set" if current is None else str(current), "set by you" if key in chosen else "")
                 for key, current in asdict(session.params()).items()
                 if key not in NOT_SETTABLE
             )

@@ -44,7 +44,7 @@ STYLE = Style.from_dict(
         "completion-menu.meta.completion": "bg:default fg:ansibrightblack",
         "completion-menu.meta.completion.current": "noreverse bg:default fg:ansicyan",
         "scrollbar.background": "bg:default",
-        "scrollbar.button": "bg:ansibrightblack",
+        "scrollbar.button": "bg:default",
     }
 )
 

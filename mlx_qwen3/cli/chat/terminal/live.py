@@ -79,6 +79,7 @@ class LivePrinter:
         self.finish_reason: str | None = None
         self.thoughts = ""
         self.is_unfolded = False
+        self._has_hinted = False
         self._console = console
         self._region = LiveRegion(console)
         self._lock = threading.Lock()
@@ -207,7 +208,8 @@ class LivePrinter:
         line = f"∴ thought for {event.seconds:.1f} s, {event.tokens:,} tokens"
         if self.is_unfolded:
             self._add_block(Text(self.thoughts.strip(), style="dim italic"))
-        elif self._footer is not _nothing:  # or keys are not read
+        elif self._footer is not _nothing and not self._has_hinted:  # or keys are not read
+            self._has_hinted = True
             line += " · Ctrl-O shows them"
         self._is_thinking = False
         self._add_block(Text(line, style="dim"))

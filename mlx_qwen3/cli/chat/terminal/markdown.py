@@ -126,7 +126,7 @@ def render_markdown(block: Block) -> Markdown:
     """`block` rendered for the terminal: links with their addresses, code in the terminal's own colours."""
     from mlx_qwen3.cli.chat.terminal.markdown_style import ChatMarkdown
 
-    return ChatMarkdown(block.text, "ansi_light" if is_light_terminal() else "ansi_dark", block.skip)
+    return ChatMarkdown(block.text, block.skip)
 
 
 def last_code_block(text: str) -> str:
@@ -138,7 +138,7 @@ def last_code_block(text: str) -> str:
 
 
 def console_theme() -> Theme:
-    """Colours for a dark or a light terminal. Rich's default prints inline code on black."""
+    """Colours that can be read on a dark and on a light background. Rich prints inline code on black."""
     from rich.theme import Theme
 
     colour = "blue" if is_light_terminal() else "cyan"
@@ -151,6 +151,8 @@ def console_theme() -> Theme:
             "markdown.item.bullet": colour,
             "markdown.item.number": colour,
             "markdown.block_quote": "italic",
+            "markdown.link": colour,
+            "markdown.link_url": f"underline {colour}",
             "markdown.table.border": "bright_black",
             "markdown.table.header": "bold",
             "markdown.hr": "bright_black",
