@@ -47,6 +47,9 @@ A **bold** and *italic* word, `code`, ~~gone~~, 2 * 3 * 4, snake_case_name and [
   - inner
 - two
 
+* [ ] open
+* [x] done
+
 3. three
 4. four
 
@@ -74,6 +77,8 @@ class Told:
     answer: str = "Hello."
     status: int = 200
     waits: bool = False
+    key: str = ""
+    has_models: bool = True
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     left: threading.Event = field(default_factory=threading.Event)
@@ -114,12 +119,21 @@ def served(told: Told) -> Iterator[None]:
         html, headers = page()
         return HTMLResponse(html, headers=headers)
 
-    async def models(_: Request) -> JSONResponse:
+    async def show_head(_: Request) -> HTMLResponse:
+        """The page as far as a slow network has brought it."""
+        html, headers = page()
+        return HTMLResponse(html[: html.index("<header>")], headers=headers)
+
+    async def models(request: Request) -> JSONResponse:
+        if told.key and request.headers.get("authorization") != f"Bearer {told.key}":
+            return JSONResponse({"error": {"message": "no key"}}, 401)
+        if not told.has_models:
+            return JSONResponse({"error": {"message": "not yet"}}, 503)
         return JSONResponse({"data": [{"id": "first"}, {"id": "second"}]})
 
     chat = Route("/v1/chat/completions", told.chat, methods=["POST"])
     listener = listen("127.0.0.1", 0)
-    app = Starlette(routes=[Route("/", show), Route("/v1/models", models), chat])
+    app = Starlette(routes=[Route("/", show), Route("/head", show_head), Route("/v1/models", models), chat])
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -149,9 +163,10 @@ def told() -> Iterator[Told]:
 def browser(window: Browser, told: Told) -> Browser:
     """The page, as on a first visit."""
     told.say("Hello.")
+    told.key, told.has_models = "", True
     told.asked.clear()
     told.left.clear()
-    window.open(told.url)
+    window.open(told.url + "head")  # without the script that might save again
     window.run("localStorage.clear(); sessionStorage.clear()")
     window.open(told.url)
     window.wait("document.querySelector('#model').length == 2")
@@ -188,7 +203,7 @@ def test_the_page_names_no_other_machine_and_its_policy_allows_none() -> None:
     parser.found = []
     parser.feed(html)
     assert all(address.startswith("data:image/svg+xml") for address in parser.found)
-    script = html.split("<script>")[1]
+    script = "".join(part.split("</script>")[0] for part in html.split("<script>")[1:])
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
         assert word not in script
 
@@ -226,6 +241,8 @@ def test_markdown(browser: Browser, told: Told) -> None:
     assert texts("p code") == ["code"]
     assert "2 * 3 * 4, snake_case_name" in texts("p")[0]
     assert texts("ul ul li") == ["inner"]
+    boxes = "return [...document.querySelectorAll('.answer .task')].map(e => [e.textContent, e.firstChild.checked])"
+    assert browser.run(boxes) == [["open", False], ["done", True]]
     assert browser.run("return document.querySelector('.answer ol').start") == 3
     assert texts("blockquote") == ["quotedtwice"]
     assert texts("td") == ["1", "2"]
@@ -340,6 +357,9 @@ def test_an_error_is_shown_and_can_be_tried_again(browser: Browser, told: Told) 
     assert not browser.run("return document.querySelector('.problem')")
 
 
+EDITING = (
+    "document.querySelector('#text').value == 'a\\nb' && document.querySelectorAll('.replaced').length == 2"
+)
 KEYS: dict[str, tuple[list[str], str]] = {
     "leave the box": (["Escape"], "document.activeElement.id == 'scroll'"),
     "open thinking": (["o"], "document.querySelector('.thinking').open"),
@@ -356,11 +376,16 @@ KEYS: dict[str, tuple[list[str], str]] = {
     "a new line": (["a", "Shift+Enter", "b"], "document.querySelector('#text').value == 'a\\nb'"),
     "send": (["Enter"], "turns.length == 4 && !running"),
     "answer again": (["Escape", "r"], "turns.length == 4 && !running && turns[3].finish"),
-    "edit the latest message": (
-        ["i", "Up"],
-        "document.querySelector('#text').value == 'a\\nb' && turns.length == 2",
+    "edit the latest message": (["i", "Up"], EDITING),
+    "end editing": (
+        ["Escape"],
+        "!document.querySelector('.replaced') && !document.querySelector('#text').value && turns.length == 4",
     ),
     "new conversation": (["Escape", "n"], "turns.length == 0 && document.querySelector('.welcome')"),
+    "the conversation before": (
+        ["Escape", "u"],
+        "turns.length == 4 && document.querySelectorAll('.turn').length == 4",
+    ),
 }
 
 
@@ -371,9 +396,19 @@ def test_every_function_has_a_key(browser: Browser, told: Told) -> None:
     for name, (keys, outcome) in KEYS.items():
         browser.press(*keys)
         try:
-            browser.wait(outcome, 10)
+            browser.wait(outcome)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from None
+
+
+def test_a_key_goes_to_the_latest_words(browser: Browser, told: Told) -> None:
+    told.say("Hello.\n\n" * 80)
+    ask(browser)
+    answered(browser)
+    browser.run("document.querySelector('#scroll').scrollTop = 0")
+    browser.wait("!document.querySelector('#jump').hidden")
+    browser.press("Escape", "j")
+    browser.wait("isAtEnd() && document.querySelector('#jump').hidden")
 
 
 def test_everything_can_be_reached_by_tab(browser: Browser, told: Told) -> None:
@@ -403,6 +438,112 @@ def test_a_reload_keeps_the_conversation(browser: Browser, told: Told) -> None:
     answered(browser)
     browser.open(told.url)
     assert browser.run("return document.querySelector('.answer').innerText") == "Hello."
+
+
+def test_a_reload_in_the_middle_of_an_answer_keeps_what_there_is(browser: Browser, told: Told) -> None:
+    told.say("Hello, this goes on")
+    told.waits = True
+    ask(browser, "my question")
+    browser.wait("document.querySelector('.answer')?.innerText.includes('goes on')")
+    browser.open(told.url)
+    assert browser.run("return document.querySelector('.bubble').innerText") == "my question"
+    assert "goes on" in browser.run("return document.querySelector('.answer').innerText")
+    assert "stopped" in browser.run("return document.querySelector('.figures').innerText")
+
+
+def test_nothing_is_lost_by_editing_before_the_new_message_is_sent(browser: Browser, told: Told) -> None:
+    for text in ("one", "two"):
+        ask(browser, text)
+        answered(browser)
+    browser.type("a draft")
+    browser.run("document.querySelector('.turn.user button').click()")
+    assert browser.run("return document.querySelector('#text').value") == "one"
+    assert "Sending replaces" in browser.run("return document.querySelector('#editing').innerText")
+    browser.press("Escape")
+    assert browser.run("return document.querySelector('#text').value") == "a draft"
+    assert browser.run("return turns.map(turn => turn.content)") == ["one", "Hello.", "two", "Hello."]
+    browser.run("document.querySelector('.turn.user button').click()")
+    browser.type(" better")
+    browser.press("Enter")
+    browser.wait("turns.length == 2 && !running")
+    assert browser.run("return turns.map(turn => turn.content)") == ["one better", "Hello."]
+    assert browser.run("return document.querySelector('#editing').hidden")
+    assert [message["content"] for message in told.asked[-1]["messages"]] == ["one better"]
+
+
+def test_a_new_conversation_can_be_left_for_the_one_before_also_after_a_reload(
+    browser: Browser, told: Told
+) -> None:
+    ask(browser, "first question")
+    answered(browser)
+    browser.press("Escape", "n")
+    browser.wait("document.querySelector('.ideas .back')")
+    browser.open(told.url)
+    browser.run("document.querySelector('.ideas .back').click()")
+    assert browser.run("return document.querySelector('.bubble').innerText") == "first question"
+
+
+def test_what_was_copied_is_said_to_the_eye_too(browser: Browser, told: Told) -> None:
+    ask(browser)
+    answered(browser)
+    browser.press("Escape", "c")
+    browser.wait("document.querySelector('#said').innerText == 'Copied'")
+    assert browser.run("return document.querySelector('#said').clientWidth") > 40
+    browser.wait("document.querySelector('#said').offsetWidth < 2")
+
+
+def test_the_focus_is_never_lost(browser: Browser, told: Told) -> None:
+    focused = "return document.activeElement.id"
+    browser.run("document.querySelector('.ideas button').focus()")
+    browser.press("Enter")
+    answered(browser)
+    assert browser.run(focused) == "text"
+    browser.run("[...document.querySelectorAll('.turn.assistant button')].at(-1).focus()")
+    browser.press("Enter")
+    browser.wait("!running && turns.at(-1).finish")
+    assert browser.run(focused) == "scroll"
+
+
+def test_a_server_that_asks_for_a_key(browser: Browser, told: Told) -> None:
+    told.key = "open-sesame"
+    browser.open(told.url)
+    browser.wait("document.querySelector('#settings-box').open && document.activeElement.id == 'key'")
+    assert "asks for one" in browser.run("return document.querySelector('#key-note').innerText")
+    browser.type("open-sesame")
+    browser.press("Enter")
+    browser.wait("document.querySelector('#model').length == 2")
+
+
+def test_models_that_could_not_be_listed_at_first_are_asked_for_again(browser: Browser, told: Told) -> None:
+    told.has_models = False
+    browser.open(told.url)
+    browser.wait("document.querySelector('.problem')?.innerText == 'not yet'")
+    told.has_models = True
+    ask(browser)
+    answered(browser)
+    assert told.asked[-1]["model"] == "first"
+
+
+def test_no_other_theme_is_painted_first(browser: Browser, told: Told) -> None:
+    browser.press("Escape", "l", "l")
+    browser.open(told.url + "head")
+    assert browser.run("return document.documentElement.dataset.theme") == "dark"
+
+
+def test_no_word_of_a_table_is_broken_on_a_phone(browser: Browser, told: Told) -> None:
+    browser.resize(390, 844)
+    try:
+        names = " | ".join(["Parameters", "Memory", "Context", "Throughput", "Architecture", "Remarks"])
+        told.say(f"| {names} |\n|{'---|' * 6}\n| {names} |")
+        ask(browser)
+        answered(browser)
+        heights = browser.run("return [...document.querySelectorAll('td')].map(e => e.clientHeight)")
+        assert max(heights) < 50, "each word is on one line"
+        assert browser.run(
+            "const e = document.querySelector('#scroll'); return e.scrollWidth <= e.clientWidth"
+        )
+    finally:
+        browser.resize(1200, 860)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
