@@ -30,6 +30,7 @@ SYSTEM = "You are a helpful assistant. Use the tools that you have. " + " ".join
 )
 MOST_TOKENS = 200
 MOST_STEPS = 5
+ARGUMENTS = {"llama.cpp": ("--parallel", "1", "--context", "16384")}  # one conversation, of this length
 
 
 def tool(name: str, description: str, **parameters: str) -> dict[str, Any]:
@@ -193,7 +194,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for _ in range(options.repeat):
         for name in options.servers:
-            with running(name, folder) as server:
+            with running(name, folder, *ARGUMENTS.get(name, ())) as server:
                 show(name, play(server.url, server.model, options.turns, options.think, options.pause))
 
 

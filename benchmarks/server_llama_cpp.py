@@ -21,7 +21,7 @@ import numpy as np
 
 from mlx_qwen3.bench.llama_cpp import add_sizes
 
-MODEL_CONTEXT = 1024  # of each of the texts that are generated together
+MODEL_CONTEXT = 1024  # tokens of each of the texts that are generated together
 
 
 def write_gguf(folder: Path, path: Path, kind: str) -> None:
@@ -90,7 +90,7 @@ def _add_tokenizer(writer: Any, folder: Path, size: int) -> None:
     writer.add_chat_template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
 
 
-def serve(path: Path, port: int, parallel: int, threads: int) -> None:
+def serve(path: Path, port: int, parallel: int, context: int, threads: int) -> None:
     """Serve the file until the process is told to end."""
     import xllamacpp
 
@@ -98,7 +98,7 @@ def serve(path: Path, port: int, parallel: int, threads: int) -> None:
     params.model.path = str(path)
     params.port = port
     params.n_parallel = parallel
-    params.n_ctx = MODEL_CONTEXT * parallel
+    params.n_ctx = context * parallel
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_gpu_layers = 0
     params.verbosity = -1
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8081)
     parser.add_argument("--kind", default="Q4_0", help="of the matrices: Q4_0, Q4_1, Q8_0 or BF16")
     parser.add_argument("--parallel", type=int, default=16, help="texts that are generated together")
+    parser.add_argument("--context", type=int, default=MODEL_CONTEXT, help="tokens of each of these texts")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     from mlx_qwen3.checkpoint import resolve
@@ -121,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         write_gguf(Path(resolve(options.model)), path, options.kind)
-        serve(path, options.port, options.parallel, options.threads)
+        serve(path, options.port, options.parallel, options.context, options.threads)
 
 
 if __name__ == "__main__":
