@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,16 +38,16 @@ PYTHON = {
     "llm_cli": "llm",
 }
 NODE = {"openai_node": "openai", "anthropic_node": "@anthropic-ai/sdk", "vercel_ai": "ai"}
-COMMANDS = {
-    # The demo's context is short: what these say to a model by default does not fit it.
-    "claude-code": ["claude", "-p", "what is 47+85?", "--system-prompt", "Be brief.", "--tools", ""],
-    "codex": [
-        *("codex", "exec", "--skip-git-repo-check", "-c", "model_instructions_file=instructions.md"),
-        *("-c", "features.multi_agent=false", "-c", "skills.include_instructions=false", "what is 47+85?"),
-    ],
-    "qwen-code": [*("qwen", "--auth-type", "openai", "--core-tools", "read_file"), "-p", "what is 47+85?"],
-}
+QUESTION, TIME = "what time is it in Paris?", "14:05"
 SECONDS = 280
+# After it no further client is started.
+DEADLINE = time.monotonic() + float(os.environ.get("MLX_QWEN3_CLIENTS_SECONDS", "inf"))
+
+
+@pytest.fixture(autouse=True)
+def begins_in_time() -> None:
+    if time.monotonic() > DEADLINE:
+        pytest.skip("no time was left for it")
 
 
 @pytest.fixture(scope="module")
@@ -102,27 +103,59 @@ def test_node(server: LiveServer, program: str, tmp_path: Path) -> None:
     assert run(["node", f"{program}.mjs", server.url], tmp_path).count("ok ") >= 4
 
 
-@pytest.mark.parametrize("client", COMMANDS)
-def test_command_lines_with_the_config_that_is_printed_for_them(
-    server: LiveServer, client: str, tmp_path: Path
-) -> None:
-    program = node_folder() / "node_modules" / ".bin" / COMMANDS[client][0]
+def ask_by_command(client: str, server: LiveServer, folder: Path, *arguments: str, **files: str) -> str:
+    """What the command line says of the time, with the config that is printed for it and an MCP server."""
+    program = node_folder() / "node_modules" / ".bin" / arguments[0]
     if not program.exists():
         pytest.skip(f"{program.name} is not installed")
-    config = client_config(client, server.url, "demo")
-    environment = {"HOME": str(tmp_path), "QWEN_SYSTEM_MD": str(tmp_path / "instructions.md")}
-    (tmp_path / "instructions.md").write_text("Be brief.", encoding="utf-8")
-    if client == "qwen-code":  # with a prompt that confuses it, the demo goes on for long
-        settings = {"model": {"generationConfig": {"samplingParams": {"max_tokens": 200}}}}
-        (tmp_path / ".qwen").mkdir()
-        (tmp_path / ".qwen" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    if client == "codex":
-        (tmp_path / ".codex").mkdir()
-        (tmp_path / ".codex" / "config.toml").write_text(config, encoding="utf-8")
-    else:
-        exports = [line.removeprefix("export ") for line in config.splitlines() if line.startswith("export ")]
-        environment |= dict(line.split("=", 1) for line in exports)
-    shown = run([str(program), *COMMANDS[client][1:]], tmp_path, environment)
+    for name, text in {"instructions.md": "Be brief.", **files}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    config = client_config(client, server.url, "demo").splitlines()
+    exports = [line.removeprefix("export ").split("=", 1) for line in config if line.startswith("export ")]
+    environment = {"HOME": str(folder), "QWEN_SYSTEM_MD": str(folder / "instructions.md"), **dict(exports)}
+    return run([str(program), *arguments[1:]], folder, environment)
+
+
+def clock(folder: Path) -> dict[str, Any]:
+    """The MCP server that all command lines get."""
+    return {
+        "command": sys.executable,
+        "args": [str(PROGRAMS / "clock_mcp.py"), str(folder / "calls")],
+    }
+
+
+def test_claude_code(server: LiveServer, tmp_path: Path) -> None:
+    servers = json.dumps({"mcpServers": {"clock": clock(tmp_path)}})
+    shown = ask_by_command(
+        *("claude-code", server, tmp_path, "claude", "-p", QUESTION, "--system-prompt", "Be brief."),
+        *("--tools", "", "--strict-mcp-config", "--mcp-config", "mcp.json", "--output-format", "json"),
+        *("--allowedTools", "mcp__clock__get_time"),
+        **{"mcp.json": servers},
+    )
+    told = json.loads(shown)
+    assert not told["is_error"]
+    assert (tmp_path / "calls").exists()
+    assert TIME in told["result"]
+    assert told["usage"]["cache_read_input_tokens"] > 0
+
+
+def test_codex(server: LiveServer, tmp_path: Path) -> None:
+    shown = ask_by_command(
+        *("codex", server, tmp_path, "codex", "exec", "--skip-git-repo-check"),
+        *("-c", "model_instructions_file=instructions.md", "-c", "skills.include_instructions=false"),
+        *("-c", "features.multi_agent=false", "what is 47+85?"),
+        **{".codex/config.toml": client_config("codex", server.url, "demo")},
+    )
+    assert shown.strip()  # its tools confuse the demo
+
+
+def test_qwen_code(server: LiveServer, tmp_path: Path) -> None:
+    # With a prompt that confuses it, the demo goes on for long.
+    settings = {"model": {"generationConfig": {"samplingParams": {"max_tokens": 200}}}}
+    shown = ask_by_command(
+        *("qwen-code", server, tmp_path, "qwen", "--auth-type", "openai", "--core-tools", "read_file"),
+        *("-p", "what is 47+85?"),
+        **{".qwen/settings.json": json.dumps(settings)},
+    )
     assert shown.strip()
-    if client == "claude-code":  # the others have tools that confuse the demo
-        assert "132" in shown

@@ -1,6 +1,6 @@
 // Anthropic's client for JavaScript.
 import Anthropic from "@anthropic-ai/sdk";
-import { DESCRIPTION, LONG, PARAMETERS, QUESTION, RESULT, SUM, TIME, URL_, check, getTime } from "./task.mjs";
+import { DESCRIPTION, LONG, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, URL_, check, getTime, isIdle } from "./task.mjs";
 
 const client = new Anthropic({ baseURL: URL_, apiKey: "none", maxRetries: 0 });
 const base = { model: "demo", max_tokens: 1000, seed: 1, thinking: { type: "enabled", budget_tokens: 1024 } };
@@ -21,6 +21,10 @@ const end = await client.messages.stream({ ...base, messages, tools }).finalMess
 check("tools to the end, streamed", textOf(end).includes(TIME), end);
 check("cached tokens", end.usage.cache_read_input_tokens > 0, end);
 
+const format = { type: "json_schema", schema: SCHEMA };
+const structured = await client.messages.create({ ...base, thinking: undefined, messages: [user(SUM)], output_config: { format } });
+check("schema", Number.isInteger(JSON.parse(textOf(structured)).sum), structured);
+
 try {
   await client.messages.create({ ...base, messages: [user("hi")], frobnicate: 1 });
   check("error", false);
@@ -31,4 +35,5 @@ try {
 const cancelled = client.messages.stream({ ...base, messages: [user(LONG)] });
 for await (const _ of cancelled) break;
 cancelled.abort();
+check("cancel", await isIdle());
 check("chat after a cancel", textOf(await client.messages.create({ ...base, messages: [user(SUM)] })).includes(RESULT));

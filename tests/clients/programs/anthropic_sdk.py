@@ -3,7 +3,20 @@
 import json
 
 import anthropic
-from task import DESCRIPTION, LONG, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, URL, check, get_time
+from task import (
+    DESCRIPTION,
+    LONG,
+    PARAMETERS,
+    QUESTION,
+    RESULT,
+    SCHEMA,
+    SUM,
+    TIME,
+    URL,
+    check,
+    get_time,
+    is_idle,
+)
 
 client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
 TOOL = {"name": "get_time", "description": DESCRIPTION, "input_schema": PARAMETERS}
@@ -91,6 +104,7 @@ def cancel():
         messages=[{"role": "user", "content": LONG}], **FIELDS | {"max_tokens": 5000}
     ) as running:
         next(iter(running))
+    check("cancel", is_idle())
     message = client.messages.create(messages=[{"role": "user", "content": SUM}], thinking=THINKING, **FIELDS)
     check("chat after a cancel", RESULT in text_of(message), message)
 

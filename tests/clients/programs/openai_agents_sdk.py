@@ -2,6 +2,7 @@
 
 import asyncio
 
+import openai
 from agents import (
     Agent,
     ModelSettings,
@@ -11,13 +12,12 @@ from agents import (
     function_tool,
     set_tracing_disabled,
 )
-from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
-from task import API, QUESTION, RESULT, SUM, TIME, check
+from task import API, ENDLESS, LONG, QUESTION, RESULT, SUM, TIME, check, is_idle
 from task import get_time as plain_get_time
 
 set_tracing_disabled(True)
-client = AsyncOpenAI(base_url=API, api_key="none", max_retries=0)
+client = openai.AsyncOpenAI(base_url=API, api_key="none", max_retries=0)
 get_time = function_tool(plain_get_time)
 SETTINGS = ModelSettings(temperature=0)
 
@@ -43,6 +43,20 @@ async def main():
             Agent(name="sum", model=model, output_type=Sum, model_settings=SETTINGS), SUM
         )
         check(f"{name}: schema", isinstance(answer.final_output, Sum), answer)
+        wrong = ModelSettings(extra_body={"frobnicate": 1})
+        try:
+            await Runner.run(Agent(name="wrong", model=model, model_settings=wrong), SUM)
+        except openai.BadRequestError as error:
+            check(f"{name}: error", "frobnicate" in str(error), error)
+        else:
+            check(f"{name}: error", False)
+        endless = ModelSettings(extra_body=ENDLESS if name == "chat" else None)
+        running = Runner.run_streamed(Agent(name="endless", model=model, model_settings=endless), LONG)
+        async for _ in running.stream_events():
+            running.cancel()
+        check(f"{name}: cancel", is_idle())
+        answer = await Runner.run(plain, SUM)
+        check(f"{name}: chat after a cancel", RESULT in answer.final_output, answer)
 
 
 asyncio.run(main())

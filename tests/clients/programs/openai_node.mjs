@@ -1,6 +1,6 @@
 // OpenAI's client for JavaScript: chat completions and responses.
 import OpenAI from "openai";
-import { API, DESCRIPTION, LONG, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, check, getTime } from "./task.mjs";
+import { API, DESCRIPTION, ENDLESS, LONG, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, check, getTime, isIdle } from "./task.mjs";
 
 const client = new OpenAI({ baseURL: API, apiKey: "none", maxRetries: 0 });
 const user = (content) => [{ role: "user", content }];
@@ -32,10 +32,14 @@ try {
   check("error", error instanceof OpenAI.BadRequestError && error.message.includes("frobnicate"), error);
 }
 
-const cancelled = await client.chat.completions.create({ ...base, messages: user(LONG), stream: true, max_tokens: 5000 });
+const cancelled = await client.chat.completions.create({ ...base, messages: user(LONG), stream: true, ...ENDLESS });
 for await (const _ of cancelled) break;
+check("cancel", await isIdle());
 const after = await client.chat.completions.create({ ...base, messages: user(SUM) });
 check("chat after a cancel", after.choices[0].message.content.includes(RESULT));
+
+const found = await client.embeddings.create({ model: "demo", input: ["hi", "hello there"] });
+check("embeddings", found.data.length === 2 && found.data[0].embedding.every(Number.isFinite), found);
 
 const first = await client.responses.create({ model: "demo", input: QUESTION, temperature: 0, tools: [{ type: "function", strict: false, ...tool.function }] });
 const calls = first.output.filter((item) => item.type === "function_call");

@@ -3,7 +3,21 @@
 import json
 
 import openai
-from task import API, DESCRIPTION, LONG, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, check, get_time
+from task import (
+    API,
+    DESCRIPTION,
+    ENDLESS,
+    LONG,
+    PARAMETERS,
+    QUESTION,
+    RESULT,
+    SCHEMA,
+    SUM,
+    TIME,
+    check,
+    get_time,
+    is_idle,
+)
 
 client = openai.OpenAI(base_url=API, api_key="none", max_retries=0)
 TOOL = {
@@ -96,9 +110,10 @@ def embeddings():
 
 
 def cancel():
-    running = ask(messages=[{"role": "user", "content": LONG}], stream=True, max_tokens=5000)
+    running = ask(messages=[{"role": "user", "content": LONG}], stream=True, extra_body=ENDLESS)
     next(iter(running))
     running.close()
+    check("cancel", is_idle())
     check(
         "chat after a cancel",
         RESULT in ask(messages=[{"role": "user", "content": SUM}]).choices[0].message.content,

@@ -16,7 +16,13 @@ export const SCHEMA = {
   additionalProperties: false,
 };
 export const LONG = "Say hello in three languages, then once more, and again.";
+export const ENDLESS = { min_tokens: 12000 };
 export const getTime = ({ city }) => (city.toLowerCase().includes("paris") ? TIME : `unknown city ${city}`);
+export async function isIdle(seconds = 20) {
+  for (const end = Date.now() + seconds * 1000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 50)))
+    if (!(await (await fetch(`${URL_}/status`)).json()).requests.length) return true;
+  return false;
+}
 export function check(name, passed, shown = "") {
   if (!passed) {
     console.log(`FAILED ${name}: ${JSON.stringify(shown)}`);

@@ -4,7 +4,10 @@ The programs beside this one need no package of ours: each runs with its client'
 of a server with the demo, it prints a line for each thing that worked, and fails at the first that did not.
 """
 
+import json
 import sys
+import time
+import urllib.request
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 API = f"{URL}/v1"
@@ -17,6 +20,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 LONG = "Say hello in three languages, then once more, and again."
+ENDLESS = {"min_tokens": 12_000}  # a field of ours: an answer that is sure to go on when its client leaves
 
 
 def get_time(city: str) -> str:
@@ -30,6 +34,17 @@ PARAMETERS = {
     "required": ["city"],
 }
 DESCRIPTION = "Get the current time in a city"
+
+
+def is_idle(seconds: float = 20) -> bool:
+    """Whether the server soon generates nothing: it stops when a client leaves."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with urllib.request.urlopen(f"{URL}/status", timeout=seconds) as response:
+            if not json.load(response)["requests"]:
+                return True
+        time.sleep(0.05)
+    return False
 
 
 def check(name: str, passed: object, shown: object = "") -> None:

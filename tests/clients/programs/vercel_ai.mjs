@@ -2,11 +2,12 @@
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateText, jsonSchema, Output, stepCountIs, streamText, tool } from "ai";
-import { API, DESCRIPTION, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, check, getTime } from "./task.mjs";
+import { APICallError, embedMany, generateText, jsonSchema, Output, stepCountIs, streamText, tool } from "ai";
+import { API, DESCRIPTION, ENDLESS, LONG, PARAMETERS, QUESTION, RESULT, SCHEMA, SUM, TIME, check, getTime, isIdle } from "./task.mjs";
 
+const local = createOpenAICompatible({ name: "local", baseURL: API, apiKey: "none", supportsStructuredOutputs: true });
 const models = {
-  chat: createOpenAICompatible({ name: "local", baseURL: API, apiKey: "none", supportsStructuredOutputs: true })("demo"),
+  chat: local("demo"),
   responses: createOpenAI({ baseURL: API, apiKey: "none" }).responses("demo"),
   anthropic: createAnthropic({ baseURL: API, apiKey: "none" })("demo"),
 };
@@ -29,6 +30,17 @@ for (const [name, model] of Object.entries(models)) {
   check(`${name}: schema`, Number.isInteger(output.sum), output);
 }
 const controller = new AbortController();
-const cut = streamText({ model: models.chat, prompt: SUM, abortSignal: controller.signal, onError() {}, onAbort() {} });
+const cut = streamText({ model: models.chat, prompt: LONG, providerOptions: { local: ENDLESS }, abortSignal: controller.signal, onError() {}, onAbort() {} });
 for await (const _ of cut.textStream) controller.abort();
+check("cancel", await isIdle());
 check("chat after a cancel", (await generateText({ model: models.chat, prompt: SUM })).text.includes(RESULT));
+
+const found = await embedMany({ model: local.embeddingModel("demo"), values: ["hi", "hello there"] });
+check("embeddings", found.embeddings.length === 2, found);
+
+try {
+  await generateText({ model: models.chat, maxRetries: 0, prompt: SUM, providerOptions: { local: { frobnicate: 1 } } });
+  check("error", false);
+} catch (error) {
+  check("error", APICallError.isInstance(error) && error.statusCode === 400 && error.message.includes("frobnicate"), error);
+}
