@@ -122,8 +122,8 @@ class MarkedItem(ListItem):
         return self._render(console, options, f"{number}. ".rjust(width), "markdown.item.number", width)
 
     def _is_task(self) -> bool:
-        first = next(iter(self.elements), None)
-        return str(getattr(first, "text", "")).startswith(tuple(TASKS.values()))
+        first = [str(getattr(element, "text", "")) for element in self.elements._renderables[:1]]
+        return bool(first) and first[0].startswith(tuple(TASKS.values()))
 
     def _render(
         self, console: Console, options: ConsoleOptions, mark: str, style: str, indent: int
