@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from markdown_it import MarkdownIt
-from pygments import token as tokens
+from pygments import token as tokens  # type: ignore[import-untyped]
 from rich.markdown import (
     BlockQuote,
     CodeBlock,
