@@ -103,7 +103,9 @@ def test_node(server: LiveServer, program: str, tmp_path: Path) -> None:
     assert run(["node", f"{program}.mjs", server.url], tmp_path).count("ok ") >= 4
 
 
-def ask_by_command(client: str, server: LiveServer, folder: Path, *arguments: str, **files: str) -> str:
+def ask_by_command(
+    client: str, server: LiveServer, folder: Path, files: Mapping[str, str], *arguments: str
+) -> str:
     """What the command line says of the time, with the config that is printed for it and an MCP server."""
     program = node_folder() / "node_modules" / ".bin" / arguments[0]
     if not program.exists():
@@ -128,10 +130,13 @@ def clock(folder: Path) -> dict[str, Any]:
 def test_claude_code(server: LiveServer, tmp_path: Path) -> None:
     servers = json.dumps({"mcpServers": {"clock": clock(tmp_path)}})
     shown = ask_by_command(
-        *("claude-code", server, tmp_path, "claude", "-p", QUESTION, "--system-prompt", "Be brief."),
+        "claude-code",
+        server,
+        tmp_path,
+        {"mcp.json": servers},
+        *("claude", "-p", QUESTION, "--system-prompt", "Be brief."),
         *("--tools", "", "--strict-mcp-config", "--mcp-config", "mcp.json", "--output-format", "json"),
         *("--allowedTools", "mcp__clock__get_time"),
-        **{"mcp.json": servers},
     )
     told = json.loads(shown)
     assert not told["is_error"]
@@ -142,10 +147,13 @@ def test_claude_code(server: LiveServer, tmp_path: Path) -> None:
 
 def test_codex(server: LiveServer, tmp_path: Path) -> None:
     shown = ask_by_command(
-        *("codex", server, tmp_path, "codex", "exec", "--skip-git-repo-check"),
+        "codex",
+        server,
+        tmp_path,
+        {".codex/config.toml": client_config("codex", server.url, "demo")},
+        *("codex", "exec", "--skip-git-repo-check"),
         *("-c", "model_instructions_file=instructions.md", "-c", "skills.include_instructions=false"),
         *("-c", "features.multi_agent=false", "what is 47+85?"),
-        **{".codex/config.toml": client_config("codex", server.url, "demo")},
     )
     assert shown.strip()  # its tools confuse the demo
 
@@ -154,8 +162,11 @@ def test_qwen_code(server: LiveServer, tmp_path: Path) -> None:
     # With a prompt that confuses it, the demo goes on for long.
     settings = {"model": {"generationConfig": {"samplingParams": {"max_tokens": 200}}}}
     shown = ask_by_command(
-        *("qwen-code", server, tmp_path, "qwen", "--auth-type", "openai", "--core-tools", "read_file"),
+        "qwen-code",
+        server,
+        tmp_path,
+        {".qwen/settings.json": json.dumps(settings)},
+        *("qwen", "--auth-type", "openai", "--core-tools", "read_file"),
         *("-p", "what is 47+85?"),
-        **{".qwen/settings.json": json.dumps(settings)},
     )
     assert shown.strip()
