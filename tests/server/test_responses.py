@@ -256,6 +256,9 @@ def test_tools_and_choices_are_repeated_as_they_were_understood(store: ResponseS
         assert "unknown" not in echo["tools"][0]
 
 
+THOUGHT = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "I see."}]}
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -268,6 +271,8 @@ def test_tools_and_choices_are_repeated_as_they_were_understood(store: ResponseS
             {"input": [{"role": "user", "content": [{"text": "x", "annotations": 3}]}]},
             "content[0].annotations",
         ),
+        ({"input": [THOUGHT | {"summary": [{"text": 7}]}]}, "input[0].summary[0].text"),
+        ({"input": [THOUGHT | {"content": ["said"]}]}, "input[0].content[0]"),
         ({"tools": [TOOL | {"strict": [None]}]}, "tools[0].strict"),
         ({"tools": [{"type": "namespace", "name": "a", "description": 1}]}, "tools[0].description"),
         ({"input": [{"role": "narrator", "content": "x"}]}, "input[0].role"),

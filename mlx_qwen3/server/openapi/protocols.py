@@ -16,6 +16,7 @@ from mlx_qwen3.server.openapi.schemas import (
     an_object,
     one_of,
     only,
+    or_null,
     parameter,
     skipped,
     whole,
@@ -150,7 +151,7 @@ _UNSEEN_PART: Schema = {
     "properties": {"type": a_word("input_image", "input_file")},
     "required": ["type"],
 }
-_TEXTS = a_list({"type": "object", "properties": {"text": TEXT}})
+_TEXTS = a_list({"type": "object", "properties": {"text": or_null(TEXT)}})
 _ITEM = one_of(
     an_object(
         {

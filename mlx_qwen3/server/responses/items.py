@@ -138,13 +138,14 @@ def _output(item: Fields) -> str:
 
 def _reasoning(item: Fields) -> str:
     """The thinking of a reasoning item: its content, else what was sealed, else the summary."""
-    content = [part.get("text", "") for part in item.list("content", []) if isinstance(part, Mapping)]
+    content, summary = _texts(item, "content"), _texts(item, "summary")
     sealed = unseal(item.text("encrypted_content", ""))
-    summary = [part.get("text", "") for part in item.list("summary", []) if isinstance(part, Mapping)]
-    texts = content or ([sealed] if sealed else summary)
-    if not all(isinstance(text, str) for text in texts):
-        raise item.error("content", "must hold texts")
-    return "\n".join(texts)
+    return "\n".join(content or ([sealed] if sealed else summary))
+
+
+def _texts(item: Fields, name: str) -> list[str]:
+    parts = [Fields(part, item.where(f"{name}[{index}]")) for index, part in enumerate(item.list(name, []))]
+    return [part.text("text", "") for part in parts]
 
 
 def seal(thinking: str) -> str:
