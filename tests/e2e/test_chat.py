@@ -184,7 +184,7 @@ def test_every_command(tmp_path: Path) -> None:
         ("/model", "demo · context 4,096"),
         ("/model ./no-such", "error: no folder"),
         ("/model demo", "demo · context 4,096"),
-        ("/file", "error: /file takes the path"),
+        ("/file", "no file goes before your next message; /file PATH"),
         ("/file ~/a\\ note.txt ", "a note.txt (10 tokens) goes before"),
         ("/file", "before your next message go"),
         ("/file off", "no file goes before"),

@@ -79,7 +79,7 @@ def test_a_chat_about_strange_things_shows_none_of_it(tmp_path: Path) -> None:
         terminal.say("/sessions", "old")
         terminal.say("/mcp", "fail")
         terminal.say(f"/file {tmp_path / 'note.txt'}", "note.txt")
-        terminal.say("/load old", "messages")
+        terminal.say("/load old", "1 turn")
         terminal.type("/thoughts")
         terminal.type("/edit")
         terminal.settle()
